@@ -1,0 +1,57 @@
+"""What a backend is: a device, a floating-point type, and a frozen table of the operators that run on it.
+
+Axes: B batch, T tokens, D width, N neurons, H heads, K head width, M memory slots, C rows to write, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Ops:
+    """The operators a brain is built with. Every backend has each of them; `backends.reference` says what each means."""
+
+    name: str
+    embed: Callable[[Tensor, Tensor], Tensor]
+    """(ids [B,T], weight [V,D]) -> [B,T,D]: rows of the weight."""
+    affine_scan: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D] with h_t = a_t * h_{t-1} + b_t."""
+    lif_scan: Callable[[Tensor, Tensor, float, float, float], tuple[Tensor, Tensor]]
+    """(current [T,B,N], v0 [B,N], decay, threshold, slope) -> (spikes [T,B,N] of 0 and 1, v [B,N]).
+
+    u_t = decay * v_{t-1} + current_t;  s_t = 1 where u_t >= threshold;  v_t = u_t - threshold * s_t (soft reset).
+    Backward: ds/du = 1 / (1 + slope * |u - threshold|)^2 (fast sigmoid, Zenke & Ganguli 2018, doi:10.1162/neco_a_01086);
+    the reset is treated as a constant.
+    """
+    attention: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """(q [B,H,T,K], k [B,H,S,K], v [B,H,S,K], bias, broadcast to [B,H,T,S], -inf hides) -> [B,H,T,K], scaled by K**-0.5."""
+    take_rows: Callable[[Tensor, Tensor], Tensor]
+    """(source [B,M,D], index [B,C]) -> [B,C,D]."""
+    write_rows: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """(memory [B,M,D], index [B,C] distinct in a row, rows [B,C,D], keep [B,C] bool) -> a new memory.
+
+    Row c goes to slot index[c] where keep[c]; every other slot is returned as it was, bit for bit.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """Where a brain runs.
+
+    ``reason`` says in words why this backend was chosen. ``scatter_free``: the operators and the optimizer must use
+    no scatter, index_put, data-dependent shape or float64 (DirectML). ``autocast``: mixed precision is worth asking for.
+    """
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    ops: Ops
+    reason: str
+    scatter_free: bool = False
+    autocast: torch.dtype | None = None
+    compile: bool = False

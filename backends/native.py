@@ -1,0 +1,96 @@
+"""Operators for devices with gather and scatter (CPU, CUDA): time loops with hand-written backward, fused attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from backends import portable
+from backends.contract import Ops
+from backends.surrogate import fast_sigmoid_slope
+
+
+class _AffineScan(torch.autograd.Function):
+    # The loop writes into one buffer; the backward is the same recurrence run towards the past.
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, h0: Tensor) -> Tensor:  # type: ignore[override]
+        h = torch.empty_like(b, memory_format=torch.contiguous_format)
+        previous = h0
+        for t in range(a.shape[0]):
+            previous = torch.addcmul(b[t], a[t], previous, out=h[t])
+        ctx.save_for_backward(a, h, h0)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        a, h, h0 = ctx.saved_tensors
+        grad_b = torch.empty_like(h)
+        grad_b[-1] = grad[-1]
+        for t in range(a.shape[0] - 2, -1, -1):
+            torch.addcmul(grad[t], a[t + 1], grad_b[t + 1], out=grad_b[t])
+        grad_a = torch.empty_like(h)
+        torch.mul(grad_b[1:], h[:-1], out=grad_a[1:])
+        torch.mul(grad_b[0], h0, out=grad_a[0])
+        return grad_a, grad_b, grad_b[0] * a[0]
+
+
+def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    if a.shape[0] == 1:
+        return a * h0 + b
+    return _AffineScan.apply(a, b, h0)
+
+
+class _LifScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float):  # type: ignore[override]
+        u = torch.empty_like(current, memory_format=torch.contiguous_format)
+        spikes = torch.empty_like(u)
+        v = v0.clone()
+        for t in range(current.shape[0]):
+            torch.add(current[t], v, alpha=decay, out=u[t])
+            torch.ge(u[t], threshold, out=spikes[t])
+            torch.sub(u[t], spikes[t], alpha=threshold, out=v)
+        ctx.save_for_backward(u)
+        ctx.constants = decay, threshold, slope
+        return spikes, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
+        (u,) = ctx.saved_tensors
+        decay, threshold, slope = ctx.constants
+        grad = fast_sigmoid_slope(u, threshold, slope).mul_(grad_spikes)
+        grad[-1] += grad_v
+        for t in range(u.shape[0] - 2, -1, -1):
+            grad[t].add_(grad[t + 1], alpha=decay)
+        return grad, grad[0] * decay, None, None, None
+
+
+def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
+    if current.shape[0] == 1:
+        return portable.lif_scan(current, v0, decay, threshold, slope)
+    return _LifScan.apply(current, v0, decay, threshold, slope)
+
+
+def embed(ids: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding(ids, weight)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+
+
+def take_rows(source: Tensor, index: Tensor) -> Tensor:
+    return source.gather(1, index.unsqueeze(-1).expand(-1, -1, source.shape[-1]))
+
+
+def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+    old = take_rows(memory, index)
+    rows = torch.where(keep.unsqueeze(-1), rows, old)
+    return memory.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
+
+
+OPS = Ops("native", embed, affine_scan, lif_scan, attention, take_rows, write_rows)

@@ -1,0 +1,62 @@
+"""Every operator as the plainest loop: slow, obvious, and the truth that the other backends are tested against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from backends.contract import Ops
+from backends.surrogate import fast_sigmoid_spike
+
+
+def embed(ids: Tensor, weight: Tensor) -> Tensor:
+    rows = [weight[int(i)] for i in ids.reshape(-1)]
+    return torch.stack(rows).reshape(*ids.shape, weight.shape[1])
+
+
+def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    h, states = h0, []
+    for a_t, b_t in zip(a.unbind(0), b.unbind(0), strict=True):
+        h = a_t * h + b_t
+        states.append(h)
+    return torch.stack(states)
+
+
+def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
+    v, spikes = v0, []
+    for i_t in current.unbind(0):
+        u = decay * v + i_t
+        s = fast_sigmoid_spike(u, threshold, slope)
+        v = u - threshold * s.detach()
+        spikes.append(s)
+    return torch.stack(spikes), v
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    batch, heads, tokens, width = q.shape
+    bias = bias.expand(batch, heads, tokens, k.shape[2])
+    out = []
+    for b in range(batch):
+        for h in range(heads):
+            for t in range(tokens):
+                scores = (k[b, h] * q[b, h, t]).sum(-1) * width**-0.5 + bias[b, h, t]
+                out.append((torch.softmax(scores, 0)[:, None] * v[b, h]).sum(0))
+    return torch.stack(out).reshape(q.shape)
+
+
+def take_rows(source: Tensor, index: Tensor) -> Tensor:
+    return torch.stack([torch.stack([source[b, int(i)] for i in row]) for b, row in enumerate(index)])
+
+
+def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+    batches = []
+    for b in range(memory.shape[0]):
+        slots = list(memory[b].unbind(0))
+        for c in range(index.shape[1]):
+            if bool(keep[b, c]):
+                slots[int(index[b, c])] = rows[b, c]
+        batches.append(torch.stack(slots))
+    return torch.stack(batches)
+
+
+OPS = Ops("reference", embed, affine_scan, lif_scan, attention, take_rows, write_rows)

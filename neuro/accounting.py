@@ -1,0 +1,213 @@
+"""Counts what a run did: an observer that adds up integers, and the `Workload` they make.
+
+Spikes are counted from the events. Everything dense follows from how often each module ran, by one rule per module
+type; a module type without a rule is an error, never 0.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from neuro.brain import Brain
+from neuro.errors import NeuroError
+from neuro.events import CommitEvents, Events
+from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
+from neuro.layers.norm import RMSNorm
+from neuro.layers.window_attention import WindowAttention
+from neuro.memory.episodic import EpisodicMemory
+from neuro.memory.place_cells import PlaceCells
+from neuro.regions.amygdala import Amygdala
+from neuro.regions.base import Region
+from neuro.regions.cortex import CortexLayer
+from neuro.regions.endocrine import Endocrine
+from neuro.regions.thalamus import Thalamus
+from neuro.state import leaves
+from neuro.workload import Operation, Population, Traffic, Workload
+
+FLOAT_BYTES = 4
+CHIP_WEIGHT_BITS = 8  # width a synapse would be stored with on a chip; the exporters quantize to it
+
+
+class Tally:
+    """An observer that counts tokens, calls, spikes and writes of one brain (all rows of the batch together)."""
+
+    def __init__(self, brain: Brain) -> None:
+        self.brain = brain
+        self.tokens = self.calls = self.row_calls = self.attended = self.commits = 0
+        self.writes = self.evictions = self.filled = 0
+        self.routed = [0] * len(brain.config.cortex.mixers)
+        self.spikes = [0] * sum(name == "spiking" for name in brain.config.cortex.feedforwards)
+
+    def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
+        for event in events:
+            batch, length = event.valid.shape
+            self.tokens += batch * length
+            self.calls += 1
+            self.row_calls += batch
+            self.attended += batch * length * (self.brain.config.cortex.window + length)
+            for layer, count in enumerate(event.spikes.sum((0, 1)).tolist()):
+                self.spikes[layer] += int(count)
+            for layer, count in enumerate((event.route > 0.5).sum((0, 1)).tolist()):
+                self.routed[layer] += int(count)
+        self.commits += commit.writes.shape[0]
+        self.writes += int(commit.writes.sum())
+        self.evictions += int(commit.evictions.sum())
+        self.filled = int(commit.filled.sum())
+
+
+def spiking_names(brain: Brain) -> list[str]:
+    """Population names in the order of the spike counts."""
+    kinds = brain.config.cortex.feedforwards
+    return [f"cortex.layers.{i}.feedforward" for i, kind in enumerate(kinds) if kind == "spiking"]
+
+
+def workload(
+    brain: Brain,
+    tally: Tally,
+    model: str,
+    prefill_tokens: int,
+    seconds: float,
+    measured_joules: float | None = None,
+    measured_source: str | None = None,
+) -> Workload:
+    """The counts of a run as the torch-free contract that energy is priced from.
+
+    Raises:
+        NeuroError: a module type whose operations cannot be counted.
+    """
+    config = brain.config
+    populations = []
+    for name, spikes in zip(spiking_names(brain), tally.spikes, strict=True):
+        neurons = config.cortex.feedforward_width
+        populations.append(
+            Population(
+                name=name,
+                region="cortex",
+                neurons=neurons,
+                fan_out=config.d_model,
+                fan_in=config.d_model,
+                input_signal="dense",
+                weight_bits=CHIP_WEIGHT_BITS,
+                spikes=spikes,
+                synaptic_ops=spikes * config.d_model,
+                updates=neurons * tally.tokens,
+            )
+        )
+    operations = [Operation("readout", "vocabulary", "mac", "dense", tally.tokens * brain.embedding.numel())]
+    for name, module in brain.named_modules():
+        parts = name.split(".")
+        if len(parts) >= 2:
+            operations += _operations(parts[1], ".".join(parts[2:]) or "self", module, brain, tally)
+    merged: dict[tuple[str, str, str, str], int] = {}
+    for row in operations:
+        key = (row.region, row.name, row.kind, row.signal)
+        merged[key] = merged.get(key, 0) + row.count
+    return Workload(
+        model=model,
+        parameters=sum(brain.parameter_counts().values()),
+        tokens=tally.tokens,
+        prefill_tokens=prefill_tokens,
+        spans=tally.commits,
+        seconds=seconds,
+        hardware=cpu_name() if brain.backend.device.type == "cpu" else str(brain.backend.device),
+        backend=brain.backend.name,
+        populations=tuple(populations),
+        operations=tuple(Operation(*key, count) for key, count in merged.items() if count),
+        traffic=_traffic(brain, tally),
+        measured_joules=measured_joules,
+        measured_source=measured_source,
+    )
+
+
+def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: Tally) -> list[Operation]:
+    """What one module did itself, without its children. Width D, window W, slots M, place cells N."""
+    c, tokens = brain.config, tally.tokens
+    d = c.d_model
+
+    def row(kind: str, count: int, signal: str = "dense") -> Operation:
+        return Operation(region, name, kind, signal, count)
+
+    match module:
+        case nn.Linear():
+            macs = module.in_features * module.out_features
+            if name.endswith("modulation") or name == "gain":
+                return [row("mac", macs * tally.row_calls)]  # the hormones are constant within a call
+            if isinstance(brain.regions[region], Endocrine):
+                return [row("mac", macs * tally.commits)]
+            # Behind spikes the same product is event-driven on a chip: its signal says so.
+            return [row("mac", macs * tokens, "binary" if name in _behind_spikes(brain) else "dense")]
+        case RMSNorm():
+            width = module.weight.numel()
+            return [row("elementwise", 4 * width * tokens), row("transcendental", tokens)]
+        case AffineRecurrence():
+            return [row("elementwise", 7 * d * tokens), row("transcendental", 2 * d * tokens)]
+        case WindowAttention():
+            pairs = tally.attended
+            return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
+        case DenseFeedforward():
+            hidden = module.down.in_features
+            return [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
+        case SpikingFeedforward():
+            return [row("elementwise", module.config.feedforward_width * tokens)]  # the route; the LIF is a population
+        case CortexLayer():
+            return [row("elementwise", 3 * d * tokens)]
+        case PlaceCells():
+            cells = module.project.out_features
+            return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
+        case EpisodicMemory():
+            h = c.hippocampus
+            read = h.slots * (h.key_width + d) * tokens
+            extra = [row("compare", h.slots * tokens), row("transcendental", h.slots * tokens)]
+            return [row("mac", read), *extra, row("elementwise", h.slots * tally.commits)]
+        case Thalamus():
+            layers = len(c.cortex.mixers)
+            return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
+        case Amygdala():
+            hidden = c.amygdala.hidden
+            return [row("elementwise", 6 * tokens), row("transcendental", (hidden + 3) * tokens)]
+        case Endocrine():
+            return [row("elementwise", 15 * tally.commits), row("transcendental", 10 * tally.commits)]
+        case Region() | nn.ModuleList():
+            return [row("elementwise", d * tokens)] if isinstance(module, Region) else []
+    raise NeuroError(
+        f"accounting: no counting rule for {type(module).__name__} ('{region}.{name}').",
+        "Add its rule to neuro/accounting.py; an operation that cannot be counted is an error.",
+    )
+
+
+def _behind_spikes(brain: Brain) -> set[str]:
+    return {f"{name.removeprefix('cortex.')}.project" for name in spiking_names(brain)}
+
+
+def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:
+    """Bytes moved when nothing is cached between calls: weights once a call, state in and out, memory slots."""
+    rows = []
+    for name, count in brain.parameter_counts().items():
+        rows.append(Traffic(name, "weights", "weights", count * FLOAT_BYTES * tally.calls, 0))
+    state = brain.init_state(1)
+    for name, region in state.regions._asdict().items():
+        if not region or name == "hippocampus":
+            continue
+        size = sum(leaf.numel() for _, leaf in leaves(region)) * FLOAT_BYTES
+        rows.append(Traffic(name, "state", "state", size * tally.row_calls, size * tally.row_calls))
+    if "hippocampus" in brain.regions:
+        h = brain.config.hippocampus
+        slot = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES
+        read = h.slots * slot * tally.row_calls
+        rows.append(Traffic("hippocampus", "episodic slots", "memory", read, tally.writes * slot))
+    return tuple(rows)
+
+
+def cpu_name() -> str:
+    """The processor's model name, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").split("\n"):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

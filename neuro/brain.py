@@ -1,0 +1,322 @@
+"""The brain: regions wired on the bus, run one token at a time or a span at once, learning at every commit.
+
+    out = brain.scan(tokens, state)      # up to the tokens left in the span
+    state, events = brain.commit(out.state)
+
+Axes: B batch, T tokens, P plasticity span, D width, S spiking layers, L layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import backends
+from backends import Backend
+from neuro import bus
+from neuro.config import HORMONES, BrainConfig
+from neuro.errors import UsageError
+from neuro.events import CommitEvents, Events
+from neuro.regions.amygdala import Amygdala
+from neuro.regions.base import Region
+from neuro.regions.cortex import Cortex
+from neuro.regions.endocrine import Endocrine
+from neuro.regions.hippocampus import Hippocampus
+from neuro.regions.readout import Readout
+from neuro.regions.thalamus import Thalamus
+from neuro.state import BrainState, EndocrineState, Held, HippocampusState, RegionStates, SpanBuffer, tree_map
+
+if TYPE_CHECKING:
+    from neuro.tokenizer import Tokenizer
+
+
+class Aux(NamedTuple):
+    """What training needs with its graph still attached."""
+
+    surprise: Tensor  # [B, T] nats of each token given everything before it; 0 where nothing was predicted yet
+    predicted: Tensor  # [B, T] 1 where surprise is one
+    route: Tensor  # [B, T, L]
+    layer_rates: Tensor  # [B, T, S] spikes per neuron of each spiking layer
+
+
+class ScanOutput(NamedTuple):
+    logits: Tensor  # [B, T, V] for the token after each
+    state: BrainState
+    events: Events
+    aux: Aux
+
+
+class StepOutput(NamedTuple):
+    logits: Tensor  # [B, V] for the next token
+    state: BrainState
+    events: Events  # T = 1
+
+
+class Brain(nn.Module):
+    """A hybrid ANN-SNN language model with memory. State is explicit; the module holds only what training changed.
+
+    Args:
+        config: sizes and switches.
+        backend: where it runs; None selects automatically.
+        record_raster: keep every spike in the events, not only their counts.
+    """
+
+    tokenizer: Tokenizer  # set by neuro.load
+
+    def __init__(self, config: BrainConfig, backend: Backend | None = None, record_raster: bool = False) -> None:
+        super().__init__()
+        backend = backend or backends.select()
+        self.config, self.backend, self.ops = config, backend, backend.ops
+        if record_raster and "spiking" not in config.cortex.feedforwards:
+            raise UsageError("brain: record_raster without a spiking layer.", "Make a feed-forward 'spiking'.")
+        self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
+        regions: list[Region] = []
+        if config.thalamus.enabled:
+            regions.append(Thalamus(config))
+        if config.amygdala.enabled:
+            regions.append(Amygdala(config, self.ops))
+        if config.endocrine.enabled:
+            regions.append(Endocrine(config))
+        regions.append(Cortex(config, self.ops, record_raster))
+        if config.hippocampus.enabled:
+            regions.append(Hippocampus(config, self.ops))
+        regions.append(Readout(config, self.embedding))
+        self.wiring = bus.wire(regions)
+        self.regions = nn.ModuleDict({region.name: region for region in regions})
+        self.to(device=backend.device, dtype=backend.dtype)
+
+    def init_state(self, batch: int = 1) -> BrainState:
+        """The state of ``batch`` streams that have seen nothing.
+
+        Raises:
+            UsageError: a batch below 1.
+        """
+        if batch < 1:
+            raise UsageError(f"init_state: got batch {batch}, expected at least 1.", "Give a positive batch.")
+        config, device = self.config, self.embedding.device
+        span = config.plasticity_span
+        memory = config.hippocampus if config.hippocampus.enabled else None
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, device=device)
+
+        states: dict[str, Any] = {
+            name: self.region(name).init_state(batch, device) if name in self.regions else ()
+            for name in RegionStates._fields
+        }
+        return BrainState(
+            RegionStates(**states),
+            SpanBuffer(
+                keys=zeros(span, memory.key_width if memory else 0),
+                values=zeros(span, config.d_model if memory else 0),
+                candidate=zeros(span),
+                salience=zeros(span),
+                novelty=zeros(span),
+                affect=zeros(span, 2),
+                surprise=zeros(span),
+                spike_rate=zeros(span),
+                valid=zeros(span),
+            ),
+            Held(zeros(2), zeros(), zeros(), zeros()),
+            zeros(config.vocab_size),
+            zeros(),
+            torch.zeros((), dtype=torch.int64, device=device),
+        )
+
+    def scan(
+        self, tokens: Tensor, state: BrainState, prosody: Tensor | None = None, valid: Tensor | None = None
+    ) -> ScanOutput:
+        """Run T tokens, at most as many as are left in the span.
+
+        Args:
+            tokens: [B, T] int64 ids.
+            state: of the same batch.
+            prosody: [B, T, C] pitch, energy, duration; None is silence.
+            valid: [B, T] 1 for a real token, 0 for padding, which may only lie before a row's first token.
+
+        Raises:
+            UsageError: wrong shape or dtype, an id outside the vocabulary, another batch, or past the span's end.
+        """
+        self._check(tokens, state)
+        return self._scan(tokens, state, prosody, valid)
+
+    def step(self, token: Tensor, state: BrainState, prosody: Tensor | None = None) -> StepOutput:
+        """Run one token per row: token [B], prosody [B, C]."""
+        if token.dim() != 1:
+            raise UsageError(f"step: got tokens of shape {list(token.shape)}, expected [batch].", "Use scan for more.")
+        out = self.scan(token.unsqueeze(1), state, None if prosody is None else prosody.unsqueeze(1))
+        return StepOutput(out.logits[:, 0], out.state, out.events)
+
+    def _scan(
+        self, tokens: Tensor, state: BrainState, prosody: Tensor | None = None, valid: Tensor | None = None
+    ) -> ScanOutput:
+        batch, length = tokens.shape
+        embedding = self.ops.embed(tokens, self.embedding) * self.config.d_model**0.5
+        if valid is None:
+            valid = torch.ones(batch, length, device=embedding.device)
+        if prosody is None:
+            prosody = torch.zeros(batch, length, self.config.prosody_channels, device=embedding.device)
+        channels = {"token": tokens, "embedding": embedding, "prosody": prosody, "valid": valid}
+        channels |= {f"{name}~": value for name, value in state.held._asdict().items()}
+        channels["modulators~"] = self.modulators(state)
+        for name in self.wiring.silent:
+            channels[name] = self._silent(name, channels)
+        states = state.regions._asdict()
+        for name in self.wiring.order:
+            region = self.region(name)
+            outputs, after = region.scan({read: channels[read] for read in region.reads}, states.get(name, ()))
+            channels |= outputs
+            if name in states:
+                states[name] = after
+        for name in ("affect", "salience", "novelty", "route"):
+            if name not in channels:
+                channels[name] = self._silent(name, channels)
+
+        logits = channels["logits"].float()
+        surprise, predicted = self._surprise(tokens, logits, valid, state)
+        buffer = self._remember(channels, surprise.detach(), state)
+        after_state = BrainState(
+            RegionStates(**states),
+            buffer,
+            state.held,
+            logits[:, -1],
+            torch.maximum(state.started, valid.amax(1)),
+            state.clock + length,
+        )
+        events = Events(
+            spikes=channels["spikes"].to(torch.int64),
+            route=channels["route"].detach(),
+            affect=channels["affect"].detach(),
+            salience=channels["salience"].detach(),
+            novelty=channels["novelty"].detach(),
+            surprise=surprise.detach(),
+            valid=valid,
+            raster=channels.get("raster"),
+        )
+        return ScanOutput(
+            logits, after_state, events, Aux(surprise, predicted, channels["route"], channels["layer_rates"])
+        )
+
+    def commit(self, state: BrainState) -> tuple[BrainState, CommitEvents]:
+        """End the span: hold its means as feedback, update the hormones, write the memory, empty the buffer.
+
+        A partial span is fine; a span of no tokens changes nothing.
+        """
+        span, tokens, regions = state.buffer, state.clock, state.regions
+        count = span.valid.sum(1)
+        lived = count > 0
+
+        def mean(channel: Tensor, before: Tensor) -> Tensor:
+            weight = span.valid if channel.dim() == 2 else span.valid.unsqueeze(-1)
+            share = count.clamp_min(1.0) if channel.dim() == 2 else count.clamp_min(1.0).unsqueeze(-1)
+            keep = lived if channel.dim() == 2 else lived.unsqueeze(-1)
+            return torch.where(keep, (channel * weight).sum(1) / share, before)
+
+        held = Held(*(mean(getattr(span, name), getattr(state.held, name)) for name in Held._fields))
+        modulators = self.modulators(state)
+        if "endocrine" in self.regions:
+            after = self.region("endocrine").commit(regions.endocrine, span, held, modulators, tokens)
+            regions, modulators = regions._replace(endocrine=after), after.modulators
+        nothing = torch.zeros_like(count, dtype=torch.int64)
+        writes = evictions = filled = nothing
+        if "hippocampus" in self.regions:
+            hippocampus = cast(Hippocampus, self.regions["hippocampus"])
+            after, writes, evictions = hippocampus.write(
+                cast(HippocampusState, regions.hippocampus), span, modulators, tokens
+            )
+            regions = regions._replace(hippocampus=after)
+            filled = (after.strengths > 0).to(torch.int64).sum(1)
+        events = CommitEvents(
+            tokens, writes, evictions, filled, modulators.detach(), held.surprise, held.novelty, held.spike_rate
+        )
+        empty = tree_map(torch.zeros_like, span)
+        return BrainState(regions, empty, held, state.logits, state.started, torch.zeros_like(tokens)), events
+
+    def region(self, name: str) -> Region:
+        """The region of that name."""
+        return cast(Region, self.regions[name])
+
+    def remaining(self, state: BrainState) -> int:
+        """Tokens left in the span before a commit is due."""
+        return self.config.plasticity_span - int(state.clock)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters by region; the tied vocabulary matrix is counted once, as ``embedding``."""
+        counts = {"embedding": self.embedding.numel()}
+        for name, region in self.regions.items():
+            counts[name] = sum(p.numel() for p in region.parameters() if p is not self.embedding)
+        return counts
+
+    def modulators(self, state: BrainState) -> Tensor:
+        """Hormone levels [B, H] held since the last commit; 0.5 when the endocrine system is off."""
+        if isinstance(state.regions.endocrine, EndocrineState):
+            return state.regions.endocrine.modulators
+        return torch.full((state.started.shape[0], len(HORMONES)), 0.5, device=self.embedding.device)
+
+    def _silent(self, name: str, channels: dict[str, Tensor]) -> Tensor:
+        value = bus.CHANNELS[name].silent
+        if isinstance(value, str):
+            return channels[value]
+        width = {"route": (len(self.config.cortex.mixers),), "affect": (2,), "recall": (1,)}.get(name, ())
+        return torch.full((*channels["token"].shape, *width), float(value or 0.0), device=self.embedding.device)
+
+    def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
+        """-log p of each token under the logits made just before it: the shift is in the data flow, not in an index."""
+        # Scored against the token that follows, so that [B,T,V] is never copied; the last column is dropped.
+        following = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
+        nats = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none").reshape(tokens.shape)
+        first = F.cross_entropy(state.logits, tokens[:, 0], reduction="none")
+        nats = torch.cat([first.unsqueeze(1), nats[:, :-1]], 1)
+        predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
+        return nats * predicted, predicted
+
+    def _remember(self, channels: dict[str, Tensor], surprise: Tensor, state: BrainState) -> SpanBuffer:
+        """Write the tokens' records into the span buffer at the clock."""
+        batch, length = surprise.shape
+        span = self.config.plasticity_span
+        source = {name: channels.get(name) for name in ("salience", "novelty", "affect", "spike_rate", "valid")}
+        source |= {"keys": channels.get("pair_key"), "values": channels.get("pair_value")}
+        source |= {"candidate": channels.get("pair_candidate"), "surprise": surprise}
+        columns, widths = [], []
+        for name in SpanBuffer._fields:
+            record = source[name]
+            if record is None:  # the hippocampus is off
+                record = torch.zeros(batch, length, *getattr(state.buffer, name).shape[2:], device=surprise.device)
+            columns.append(record.float() if record.dim() == 3 else record.float().unsqueeze(-1))
+            widths.append(columns[-1].shape[-1])
+        offset = torch.arange(span, device=surprise.device) - state.clock
+        inside = (offset >= 0) & (offset < length)
+        index = offset.clamp(0, length - 1).unsqueeze(0).expand(batch, span)
+        rows = self.ops.take_rows(torch.cat(columns, -1), index).split(widths, -1)
+        fields = {}
+        for name, row, old in zip(SpanBuffer._fields, rows, state.buffer, strict=True):
+            here = inside.unsqueeze(-1) if old.dim() == 3 else inside
+            fields[name] = torch.where(here, row if old.dim() == 3 else row.squeeze(-1), old)
+        return SpanBuffer(**fields)
+
+    def _check(self, tokens: Tensor, state: BrainState) -> None:
+        if tokens.dim() != 2 or tokens.dtype != torch.int64:
+            raise UsageError(
+                f"scan: got {tokens.dtype} of shape {list(tokens.shape)}, expected int64 [batch, tokens].",
+                "Use brain.tokenizer.encode and torch.tensor([...]).",
+            )
+        if tokens.shape[1] == 0:
+            raise UsageError("scan: got no tokens, expected at least one.", "Start from the <bos> token.")
+        if tokens.shape[0] != state.started.shape[0]:
+            raise UsageError(
+                f"scan: got batch {tokens.shape[0]}, expected {state.started.shape[0]} as in the state.",
+                "Make a state of that batch with init_state.",
+            )
+        if (not self.backend.scatter_free and int(tokens.max()) >= self.config.vocab_size) or int(tokens.min()) < 0:
+            raise UsageError(
+                f"scan: got ids {int(tokens.min())}..{int(tokens.max())}, expected 0..{self.config.vocab_size - 1}.",
+                "Use the tokenizer the model was trained with.",
+            )
+        if tokens.shape[1] > self.remaining(state):
+            raise UsageError(
+                f"scan: got {tokens.shape[1]} tokens, expected at most {self.remaining(state)} before the span ends.",
+                "Cut at the span and call commit, or use neuro.session.Session.",
+            )

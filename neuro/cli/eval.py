@@ -1,0 +1,53 @@
+"""neuro eval: measure a model on a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from neuro.errors import UsageError, nearest
+
+SUITES = ("perplexity",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder")
+    parser.add_argument("text", nargs="?", help="a text file (.txt, .txt.gz) or a folder")
+    parser.add_argument("--suite", default="perplexity", help="what to measure: " + ", ".join(SUITES))
+    parser.add_argument("--wikitext", action="store_true", help="the text is in WikiText's form: published protocol")
+    parser.add_argument("--articles", type=int, help="only the first so many articles (or blocks of 50 lines)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from neuro import folder, text
+    from neuro.evaluate import perplexity
+
+    if args.suite not in SUITES:
+        raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, SUITES))
+    if not args.text:
+        raise UsageError("neuro eval: no text to measure on.", "Give a text file: neuro eval small book.txt")
+    if args.articles is not None and args.articles < 1:
+        raise UsageError(f"--articles: got {args.articles}, expected at least 1.", "Leave it out for the whole text.")
+    raw = text.read_text(Path(args.text))
+    brain = folder.load(args.model, args.backend, sets=args.set)
+    arms = perplexity.ARMS if "hippocampus" in brain.regions else ("real",)
+    rows = []
+    for arm in arms:
+        if not args.quiet:
+            print(f"scoring with memory {'on' if arm == 'real' else 'off'} ...", file=sys.stderr, flush=True)
+        rows.append(perplexity.evaluate(brain, raw, args.wikitext, arm, args.articles))
+    if args.json:
+        record = {"schema": "neuro.eval/1", "suite": "perplexity", "model": args.model, "text": Path(args.text).name}
+        print(json.dumps(record | {"wikitext": args.wikitext, "arms": [row.to_dict() for row in rows]}))
+        return 0
+    print(f"{rows[0].words} words, {rows[0].tokens} tokens, {rows[0].vocabulary} vocabulary, one stream, batch 1")
+    for row in rows:
+        low, high = row.word_perplexity_interval
+        memory = "memory on " if row.arm == "real" else "memory off"
+        print(
+            f"{memory}  word perplexity {row.word_perplexity:8.2f}  (95 % {low:.2f} to {high:.2f}, "
+            f"{row.units} articles or blocks)  {row.bits_per_byte:.4f} bits per byte"
+        )
+    return 0

@@ -1,0 +1,221 @@
+"""neuro run: continue a prompt, and say what happened inside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuro.errors import UsageError
+
+if TYPE_CHECKING:
+    from neuro.brain import Brain
+    from neuro.events import CommitEvents, Events
+    from neuro.workload import Workload
+
+DEFAULT_PROMPT = "The history of the city began when"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")
+    parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
+    parser.add_argument("--tokens", type=int, default=60, help="how many tokens to write (default: 60)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
+    parser.add_argument("--top-p", type=float, default=0.9, help="share of probability to sample from")
+    parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
+
+
+class _Commits:
+    """An observer that keeps the commits, and prints them as JSON lines when asked to."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
+        if self.as_json and int(commit.tokens):
+            from neuro.config import HORMONES
+
+            record = {
+                "event": "commit",
+                "tokens": int(commit.tokens),
+                "writes": int(commit.writes[0]),
+                "evictions": int(commit.evictions[0]),
+                "filled": int(commit.filled[0]),
+                "surprise_nats": round(float(commit.surprise[0]), 4),
+                "hormones": dict(zip(HORMONES, [round(x, 4) for x in commit.modulators[0].tolist()], strict=True)),
+            }
+            print(json.dumps(record), flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+    from sims.energy.measured import RaplMeter
+
+    from neuro import accounting, folder, memory_file
+    from neuro.errors import MissingError
+    from neuro.sampling import Sampler
+    from neuro.session import Session
+    from neuro.tokenizer import StreamDecoder
+
+    if args.tokens < 0:
+        raise UsageError(f"--tokens: got {args.tokens}, expected at least 0.", "Give how many tokens to write.")
+    prompt = _prompt(args.prompt)
+    brain = folder.load(args.model, args.backend, sets=args.set)
+    tally, commits = accounting.Tally(brain), _Commits(args.json)
+    session = Session(brain, observers=[tally, commits])
+    if args.memory and Path(args.memory).exists():
+        session.state = memory_file.load(args.memory, brain, session.state)
+    elif args.memory and not Path(args.memory).resolve().parent.is_dir():
+        raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
+    banned = tuple(i for i in (brain.tokenizer.bos_id, brain.tokenizer.unk_id) if i is not None)
+    sampler = Sampler(args.temperature, args.top_p, banned, args.seed)
+    decoder = StreamDecoder(brain.tokenizer)
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
+    if not args.json:
+        _write(prompt)
+    interrupted, written = False, 0
+    meter = RaplMeter()
+    with meter:
+        started = time.perf_counter()
+        session.feed(torch.tensor([ids]))
+        prefill_seconds = time.perf_counter() - started
+        try:
+            for token in session.generate(sampler, args.tokens):
+                written += 1
+                text = decoder.push(token)
+                if args.json:
+                    print(json.dumps({"event": "token", "id": token, "text": text}), flush=True)
+                else:
+                    _write(text)
+        except KeyboardInterrupt:
+            interrupted = True
+        session.commit()
+        seconds = time.perf_counter() - started
+    load = accounting.workload(brain, tally, str(args.model), len(ids), seconds, *meter.reading())
+    saved = memory_file.save(args.memory, brain, session.state) if args.memory else None
+    run_file = _save(args.out, load) if args.out else None
+    if args.json:
+        _print_done(brain, tally, load, written, saved)
+    else:
+        _write(decoder.flush() + "\n")
+        if not args.quiet:
+            decode_seconds = max(1e-9, seconds - prefill_seconds)
+            speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
+            _print_summary(brain, tally, load, written, speeds)
+            if saved is not None:
+                _say(f"saved   {saved} memories in {args.memory}")
+            if run_file:
+                _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
+    return 130 if interrupted else 0
+
+
+def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
+    """The work of reading ``text`` (default: a short prompt) and writing 60 tokens, counted; for `neuro energy MODEL`."""
+    import torch
+    from sims.energy.measured import RaplMeter
+
+    from neuro import accounting, folder
+    from neuro.sampling import Sampler
+    from neuro.session import Session
+
+    brain = folder.load(model, args.backend, sets=args.set)
+    tally = accounting.Tally(brain)
+    session = Session(brain, observers=[tally])
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(_prompt(text))]
+    meter = RaplMeter()
+    with meter:
+        started = time.perf_counter()
+        session.feed(torch.tensor([ids]))
+        for _ in session.generate(Sampler(seed=args.seed), 60):
+            pass
+        session.commit()
+        seconds = time.perf_counter() - started
+    return accounting.workload(brain, tally, model, len(ids), seconds, *meter.reading())
+
+
+def _prompt(given: str | None) -> str:
+    if given is None:
+        return DEFAULT_PROMPT
+    if given != "-":
+        return given
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input: not UTF-8 at byte {error.start}.", "Convert the text to UTF-8.") from error
+
+
+def _save(out: str, load: Workload) -> Path:
+    from neuro import atomic
+
+    path = Path(out) / "run.json"
+    atomic.write_text(path, load.to_json() + "\n")
+    return path
+
+
+def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None) -> None:
+    from sims.energy.report import estimate
+
+    from neuro import accounting
+
+    layers = zip(accounting.spiking_names(brain), tally.spikes, strict=True)
+    record = {
+        "event": "done",
+        "schema": "neuro.run/1",
+        "tokens": written,
+        "backend": brain.backend.name,
+        "reason": brain.backend.reason,
+        "tokens_per_second": round(load.tokens / load.seconds, 1),
+        "spikes_per_token": {name: round(count / load.tokens, 2) for name, count in layers},
+        "writes": tally.writes,
+        "filled": tally.filled,
+        "saved": saved,
+        "energy": estimate(load).to_dict(),
+    }
+    print(json.dumps(record), flush=True)
+
+
+def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tuple[float, float]) -> None:
+    from sims.energy.report import summary_lines
+
+    from neuro import accounting
+
+    neurons = brain.config.cortex.feedforward_width
+    _say("")
+    _say(f"backend {brain.backend.name} ({load.hardware}): {brain.backend.reason}")
+    _say(
+        f"speed   read {load.prefill_tokens} tokens at {speeds[0]:.0f} tokens/s, wrote {written} at {speeds[1]:.0f} tokens/s"
+    )
+    for name, count in zip(accounting.spiking_names(brain), tally.spikes, strict=True):
+        per_token = count / load.tokens
+        rate = 100 * per_token / neurons
+        _say(f"spikes  {name}: {per_token:.1f} of {neurons} neurons fire per token ({rate:.1f} %)")
+    routed = [count / load.tokens for count in tally.routed]
+    _say("route   feed-forwards run for " + ", ".join(f"{100 * share:.0f} %" for share in routed) + " of the tokens")
+    _say("memory  " + _memory_words(brain, tally))
+    for line in summary_lines(load):
+        _say("energy  " + line)
+
+
+def _memory_words(brain: Brain, tally) -> str:
+    if "hippocampus" not in brain.regions:
+        return "nothing written: this brain has no hippocampus"
+    slots = brain.config.hippocampus.slots
+    if tally.writes == 0:
+        return "nothing written: a memory is what followed a token, and fewer than two tokens went through"
+    return (
+        f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commits "
+        f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

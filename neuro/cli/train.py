@@ -1,0 +1,71 @@
+"""neuro train: learn from a text, a folder or a Hugging Face dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", default="small", help="a TOML file or a preset (see: neuro config show)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from neuro import config, plots
+    from neuro.train import loop
+
+    run_config = config.load(args.config, _sets(args))
+    out = Path(args.out or "run")
+    line = _Progress(run_config.train.steps, args)
+    try:
+        loop.train(run_config, out, args.backend, line.report)
+    except KeyboardInterrupt:
+        line.close()
+        print(f"interrupted: saved in {out}; the same command goes on from there.", file=sys.stderr)
+        return 130
+    line.close()
+    picture = plots.loss_curve(out / "log.jsonl", out / "loss.png")
+    if args.json:
+        record = {"schema": "neuro.train/1", "out": str(out), "valid_nats": line.valid, "picture": picture is not None}
+        print(json.dumps(record))
+    else:
+        print(f"{out / 'model'}: trained; run it with: neuro run {out / 'model'}")
+        if picture is None:
+            print("no loss.png: matplotlib is missing (pip install 'neuro-hybrid[plots]')", file=sys.stderr)
+    return 0
+
+
+def _sets(args: argparse.Namespace) -> list[str]:
+    return list(args.set or []) + ([f"train.seed={args.seed}"] if args.seed else [])
+
+
+class _Progress:
+    """One line that is rewritten on a terminal, and one line per evaluation elsewhere."""
+
+    def __init__(self, steps: int, args: argparse.Namespace) -> None:
+        self.steps, self.quiet, self.terminal = steps, args.quiet, sys.stderr.isatty()
+        self.valid: float | None = None
+        self.last: dict[str, Any] = {}
+
+    def report(self, record: dict[str, Any]) -> None:
+        if record["event"] == "eval":
+            self.valid = record["valid_nats"]
+        else:
+            self.last = record
+        if self.quiet or (record["event"] == "step" and not self.terminal):
+            return
+        valid = "" if self.valid is None else f"  valid {self.valid:.3f}"
+        speed = self.last["tokens"] / max(1e-9, self.last["seconds"])
+        text = (
+            f"step {self.last['step']}/{self.steps}  nats {self.last['nats']:.3f}{valid}  "
+            f"firing {100 * self.last['spike_rate']:.1f} %  routed {100 * self.last['route']:.0f} %  {speed:.0f} tokens/s"
+        )
+        sys.stderr.write(f"\r{text}\x1b[K" if self.terminal else text + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.terminal and self.last and not self.quiet:
+            sys.stderr.write("\n")

@@ -1,0 +1,300 @@
+"""The configuration of a brain, its data and its training: frozen dataclasses, TOML files, typed ``--set`` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from neuro.errors import FormatError, MissingError, UsageError, nearest
+
+HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol")
+MIXERS = ("recurrence", "window")
+FEEDFORWARDS = ("spiking", "dense")
+
+
+@dataclasses.dataclass(frozen=True)
+class ThalamusConfig:
+    """Sensory gate and mixture-of-depths route."""
+
+    enabled: bool = True  # off: the embedding passes unchanged and every layer runs for every token
+    route_budget: float = 0.8  # share of (token, feed-forward) pairs that run; held by a loss, never by a ranking
+
+
+@dataclasses.dataclass(frozen=True)
+class AmygdalaConfig:
+    """Affect (valence, arousal) and salience."""
+
+    enabled: bool = True  # off: affect 0, salience 0.5
+    hidden: int = 32  # width of the evidence network
+    half_life_tokens: float = 8.0  # of the affect trace
+
+
+@dataclasses.dataclass(frozen=True)
+class EndocrineConfig:
+    """Hormones: bounded first-order dynamics over tokens, never wall clock."""
+
+    enabled: bool = True  # off: every hormone stays at 0.5
+    half_lives_tokens: tuple[float, ...] = (64.0, 32.0, 128.0, 1024.0, 512.0)  # in the order of HORMONES
+
+
+@dataclasses.dataclass(frozen=True)
+class CortexConfig:
+    """Layers of a token mixer and a feed-forward each."""
+
+    mixers: tuple[str, ...] = ("recurrence", "window", "recurrence", "window")
+    feedforwards: tuple[str, ...] = ("spiking", "spiking", "dense", "spiking")
+    heads: int = 4  # of the window attention
+    window: int = 64  # tokens the window attention sees besides the current one
+    feedforward_width: int = 1024  # LIF neurons or hidden units per layer
+    tau_mem_ms: float = 2.0  # membrane time constant of the LIF neurons
+    dt_ms: float = 1.0  # one token is one step of this length
+    v_threshold: float = 1.0  # of the membrane; soft reset subtracts it
+    surrogate_slope: float = 4.0  # of the fast sigmoid in the backward pass
+    rate_target: float = 0.08  # spikes per neuron and token the rate loss aims at
+
+    @property
+    def decay(self) -> float:
+        """Share of the membrane potential kept over one step: exp(-dt/tau)."""
+        return math.exp(-self.dt_ms / self.tau_mem_ms)
+
+
+@dataclasses.dataclass(frozen=True)
+class HippocampusConfig:
+    """Place-cell code and episodic memory."""
+
+    enabled: bool = True  # off: nothing is stored or recalled
+    place_cells: int = 1024
+    sparsity: float = 0.03  # share of place cells active for a token
+    key_width: int = 64  # of a stored key
+    slots: int = 1024  # per stream
+    top_k: int = 16  # slots read for a token
+    writes_per_span: int = 64  # at most; the most salient and novel tokens first
+    half_life_tokens: float = 4096.0  # of a slot's strength
+
+
+@dataclasses.dataclass(frozen=True)
+class BrainConfig:
+    """A whole brain. Sizes are per model; batch is chosen when a state is made."""
+
+    vocab_size: int = 8192
+    d_model: int = 256
+    plasticity_span: int = 64  # tokens between two commits
+    prosody_channels: int = 3  # pitch, energy, duration; zeros without audio or annotation
+    thalamus: ThalamusConfig = ThalamusConfig()
+    amygdala: AmygdalaConfig = AmygdalaConfig()
+    endocrine: EndocrineConfig = EndocrineConfig()
+    cortex: CortexConfig = CortexConfig()
+    hippocampus: HippocampusConfig = HippocampusConfig()
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, where: str, got: object, expected: str) -> None:
+            if not ok:
+                raise UsageError(f"config brain.{where}: got {got}, expected {expected}.", f"Set brain.{where}.")
+
+        c, h = self.cortex, self.hippocampus
+        need(self.vocab_size >= 2, "vocab_size", self.vocab_size, "at least 2")
+        need(self.plasticity_span >= 1, "plasticity_span", self.plasticity_span, "at least 1 token")
+        need(len(c.mixers) == len(c.feedforwards) >= 1, "cortex.feedforwards", c.feedforwards, "one per mixer")
+        for name in c.mixers:
+            need(name in MIXERS, "cortex.mixers", f"'{name}'", " or ".join(MIXERS))
+        for name in c.feedforwards:
+            need(name in FEEDFORWARDS, "cortex.feedforwards", f"'{name}'", " or ".join(FEEDFORWARDS))
+        need(self.d_model % c.heads == 0, "cortex.heads", c.heads, f"a divisor of d_model {self.d_model}")
+        need(c.window >= 1, "cortex.window", c.window, "at least 1 token")
+        need(c.tau_mem_ms > 0 and c.dt_ms > 0, "cortex.tau_mem_ms", c.tau_mem_ms, "a positive time")
+        need(0 < self.thalamus.route_budget <= 1, "thalamus.route_budget", self.thalamus.route_budget, "in (0, 1]")
+        need(0 < h.sparsity <= 1, "hippocampus.sparsity", h.sparsity, "in (0, 1]")
+        need(1 <= h.top_k <= h.slots, "hippocampus.top_k", h.top_k, f"1 to slots ({h.slots})")
+        most = min(h.slots, self.plasticity_span)
+        need(
+            1 <= h.writes_per_span <= most,
+            "hippocampus.writes_per_span",
+            h.writes_per_span,
+            f"1 to {most} (span, slots)",
+        )
+        lives = self.endocrine.half_lives_tokens
+        need(
+            len(lives) == len(HORMONES) and min(lives) > 0,
+            "endocrine.half_lives_tokens",
+            lives,
+            f"{len(HORMONES)} positive numbers",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What to learn from."""
+
+    train: str = ""  # a text file (.txt, .txt.gz), a folder, or 'hf:NAME[/SUBSET]' for a Hugging Face dataset
+    valid: str = ""  # the same; empty: the last 2 % of train
+    tokenizer: str = "bpe"  # 'bpe' (byte-level, trained on train), 'words' (closed vocabulary), or a tokenizer.json
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to learn. A step is one window of ``spans_per_step`` spans on every stream, one optimizer update."""
+
+    steps: int = 4400
+    batch: int = 16  # parallel streams
+    spans_per_step: int = 4  # gradient reaches back this many spans, through commit and read
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    warmup_steps: int = 100
+    final_share: float = 0.05  # cosine ends at this share of the learning rate
+    clip_norm: float = 1.0
+    rate_weight: float = 20.0  # of the firing-rate loss
+    route_weight: float = 2.0  # of the routing-budget loss
+    rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
+    mixed_precision: bool = True  # bfloat16 products where the device has them
+    eval_every: int = 200  # steps; also writes a checkpoint
+    eval_tokens: int = 32768  # of the validation text, at each evaluation
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A training run: the brain, the data, the training."""
+
+    brain: BrainConfig = BrainConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+
+Config = TypeVar("Config")
+
+
+def from_dict(kind: type[Config], data: dict[str, Any], where: str = "config") -> Config:
+    """Build a dataclass from nested dictionaries, each value checked against its field's type.
+
+    Raises:
+        UsageError: an unknown key (with the nearest match) or a value of another type.
+    """
+    if not isinstance(data, dict):
+        raise UsageError(f"{where}: got {data!r}, expected a table of keys.", f"Write it as [{where}].")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values = {}
+    for key, value in data.items():
+        if key not in names:
+            raise UsageError(f"{where}: unknown key '{key}'.", nearest(key, names))
+        values[key] = _convert(hints[key], value, f"{where}.{key}")
+    return kind(**values)
+
+
+def apply_sets(config: Config, sets: list[str]) -> Config:
+    """Apply ``a.b=c`` overrides, each parsed by its field's type (never evaluated).
+
+    Raises:
+        UsageError: no ``=``, an unknown key, or a value that does not parse.
+    """
+    for item in sets:
+        path, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set: got '{item}', expected KEY=VALUE.", "Write for example --set train.steps=100.")
+        config = _replace(config, path.strip().split("."), text.strip(), path.strip())
+    return config
+
+
+def load(target: str | Path | None = None, sets: list[str] | None = None) -> RunConfig:
+    """A run configuration from a preset's name or a TOML file (None: the preset ``small``), with overrides.
+
+    Raises:
+        MissingError: neither a preset nor a file.
+        FormatError: not TOML.
+        UsageError: unknown keys or wrong values.
+    """
+    from neuro import presets
+
+    name = str(target or "small")
+    if name in presets.PRESETS:
+        return apply_sets(presets.PRESETS[name](), sets or [])
+    path = Path(name)
+    if not path.exists():
+        raise MissingError(f"config '{name}': no such preset or file.", nearest(name, list(presets.PRESETS)))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise FormatError(f"{path}: {error}.", "Give a TOML file; 'neuro config show' prints a full one.") from error
+    base = presets.PRESETS.get(data.pop("preset", "small"))
+    if base is None:
+        raise UsageError(f"{path}: unknown preset.", "Known: " + ", ".join(sorted(presets.PRESETS)) + ".")
+    merged = _merge(to_dict(base()), data)
+    return apply_sets(from_dict(RunConfig, merged, "config"), sets or [])
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dictionaries, tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_toml(config: Any) -> str:
+    """The fully resolved configuration as TOML that `load` reads back to an equal object."""
+    lines: list[str] = []
+
+    def table(prefix: str, data: dict[str, Any]) -> None:
+        plain = {k: v for k, v in data.items() if not isinstance(v, dict)}
+        if prefix and plain:
+            lines.append(f"\n[{prefix}]")
+        lines.extend(f"{key} = {json.dumps(value)}" for key, value in plain.items())
+        for key, value in data.items():
+            if isinstance(value, dict):
+                table(f"{prefix}.{key}" if prefix else key, value)
+
+    table("", to_dict(config))
+    return "\n".join(lines).strip() + "\n"
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _replace(config: Any, keys: list[str], text: str, where: str) -> Any:
+    names = [field.name for field in dataclasses.fields(config)]
+    if keys[0] not in names:
+        raise UsageError(f"--set {where}: unknown key '{keys[0]}'.", nearest(keys[0], names))
+    value = getattr(config, keys[0])
+    if dataclasses.is_dataclass(value):
+        if len(keys) == 1:
+            below = [field.name for field in dataclasses.fields(value)]
+            raise UsageError(f"--set {where}: is a table, expected one of its keys.", nearest("", below))
+        return dataclasses.replace(config, **{keys[0]: _replace(value, keys[1:], text, where)})
+    if len(keys) > 1:
+        raise UsageError(f"--set {where}: '{keys[0]}' has no keys below it.", f"Set {keys[0]} itself.")
+    hint = typing.get_type_hints(type(config))[keys[0]]
+    return dataclasses.replace(config, **{keys[0]: _convert(hint, _parse(hint, text, where), f"--set {where}")})
+
+
+def _parse(hint: Any, text: str, where: str) -> Any:
+    if hint is str:
+        return text
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        return [_parse(item, part.strip(), where) for part in text.strip("[]()").split(",") if part.strip()]
+    try:
+        return json.loads(text.lower() if hint is bool else text)
+    except json.JSONDecodeError:
+        return text  # _convert says what was expected
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, part, where) for part in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, types.GenericAlias) or type(value) is not hint:
+        expected = getattr(hint, "__name__", str(hint)) if not isinstance(hint, types.GenericAlias) else str(hint)
+        raise UsageError(f"{where}: got {value!r}, expected {expected}.", f"Give {where} a value of that type.")
+    return value

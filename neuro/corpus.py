@@ -1,0 +1,80 @@
+"""From a data configuration to token arrays: reads text, trains or loads the tokenizer, marks documents with <bos>."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from neuro import text
+from neuro.config import DataConfig
+from neuro.errors import MissingError, UsageError
+from neuro.tokenizer import Tokenizer
+
+VALID_SHARE = 0.02  # of the training documents' tokens, from the end, when no validation text is named
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Token ids (int32); every document starts with <bos>."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    tokenizer: Tokenizer
+
+
+def prepare(data: DataConfig, vocab_size: int, out: Path) -> Corpus:
+    """Read, tokenize, and keep the tokenizer in ``out/tokenizer.json`` (one already there is used as it is).
+
+    Raises:
+        UsageError: no training text, or too little of it.
+        MissingError, FormatError: a file that is not there or cannot be read as text.
+    """
+    if not data.train:
+        raise UsageError("config data.train: is empty, expected a text file, a folder or 'hf:NAME'.", "Set data.train.")
+    documents = read_documents(data.train)
+    kept = out / "tokenizer.json"
+    if kept.exists():
+        tokenizer = Tokenizer.load(kept)
+    elif data.tokenizer in ("bpe", "words"):
+        lines = (line + "\n" for document in documents for line in document.split("\n"))
+        tokenizer = Tokenizer.train(lines, vocab_size, kind="words" if data.tokenizer == "words" else "bpe")
+    else:
+        tokenizer = Tokenizer.load(Path(data.tokenizer))
+    tokenizer.save(kept)
+    train = encode(documents, tokenizer)
+    if data.valid:
+        valid = encode(read_documents(data.valid), tokenizer)
+    else:
+        cut = len(train) - max(2, int(len(train) * VALID_SHARE))
+        train, valid = train[:cut], train[cut:]
+    if len(train) < 2:
+        raise UsageError(f"{data.train}: {len(train)} tokens, expected at least 2.", "Give more text.")
+    return Corpus(train, valid, tokenizer)
+
+
+def read_documents(source: str) -> list[str]:
+    """The documents of a file (one), a folder (one per file, sorted), or a Hugging Face dataset (one per row)."""
+    if source.startswith("hf:"):
+        from neuro.hf.datasets import read_documents as read_rows
+
+        return read_rows(source.removeprefix("hf:"))
+    path = Path(source)
+    if not path.exists():
+        raise MissingError(f"{path}: no such file or folder.", "Correct data.train or data.valid.")
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.name.endswith((".txt", ".txt.gz", ".md")))
+        if not files:
+            raise MissingError(f"{path}: no .txt, .txt.gz or .md file in it.", "Put text files there.")
+        return [text.read_text(file) for file in files]
+    return [text.read_text(path)]
+
+
+def encode(documents: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    """Ids of all documents in order, each after a <bos>."""
+    ids: list[int] = []
+    for document in documents:
+        ids.append(tokenizer.bos_id)
+        ids += tokenizer.encode(document)
+    return np.array(ids, dtype=np.int32)

@@ -1,0 +1,53 @@
+"""Records that leave the brain after a step: detached, fixed shape, read by observers that cannot write back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+log = logging.getLogger("neuro.events")
+
+
+class Events(NamedTuple):
+    """What happened while tokens went through. S spiking layers, L routed layers."""
+
+    spikes: Tensor  # [B, T, S] int64 spikes per token and spiking layer
+    route: Tensor  # [B, T, L] 1 where the layer's feed-forward ran for the token
+    affect: Tensor  # [B, T, 2]
+    salience: Tensor  # [B, T]
+    novelty: Tensor  # [B, T]
+    surprise: Tensor  # [B, T] nats; 0 where nothing was predicted yet
+    valid: Tensor  # [B, T]
+    raster: Tensor | None  # [B, T, S, N] 0/1, only from a brain built with record_raster=True
+
+
+class CommitEvents(NamedTuple):
+    """What a commit changed."""
+
+    tokens: Tensor  # [] int64 tokens in the span
+    writes: Tensor  # [B] int64 slots written
+    evictions: Tensor  # [B] int64 filled slots overwritten
+    filled: Tensor  # [B] int64 filled slots afterwards
+    modulators: Tensor  # [B, H] afterwards
+    surprise: Tensor  # [B] mean nats of the span
+    novelty: Tensor  # [B]
+    spike_rate: Tensor  # [B]
+
+
+class Observer(Protocol):
+    """Reads events once per span. Raising in one is logged and raised again, never swallowed."""
+
+    def span(self, events: Sequence[Events], commit: CommitEvents) -> None: ...
+
+
+def deliver(observers: Sequence[Observer], events: Sequence[Events], commit: CommitEvents) -> None:
+    """Hand one span's records to every observer."""
+    for observer in observers:
+        try:
+            observer.span(events, commit)
+        except Exception:
+            log.exception("observer %s failed", type(observer).__name__)
+            raise

@@ -1,0 +1,140 @@
+"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json; what `neuro.load` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import backends
+from neuro import atomic, config, presets, tensor_file
+from neuro.brain import Brain
+from neuro.config import BrainConfig
+from neuro.errors import FormatError, MissingError, nearest
+from neuro.tokenizer import Tokenizer
+
+SCHEMA = "neuro.model/1"
+SHIPPED = Path(__file__).parent / "models"
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return (
+        sorted(path.name for path in SHIPPED.iterdir() if (path / "config.json").is_file()) if SHIPPED.is_dir() else []
+    )
+
+
+def locate(model: str | Path) -> Path:
+    """The folder of a shipped model's name or of a path.
+
+    Raises:
+        MissingError: neither, with the nearest shipped name.
+    """
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return path
+    if (SHIPPED / str(model) / "config.json").is_file() and str(model) == path.name:
+        return SHIPPED / str(model)
+    if path.is_dir():
+        raise MissingError(
+            f"model '{model}': the folder has no config.json.", "Give a folder that 'neuro train' wrote."
+        )
+    hint = nearest(str(model), shipped()) if shipped() else "No model is shipped with this installation."
+    raise MissingError(f"model '{model}': neither a shipped model nor a folder.", hint)
+
+
+def save(brain: Brain, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
+    """Write the model; ``about`` (JSON-able) is kept in config.json as the record of its making."""
+    folder = Path(folder)
+    weights = tensor_file.floats(dict(brain.state_dict()), torch.float16)
+    weights.pop("regions.readout.weight", None)  # tied to the embedding
+    tensor_file.write(folder / "model.safetensors", weights, {"schema": SCHEMA})
+    brain.tokenizer.save(folder / "tokenizer.json")
+    record = {
+        "schema": SCHEMA,
+        "brain": config.to_dict(brain.config),
+        "tokenizer": brain.tokenizer.fingerprint,
+        "about": about or {},
+    }
+    atomic.write_text(folder / "config.json", json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder, its schema checked.
+
+    Raises:
+        FormatError: not JSON or another schema.
+    """
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FormatError(f"{folder / 'config.json'}: {error}.", "Use another copy of the model.") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise FormatError(f"{folder / 'config.json'}: expected schema '{SCHEMA}'.", "Use a model of this version.")
+    return record
+
+
+def load(
+    model: str | Path = "small", backend: str = "auto", record_raster: bool = False, sets: list[str] | None = None
+) -> Brain:
+    """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer``.
+
+    Args:
+        model: a shipped model's name or a folder.
+        backend: one of `backends.NAMES`.
+        record_raster: keep every spike in the events.
+        sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
+
+    Raises:
+        MissingError: no such model.
+        FormatError: truncated or foreign files, or a tokenizer that is not the one it was trained with.
+    """
+    folder = locate(model)
+    record = read_record(folder)
+    brain_config = config.from_dict(BrainConfig, record["brain"], "config.json brain")
+    brain_config = config.apply_sets(brain_config, [item.removeprefix("brain.") for item in sets or []])
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    if tokenizer.fingerprint != record.get("tokenizer") or tokenizer.vocab_size != brain_config.vocab_size:
+        raise FormatError(
+            f"{folder}: tokenizer.json ({tokenizer.vocab_size} tokens) is not the one this model was trained with "
+            f"({brain_config.vocab_size} tokens).",
+            "Put the model's own tokenizer.json back.",
+        )
+    tensors, _ = tensor_file.read(folder / "model.safetensors", SCHEMA)
+    brain = Brain(brain_config, backends.select(backend), record_raster)
+    load_weights(brain, tensors, str(folder / "model.safetensors"))
+    brain.tokenizer = tokenizer
+    return brain.eval()
+
+
+def load_weights(brain: Brain, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Put stored tensors into a brain of the same configuration.
+
+    Raises:
+        FormatError: names or shapes differ.
+    """
+    expected = dict(brain.state_dict())
+    expected.pop("regions.readout.weight", None)
+    tensor_file.check_shapes(tensors, expected, where)
+    weights = tensor_file.floats(tensors, brain.backend.dtype)
+    brain.load_state_dict(weights | {"regions.readout.weight": weights["embedding"]})
+
+
+def fingerprint(brain: Brain) -> str:
+    """sha256 over the configuration and every weight: which model a memory belongs to."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(brain.config), sort_keys=True).encode())
+    for name, tensor in sorted(brain.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def new(preset: str = "small", backend: str = "auto") -> Brain:
+    """An untrained brain of a preset, without a tokenizer."""
+    if preset not in presets.PRESETS:
+        raise MissingError(f"preset '{preset}': unknown.", nearest(preset, list(presets.PRESETS)))
+    return Brain(presets.PRESETS[preset]().brain, backends.select(backend))

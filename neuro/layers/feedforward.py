@@ -1,0 +1,64 @@
+"""Feed-forward layers: a dense gated one, and a spiking one whose output projection sees only spikes.
+
+Dense:    y = r * W_2 (silu(W_g x) * W_u x)                        (SwiGLU, arXiv:2002.05202)
+Spiking:  i_t = r_t * (W_in x_t + b),  LIF over tokens,  y_t = W_out s_t
+          u_t = decay v_{t-1} + i_t;  s_t = 1 where u_t >= threshold;  v_t = u_t - threshold s_t
+
+r is the thalamus's route (1 = runs). W_out has no bias: no spikes, no output.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from backends import Ops
+from neuro.config import CortexConfig
+from neuro.state import LifState
+
+
+class DenseFeedforward(nn.Module):
+    """[B,T,D] -> [B,T,D], no state. Its hidden width is two thirds, for equal parameters with the spiking one."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        hidden = hidden * 2 // 3
+        self.up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def init_state(self, batch: int, device: torch.device) -> tuple[()]:
+        return ()
+
+    def scan(self, x: Tensor, route: Tensor, state: tuple[()]) -> tuple[Tensor, Tensor | None, tuple[()]]:
+        gate, value = self.up(x).chunk(2, -1)
+        return self.down(gate * torch.sigmoid(gate) * value) * route.unsqueeze(-1), None, state
+
+
+class SpikingFeedforward(nn.Module):
+    """[B,T,D] -> ([B,T,D], spikes [B,T,N] of 0 and 1); the membrane is carried from token to token."""
+
+    def __init__(self, width: int, config: CortexConfig, ops: Ops) -> None:
+        super().__init__()
+        self.ops, self.config = ops, config
+        neurons = config.feedforward_width
+        self.inject = nn.Linear(width, neurons)
+        self.project = nn.Linear(neurons, width, bias=False)
+        # Unit-rms inputs give a membrane whose spread makes about one neuron in ten cross the threshold at the start.
+        spread = 0.78 * config.v_threshold * math.sqrt(1.0 - config.decay**2)
+        nn.init.normal_(self.inject.weight, std=spread / math.sqrt(width))
+        nn.init.zeros_(self.inject.bias)
+        nn.init.normal_(self.project.weight, std=0.3 / math.sqrt(neurons * config.rate_target))
+
+    def init_state(self, batch: int, device: torch.device) -> LifState:
+        return LifState(torch.zeros(batch, self.config.feedforward_width, device=device))
+
+    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, LifState]:
+        c = self.config
+        current = self.inject(x).float() * route.unsqueeze(-1)
+        spikes, v = self.ops.lif_scan(
+            current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, c.surrogate_slope
+        )
+        spikes = spikes.transpose(0, 1)
+        return self.project(spikes), spikes, LifState(v)

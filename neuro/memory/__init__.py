@@ -1,0 +1,1 @@
+"""Memories: bounded tensors that are written at commits and read in steps."""

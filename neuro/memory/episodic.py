@@ -1,0 +1,80 @@
+"""Episodic memory: an exact store of (context key, what came next) pairs per stream.
+
+Read:   s_m = q . K_m,   p = softmax over the k best filled slots and a null slot of
+        scale * s_m + age * log(strength_m)      and      null(h)
+        recall = sum_m p_m V_m,   novelty = 1 - max(0, max_m s_m)
+Write:  at a commit the most salient and novel pairs of the span go, one each, to unfilled slots first, then to the
+        slots of lowest strength.
+Decay:  strength <- strength * 2^(-n / half_life) over n tokens.
+
+The null slot is the learned gate: when nothing stored is close, it takes the weight and the recall is near zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backends import Ops
+from neuro.memory.place_cells import kth_largest
+
+
+class Pairs(NamedTuple):
+    """Candidates of one span. P tokens."""
+
+    keys: Tensor  # [B, P, K]
+    values: Tensor  # [B, P, D]
+    strengths: Tensor  # [B, P] what a slot gets when written
+    priority: Tensor  # [B, P] higher is written first; <= 0 is never written
+
+
+class EpisodicMemory(nn.Module):
+    """Read and write rules; the tensors themselves are state (keys [B,M,K], values [B,M,D], strengths [B,M])."""
+
+    def __init__(self, width: int, top_k: int, writes: int, half_life_tokens: float, ops: Ops) -> None:
+        super().__init__()
+        self.ops, self.top_k, self.writes, self.half_life = ops, top_k, writes, half_life_tokens
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+        self.log_age = nn.Parameter(torch.tensor(-2.0))
+        self.null = nn.Linear(width, 1)
+        nn.init.zeros_(self.null.weight)
+        nn.init.constant_(self.null.bias, 8.0)
+
+    def read(
+        self, query: Tensor, hidden: Tensor, keys: Tensor, values: Tensor, strengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """query [B,T,K] unit, hidden [B,T,D] -> (recall [B,T,D], novelty [B,T])."""
+        filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
+        cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
+        chosen = filled & (cosine >= kth_largest(cosine, self.top_k))
+        age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
+        score = torch.exp(self.log_scale) * cosine + age
+        score = torch.where(chosen, score, torch.full_like(score, -1e4))
+        share = torch.softmax(torch.cat([score, self.null(hidden).float()], -1), -1)[..., :-1]
+        share = share * chosen.to(share.dtype)
+        novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
+        return share @ values, novelty
+
+    def write(
+        self, keys: Tensor, values: Tensor, strengths: Tensor, pairs: Pairs, tokens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Decay, then place the best pairs -> (keys, values, strengths, writes [B] int64, evictions [B] int64)."""
+        strengths = strengths * torch.exp2(-tokens.to(strengths.dtype) / self.half_life)
+        best = torch.topk(pairs.priority.detach(), self.writes, dim=1)
+        keep = best.values > 0
+        slots = torch.topk(-strengths.detach(), self.writes, dim=1).indices
+        evicted = (self.ops.take_rows(strengths.detach().unsqueeze(-1), slots).squeeze(-1) > 0) & keep
+
+        def place(memory: Tensor, rows: Tensor) -> Tensor:
+            return self.ops.write_rows(memory, slots, self.ops.take_rows(rows, best.indices), keep)
+
+        new_strengths = place(strengths.unsqueeze(-1), pairs.strengths.unsqueeze(-1)).squeeze(-1)
+        return (
+            place(keys, pairs.keys),
+            place(values, pairs.values),
+            new_strengths,
+            keep.to(torch.int64).sum(1),
+            evicted.to(torch.int64).sum(1),
+        )

@@ -1,0 +1,53 @@
+"""Named starting points: functions that return a whole `RunConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from neuro.config import (
+    AmygdalaConfig,
+    BrainConfig,
+    CortexConfig,
+    DataConfig,
+    HippocampusConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+
+def small() -> RunConfig:
+    """The brain that ships: 4 layers of width 256, trained on a CPU in about an hour."""
+    return RunConfig()
+
+
+def tiny() -> RunConfig:
+    """A brain for tests and first tries: every part on, a few thousand parameters, learns in seconds."""
+    brain = BrainConfig(
+        vocab_size=300,
+        d_model=32,
+        plasticity_span=16,
+        amygdala=AmygdalaConfig(hidden=8),
+        cortex=CortexConfig(
+            mixers=("recurrence", "window"),
+            feedforwards=("spiking", "dense"),
+            heads=2,
+            window=8,
+            feedforward_width=48,
+        ),
+        hippocampus=HippocampusConfig(
+            place_cells=64, sparsity=0.1, key_width=16, slots=32, top_k=4, writes_per_span=16
+        ),
+    )
+    train = TrainConfig(steps=60, batch=4, spans_per_step=2, warmup_steps=10, eval_every=30, eval_tokens=512)
+    return RunConfig(brain, DataConfig(), train)
+
+
+def wikitext2_word() -> RunConfig:
+    """The closed vocabulary of the published WikiText-2 protocol (33,278 types); never what `run` loads."""
+    base = small()
+    brain = dataclasses.replace(base.brain, vocab_size=33_278)
+    return dataclasses.replace(base, brain=brain, data=DataConfig(tokenizer="words"))
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {"small": small, "tiny": tiny, "wikitext2-word": wikitext2_word}

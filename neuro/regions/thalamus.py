@@ -1,0 +1,46 @@
+"""Thalamus: how strongly each feature of a token is let in, and which layers run for it.
+
+    relay = embedding * 2 sigmoid(W_g norm(embedding) + U (m - 1/2))
+    route_l = 1 where p_l > 1/2,   p_l = sigmoid(w_l . norm(embedding) + c_l + u_l . (m - 1/2))
+
+A token is routed by its own learned threshold, never by its rank in the sequence, which would see the future. The
+budget is held by a loss on the mean route. differs: mixture of depths (arXiv:2404.02258) ranks tokens (top-k).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neuro.config import HORMONES, BrainConfig
+from neuro.layers.norm import RMSNorm
+from neuro.regions.base import Channels, Region
+
+
+class Thalamus(Region):
+    name = "thalamus"
+    reads = ("embedding", "modulators~")
+    writes = ("relay", "route")
+
+    def __init__(self, config: BrainConfig) -> None:
+        super().__init__()
+        width, layers = config.d_model, len(config.cortex.mixers)
+        self.norm = RMSNorm(width)
+        self.gate = nn.Linear(width, width)
+        self.route = nn.Linear(width, layers)
+        self.gate_modulation = nn.Linear(len(HORMONES), width, bias=False)
+        self.route_modulation = nn.Linear(len(HORMONES), layers, bias=False)
+        for linear in (self.gate, self.gate_modulation, self.route_modulation):
+            nn.init.zeros_(linear.weight)
+        nn.init.zeros_(self.gate.bias)
+        nn.init.normal_(self.route.weight, std=width**-0.5)
+        nn.init.constant_(self.route.bias, 1.5)
+
+    def scan(self, inputs: Channels, state: tuple[()]) -> tuple[dict[str, Tensor], tuple[()]]:
+        x = self.norm(inputs["embedding"])
+        mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
+        gate = 2.0 * torch.sigmoid(self.gate(x) + self.gate_modulation(mood))
+        p = torch.sigmoid((self.route(x) + self.route_modulation(mood)).float())
+        # Straight-through: hard forward, the sigmoid's gradient backward.
+        route = (p > 0.5).to(p.dtype) + (p - p.detach())
+        return {"relay": inputs["embedding"] * gate, "route": route}, state

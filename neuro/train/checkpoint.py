@@ -1,0 +1,81 @@
+"""Checkpoints: weights, optimizer, brain state, data position and random state in one atomic safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuro import config as configs
+from neuro import tensor_file
+from neuro.brain import Brain
+from neuro.config import RunConfig
+from neuro.errors import FormatError
+from neuro.folder import load_weights
+from neuro.state import BrainState, leaves, replace_leaves
+from neuro.train.streams import Streams
+
+SCHEMA = "neuro.checkpoint/1"
+
+
+def save(
+    path: Path,
+    brain: Brain,
+    optimizer: torch.optim.Optimizer,
+    state: BrainState,
+    streams: Streams,
+    run: RunConfig,
+    progress: dict[str, Any],
+) -> None:
+    """Everything that the next step depends on."""
+    weights = {f"model.{name}": tensor for name, tensor in brain.state_dict().items() if "readout.weight" not in name}
+    moments = {
+        f"optimizer.{index}.{name}": tensor
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, tensor in values.items()
+    }
+    carried = {f"state.{name}": tensor for name, tensor in leaves(state)}
+    header = {
+        "schema": SCHEMA,
+        "config": configs.to_dict(run),
+        "streams": streams.state(),
+        "progress": progress,
+        "tokenizer": brain.tokenizer.fingerprint,
+    }
+    tensor_file.write(path, weights | moments | carried | {"random": torch.get_rng_state()}, header)
+
+
+def restore(
+    path: Path, brain: Brain, optimizer: torch.optim.Optimizer, state: BrainState, streams: Streams, run: RunConfig
+) -> tuple[BrainState, dict[str, Any]]:
+    """Put a checkpoint back into freshly made parts -> (state, progress).
+
+    Raises:
+        FormatError: truncated, foreign, or of another brain or tokenizer.
+    """
+    tensors, header = tensor_file.read(path, SCHEMA)
+    for part in ("brain", "data"):
+        if header["config"][part] != configs.to_dict(getattr(run, part)):
+            raise FormatError(
+                f"{path}: its [{part}] differs from this run's.",
+                "Resume with the configuration saved beside it (config.toml), or choose another --out.",
+            )
+    if header["tokenizer"] != brain.tokenizer.fingerprint:
+        raise FormatError(f"{path}: it was made with another tokenizer.", "Put the run's tokenizer.json back.")
+
+    def group(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    load_weights(brain, group("model."), str(path))
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in group("optimizer.").items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    carried = group("state.")
+    tensor_file.check_shapes(carried, dict(leaves(state)), str(path))
+    state = replace_leaves(state, [carried[name].to(leaf.device) for name, leaf in leaves(state)])
+    streams.restore(header["streams"])
+    torch.set_rng_state(tensors["random"])
+    return state, header["progress"]

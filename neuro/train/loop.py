@@ -1,0 +1,182 @@
+"""The training run as a function: reads text, learns, writes a checkpoint, a model folder and a loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import backends
+from neuro import atomic, corpus, folder
+from neuro import config as configs
+from neuro.brain import Brain
+from neuro.config import RunConfig, TrainConfig
+from neuro.errors import NeuroError, UsageError
+from neuro.train import checkpoint, objective, optimizer
+from neuro.train.streams import Streams
+
+Record = dict[str, Any]
+
+
+def train(
+    run: RunConfig, out: Path, backend: str = "auto", report: Callable[[Record], None] = lambda record: None
+) -> Brain:
+    """Train into the folder ``out``, resuming from its checkpoint when there is one.
+
+    Writes ``config.toml`` (fully resolved), ``tokenizer.json``, ``checkpoint.safetensors``, ``log.jsonl`` and the model
+    folder ``model/``. An interrupt saves a checkpoint first.
+
+    Args:
+        run: brain, data and training. A BPE tokenizer is trained when the run folder has none; the vocabulary of the
+            brain follows the tokenizer.
+        report: called with one record per step and per evaluation.
+
+    Raises:
+        NeuroError: a gradient that is not finite (after saving), or files that cannot be read or written.
+    """
+    t = run.train
+    chosen = backends.select(backend)
+    data = corpus.prepare(run.data, run.brain.vocab_size, out)
+    run = configs.apply_sets(run, [f"brain.vocab_size={data.tokenizer.vocab_size}"])
+    atomic.write_text(out / "config.toml", configs.to_toml(run))
+    torch.manual_seed(t.seed)
+    brain = Brain(run.brain, chosen)
+    brain.tokenizer = data.tokenizer
+    adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay)
+    streams = Streams(data.train, data.tokenizer.bos_id, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
+    initial = brain.init_state(t.batch)
+    state = initial
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
+    path = out / "checkpoint.safetensors"
+    if path.exists():
+        state, progress = checkpoint.restore(path, brain, adam, state, streams, run)
+    log = _read_log(out / "log.jsonl", progress["step"])
+    started = time.monotonic() - progress["seconds"]
+
+    def save() -> None:
+        progress["seconds"] = time.monotonic() - started
+        checkpoint.save(path, brain, adam, state, streams, run, progress)
+        atomic.write_text(out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in log))
+
+    def emit(record: Record) -> None:
+        log.append(record)
+        report(record)
+
+    with _interrupts() as interrupted:
+        while progress["step"] < t.steps:
+            step, position = progress["step"], streams.state()
+            tokens, fresh = streams.window(t.spans_per_step)
+            before = objective.fresh_rows(state, initial, torch.from_numpy(fresh).to(chosen.device))
+            loss = objective.window_loss(brain, torch.from_numpy(tokens).to(chosen.device), before, t)
+            adam.zero_grad(set_to_none=True)
+            loss.total.backward()
+            norm = clip_gradient(brain.parameters(), t.clip_norm)
+            if not math.isfinite(norm):
+                streams.restore(position)
+                save()
+                raise NeuroError(
+                    f"train: the gradient of step {step + 1} is not finite (loss {float(loss.nats):.3f}).",
+                    f"The state before it is saved in {path}; lower train.learning_rate and run again.",
+                )
+            for group in adam.param_groups:
+                group["lr"] = learning_rate(t, step)
+            adam.step()
+            state = objective.fresh_rows(loss.state, initial, torch.zeros(t.batch, dtype=torch.bool))
+            progress["step"] += 1
+            progress["tokens"] += tokens.size
+            emit(
+                {
+                    "event": "step",
+                    "step": step + 1,
+                    "nats": float(loss.nats),
+                    "spike_rate": float(loss.spike_rate),
+                    "route": float(loss.route),
+                    "gradient_norm": norm,
+                    "learning_rate": learning_rate(t, step),
+                    "tokens": progress["tokens"],
+                    "seconds": round(time.monotonic() - started, 2),
+                }
+            )
+            if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
+                nats = held_out_nats(brain, data.valid, t.eval_tokens)
+                emit({"event": "eval", "step": step + 1, "valid_nats": nats})
+                save()
+            if interrupted:
+                save()
+                raise KeyboardInterrupt
+    brain.eval()
+    about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
+    about |= {"train_tokens": int(data.train.size), "valid_nats": log[-1].get("valid_nats") if log else None}
+    folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
+    return brain
+
+
+def learning_rate(t: TrainConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to ``final_share``."""
+    if step < t.warmup_steps:
+        return t.learning_rate * (step + 1) / t.warmup_steps
+    done = (step - t.warmup_steps) / max(1, t.steps - t.warmup_steps)
+    return t.learning_rate * (t.final_share + (1.0 - t.final_share) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+
+
+def clip_gradient(parameters: Iterable[torch.nn.Parameter], most: float) -> float:
+    """Scale all gradients so that their joint norm is at most ``most`` -> the norm before."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.stack([(grad.float() * grad.float()).sum() for grad in grads]).sum().sqrt())
+    if norm > most:
+        for grad in grads:
+            grad.mul_(most / norm)
+    return norm
+
+
+@torch.no_grad()
+def held_out_nats(brain: Brain, tokens: np.ndarray, most: int, batch: int = 8) -> float:
+    """Mean nats per token over the first ``most`` tokens, as ``batch`` fresh streams, memory on; pure."""
+    training = brain.training
+    brain.eval()
+    batch = min(batch, max(1, len(tokens) // 2))
+    length = min(most, len(tokens)) // batch
+    if length < 2:
+        raise UsageError("train: the validation text has fewer than two tokens.", "Give a longer data.valid.")
+    rows = torch.from_numpy(tokens[: batch * length].astype(np.int64)).reshape(batch, length).to(brain.backend.device)
+    state, nats, count = brain.init_state(batch), 0.0, 0.0
+    for span in rows.split(brain.config.plasticity_span, 1):
+        out = brain.scan(span, state)
+        nats += (
+            float(out.aux.surprise.double().sum()) if not brain.backend.scatter_free else float(out.aux.surprise.sum())
+        )
+        count += float(out.aux.predicted.sum())
+        state = brain.commit(out.state)[0]
+    brain.train(training)
+    return nats / count
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT instead of raising it, so that a step is never cut in half."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _read_log(path: Path, step: int) -> list[Record]:
+    """Records up to ``step``: what came after the checkpoint will be made again."""
+    if not path.exists():
+        return []
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [record for record in records if record["step"] <= step]

@@ -1,0 +1,59 @@
+"""The training loss of one window of spans: how surprised the brain was, and two budgets."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neuro.brain import Brain
+from neuro.config import TrainConfig
+from neuro.state import BrainState, detach, tree_map
+
+
+class WindowLoss(NamedTuple):
+    total: Tensor  # [] what is minimised
+    nats: Tensor  # [] mean surprise per predicted token
+    spike_rate: Tensor  # [] mean spikes per neuron and token over the spiking layers
+    route: Tensor  # [] mean share of feed-forwards that ran
+    state: BrainState  # after the window, still attached
+
+
+def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainConfig) -> WindowLoss:
+    """Scan and commit every span of ``tokens`` [B, spans * P].
+
+    The loss is the mean surprise of each token under the prediction made before it: nothing is shifted by index.
+    """
+    device = brain.backend.device
+    autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if config.mixed_precision and brain.backend.autocast is not None:
+        autocast = torch.autocast(device.type, brain.backend.autocast)
+    nats, predicted, rates, routes = [], [], [], []
+    with autocast:
+        for span in tokens.split(brain.config.plasticity_span, 1):
+            out = brain.scan(span, state)
+            nats.append(out.aux.surprise.sum())
+            predicted.append(out.aux.predicted.sum())
+            rates.append(out.aux.layer_rates.mean((0, 1)))
+            routes.append(out.aux.route.mean())
+            state = brain.commit(out.state)[0]
+    mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
+    layer_rates, route = torch.stack(rates).mean(0), torch.stack(routes).mean()
+    total = mean_nats + config.rate_weight * ((layer_rates - brain.config.cortex.rate_target) ** 2).sum()
+    if brain.config.thalamus.enabled:
+        total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
+    rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
+    return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
+
+
+def fresh_rows(state: BrainState, initial: BrainState, fresh: Tensor) -> BrainState:
+    """``state`` cut from its graph, with the rows where ``fresh`` [B] is true put back to ``initial``."""
+
+    def pick(now: Tensor, start: Tensor) -> Tensor:
+        if now.dim() == 0:
+            return now
+        return torch.where(fresh.reshape(-1, *[1] * (now.dim() - 1)), start, now)
+
+    return tree_map(pick, detach(state), initial)

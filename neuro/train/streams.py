@@ -1,0 +1,87 @@
+"""Token streams for training: parallel, endless, resumable to the token.
+
+A stream reads documents in random order without a gap. Now and then it is shown an earlier part of itself again
+(rehearsal), so that recalling pays; now and then it starts afresh at a document, so that an empty memory is familiar.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FRESH_START = 0.02  # chance per stream and window
+REHEARSAL_REACH = (2, 12)  # spans back
+
+
+class Streams:
+    """``batch`` streams over the documents of one token array.
+
+    Args:
+        tokens: [N] ids; every document starts with ``bos``.
+        bos: id that starts a document.
+        batch, span: streams and tokens per span.
+        rehearsal: chance that a span repeats an earlier one.
+        seed: of the order of documents and of every chance.
+    """
+
+    def __init__(self, tokens: np.ndarray, bos: int, batch: int, span: int, rehearsal: float, seed: int) -> None:
+        self.tokens, self.batch, self.span, self.rehearsal = tokens, batch, span, rehearsal
+        starts = np.flatnonzero(tokens == bos)
+        self.starts = starts if len(starts) else np.zeros(1, dtype=np.int64)
+        self.ends = np.append(self.starts[1:], len(tokens))
+        self.random = np.random.default_rng(seed)
+        self.document = self.random.integers(0, len(self.starts), batch)
+        # Streams begin at random places so that they do not march in step.
+        self.offset = (self.random.random(batch) * (self.ends - self.starts)[self.document]).astype(np.int64)
+        self.history: list[list[np.ndarray]] = [[] for _ in range(batch)]
+
+    def window(self, spans: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next (tokens [batch, spans * span] int64, fresh [batch] bool: the row starts a new life here)."""
+        fresh = self.random.random(self.batch) < FRESH_START
+        rows = []
+        for row in range(self.batch):
+            if fresh[row]:
+                self._new_document(row)
+                self.history[row].clear()
+            rows.append(np.concatenate([self._span(row) for _ in range(spans)]))
+        return np.stack(rows), fresh
+
+    def _span(self, row: int) -> np.ndarray:
+        history = self.history[row]
+        low, high = REHEARSAL_REACH
+        if len(history) > high and self.random.random() < self.rehearsal:
+            return history[-int(self.random.integers(low, high + 1))]
+        parts, missing = [], self.span
+        while missing:
+            start, end = self.starts[self.document[row]] + self.offset[row], self.ends[self.document[row]]
+            part = self.tokens[start : min(start + missing, end)].astype(np.int64)
+            parts.append(part)
+            missing -= len(part)
+            self.offset[row] += len(part)
+            if start + len(part) >= end:
+                self._new_document(row)
+        span = np.concatenate(parts)
+        history.append(span)
+        del history[: -high - 1]
+        return span
+
+    def _new_document(self, row: int) -> None:
+        lengths = self.ends - self.starts
+        self.document[row] = self.random.choice(len(lengths), p=lengths / lengths.sum())
+        self.offset[row] = 0
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able position; `restore` continues from it exactly."""
+        return {
+            "document": self.document.tolist(),
+            "offset": self.offset.tolist(),
+            "history": [[span.tolist() for span in history] for history in self.history],
+            "random": self.random.bit_generator.state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.document = np.array(state["document"])
+        self.offset = np.array(state["offset"])
+        self.history = [[np.array(span) for span in history] for history in state["history"]]
+        self.random.bit_generator.state = state["random"]
