@@ -1,0 +1,32 @@
+"""What every benchmark prints beside its numbers: hardware, versions, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from neuro.accounting import cpu_name
+
+PACKAGES = ("torch", "numpy", "onnxruntime", "tokenizers", "neuro-hybrid")
+
+
+def describe() -> dict[str, Any]:
+    """Hardware and versions of this process."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": versions,
+    }

@@ -1,0 +1,66 @@
+"""Memory files: what was learned survives the process; foreign and broken files are refused with nothing lost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from neuro import memory_file, presets
+from neuro.brain import Brain
+from neuro.config import apply_sets
+from neuro.errors import FormatError, MissingError, UsageError
+from neuro.session import Session
+
+
+@pytest.fixture
+def brain() -> Brain:
+    torch.manual_seed(0)
+    return Brain(presets.tiny().brain).eval()
+
+
+def learned(brain: Brain) -> Session:
+    session = Session(brain)
+    session.feed(torch.arange(40).unsqueeze(0))
+    session.commit()
+    return session
+
+
+def test_a_memory_round_trips_and_changes_the_prediction_in_the_same_way(brain, tmp_path):
+    session, path = learned(brain), tmp_path / "memory.safetensors"
+    assert memory_file.save(path, brain, session.state) > 0
+    cue = torch.arange(5).unsqueeze(0)
+    fresh = Session(brain)
+    fresh.state = memory_file.load(path, brain, fresh.state)
+    memory = fresh.state.regions.hippocampus
+    assert torch.equal(memory.keys, session.state.regions.hippocampus.keys)
+    assert not torch.equal(fresh.feed(cue), Session(brain).feed(cue))
+
+
+def test_another_models_memory_is_refused(brain, tmp_path):
+    path = tmp_path / "memory.safetensors"
+    memory_file.save(path, brain, learned(brain).state)
+    torch.manual_seed(1)
+    other = Brain(presets.tiny().brain).eval()
+    with pytest.raises(FormatError, match="made by another model"):
+        memory_file.load(path, other, other.init_state(1))
+
+
+def test_truncated_foreign_and_missing_files_are_refused(brain, tmp_path):
+    path = tmp_path / "memory.safetensors"
+    memory_file.save(path, brain, learned(brain).state)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FormatError, match="not a whole safetensors file"):
+        memory_file.load(path, brain, brain.init_state(1))
+    with pytest.raises(MissingError, match="no such file"):
+        memory_file.load(tmp_path / "none", brain, brain.init_state(1))
+
+
+def test_uncommitted_tokens_and_brains_without_memory_are_refused(brain, tmp_path):
+    session = Session(brain)
+    session.feed(torch.arange(3).unsqueeze(0))
+    with pytest.raises(UsageError, match="not committed"):
+        memory_file.save(tmp_path / "m", brain, session.state)
+    plain = Brain(apply_sets(presets.tiny().brain, ["hippocampus.enabled=false"]))
+    with pytest.raises(UsageError, match="no hippocampus"):
+        memory_file.save(tmp_path / "m", plain, plain.init_state(1))
+    assert not (tmp_path / "m").exists()
