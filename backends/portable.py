@@ -72,6 +72,7 @@ def take_rows(source: Tensor, index: Tensor) -> Tensor:
 def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
     chosen = one_hot(index, memory.shape[1], memory.dtype) * keep.unsqueeze(-1).to(memory.dtype)
     written = chosen.amax(1).unsqueeze(-1) > 0
+    rows = torch.where(keep.unsqueeze(-1), rows, torch.zeros_like(rows))  # 0 * NaN would be NaN
     return torch.where(written, chosen.transpose(1, 2) @ rows, memory)
 
 

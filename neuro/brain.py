@@ -20,6 +20,7 @@ from neuro import bus
 from neuro.config import HORMONES, BrainConfig
 from neuro.errors import UsageError
 from neuro.events import CommitEvents, Events
+from neuro.layers.norm import wide
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex
@@ -107,7 +108,7 @@ class Brain(nn.Module):
             name: self.region(name).init_state(batch, device) if name in self.regions else ()
             for name in RegionStates._fields
         }
-        return BrainState(
+        state = BrainState(
             RegionStates(**states),
             SpanBuffer(
                 keys=zeros(span, memory.key_width if memory else 0),
@@ -125,6 +126,7 @@ class Brain(nn.Module):
             zeros(),
             torch.zeros((), dtype=torch.int64, device=device),
         )
+        return tree_map(lambda leaf: leaf.to(self.carried_dtype) if leaf.is_floating_point() else leaf, state)
 
     def scan(
         self, tokens: Tensor, state: BrainState, prosody: Tensor | None = None, valid: Tensor | None = None
@@ -140,7 +142,7 @@ class Brain(nn.Module):
         Raises:
             UsageError: wrong shape or dtype, an id outside the vocabulary, another batch, or past the span's end.
         """
-        self._check(tokens, state)
+        self._check(tokens, state, prosody, valid)
         return self._scan(tokens, state, prosody, valid)
 
     def step(self, token: Tensor, state: BrainState, prosody: Tensor | None = None) -> StepOutput:
@@ -156,9 +158,10 @@ class Brain(nn.Module):
         batch, length = tokens.shape
         embedding = self.ops.embed(tokens, self.embedding) * self.config.d_model**0.5
         if valid is None:
-            valid = torch.ones(batch, length, device=embedding.device)
+            valid = embedding.new_ones(batch, length, dtype=self.carried_dtype)
+        valid = valid.to(self.carried_dtype)
         if prosody is None:
-            prosody = torch.zeros(batch, length, self.config.prosody_channels, device=embedding.device)
+            prosody = embedding.new_zeros(batch, length, self.config.prosody_channels, dtype=self.carried_dtype)
         channels = {"token": tokens, "embedding": embedding, "prosody": prosody, "valid": valid}
         channels |= {f"{name}~": value for name, value in state.held._asdict().items()}
         channels["modulators~"] = self.modulators(state)
@@ -175,7 +178,7 @@ class Brain(nn.Module):
             if name not in channels:
                 channels[name] = self._silent(name, channels)
 
-        logits = channels["logits"].float()
+        logits = wide(channels["logits"])
         surprise, predicted = self._surprise(tokens, logits, valid, state)
         buffer = self._remember(channels, surprise.detach(), state)
         after_state = BrainState(
@@ -205,8 +208,8 @@ class Brain(nn.Module):
 
         A partial span is fine; a span of no tokens changes nothing.
         """
-        span, tokens, regions = state.buffer, state.clock, state.regions
-        count = span.valid.sum(1)
+        span, regions = state.buffer, state.regions
+        count = span.valid.sum(1)  # a row's own tokens: padding ages nothing
         lived = count > 0
 
         def mean(channel: Tensor, before: Tensor) -> Tensor:
@@ -218,26 +221,30 @@ class Brain(nn.Module):
         held = Held(*(mean(getattr(span, name), getattr(state.held, name)) for name in Held._fields))
         modulators = self.modulators(state)
         if "endocrine" in self.regions:
-            after = self.region("endocrine").commit(regions.endocrine, span, held, modulators, tokens)
+            after = self.region("endocrine").commit(regions.endocrine, span, held, modulators, count)
             regions, modulators = regions._replace(endocrine=after), after.modulators
         nothing = torch.zeros_like(count, dtype=torch.int64)
         writes = evictions = filled = nothing
         if "hippocampus" in self.regions:
             hippocampus = cast(Hippocampus, self.regions["hippocampus"])
             after, writes, evictions = hippocampus.write(
-                cast(HippocampusState, regions.hippocampus), span, modulators, tokens
+                cast(HippocampusState, regions.hippocampus), span, modulators, count
             )
             regions = regions._replace(hippocampus=after)
             filled = (after.strengths > 0).to(torch.int64).sum(1)
-        events = CommitEvents(
-            tokens, writes, evictions, filled, modulators.detach(), held.surprise, held.novelty, held.spike_rate
-        )
+        means = (held.surprise.detach(), held.novelty.detach(), held.spike_rate.detach())
+        events = CommitEvents(state.clock, writes, evictions, filled, modulators.detach(), *means)
         empty = tree_map(torch.zeros_like, span)
-        return BrainState(regions, empty, held, state.logits, state.started, torch.zeros_like(tokens)), events
+        return BrainState(regions, empty, held, state.logits, state.started, torch.zeros_like(state.clock)), events
 
     def region(self, name: str) -> Region:
         """The region of that name."""
         return cast(Region, self.regions[name])
+
+    @property
+    def carried_dtype(self) -> torch.dtype:
+        """Type of the state: that of the weights, float32 at least."""
+        return torch.promote_types(self.embedding.dtype, torch.float32)
 
     def remaining(self, state: BrainState) -> int:
         """Tokens left in the span before a commit is due."""
@@ -254,14 +261,14 @@ class Brain(nn.Module):
         """Hormone levels [B, H] held since the last commit; 0.5 when the endocrine system is off."""
         if isinstance(state.regions.endocrine, EndocrineState):
             return state.regions.endocrine.modulators
-        return torch.full((state.started.shape[0], len(HORMONES)), 0.5, device=self.embedding.device)
+        return state.started.new_full((state.started.shape[0], len(HORMONES)), 0.5)
 
     def _silent(self, name: str, channels: dict[str, Tensor]) -> Tensor:
         value = bus.CHANNELS[name].silent
         if isinstance(value, str):
             return channels[value]
         width = {"route": (len(self.config.cortex.mixers),), "affect": (2,), "recall": (1,)}.get(name, ())
-        return torch.full((*channels["token"].shape, *width), float(value or 0.0), device=self.embedding.device)
+        return channels["valid"].new_full((*channels["token"].shape, *width), float(value or 0.0))
 
     def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
         """-log p of each token under the logits made just before it: the shift is in the data flow, not in an index."""
@@ -284,8 +291,8 @@ class Brain(nn.Module):
         for name in SpanBuffer._fields:
             record = source[name]
             if record is None:  # the hippocampus is off
-                record = torch.zeros(batch, length, *getattr(state.buffer, name).shape[2:], device=surprise.device)
-            columns.append(record.float() if record.dim() == 3 else record.float().unsqueeze(-1))
+                record = surprise.new_zeros(batch, length, *getattr(state.buffer, name).shape[2:])
+            columns.append(wide(record) if record.dim() == 3 else wide(record).unsqueeze(-1))
             widths.append(columns[-1].shape[-1])
         offset = torch.arange(span, device=surprise.device) - state.clock
         inside = (offset >= 0) & (offset < length)
@@ -297,7 +304,7 @@ class Brain(nn.Module):
             fields[name] = torch.where(here, row if old.dim() == 3 else row.squeeze(-1), old)
         return SpanBuffer(**fields)
 
-    def _check(self, tokens: Tensor, state: BrainState) -> None:
+    def _check(self, tokens: Tensor, state: BrainState, prosody: Tensor | None, valid: Tensor | None) -> None:
         if tokens.dim() != 2 or tokens.dtype != torch.int64:
             raise UsageError(
                 f"scan: got {tokens.dtype} of shape {list(tokens.shape)}, expected int64 [batch, tokens].",
@@ -310,7 +317,7 @@ class Brain(nn.Module):
                 f"scan: got batch {tokens.shape[0]}, expected {state.started.shape[0]} as in the state.",
                 "Make a state of that batch with init_state.",
             )
-        if (not self.backend.scatter_free and int(tokens.max()) >= self.config.vocab_size) or int(tokens.min()) < 0:
+        if int(tokens.max()) >= self.config.vocab_size or int(tokens.min()) < 0:
             raise UsageError(
                 f"scan: got ids {int(tokens.min())}..{int(tokens.max())}, expected 0..{self.config.vocab_size - 1}.",
                 "Use the tokenizer the model was trained with.",
@@ -319,4 +326,22 @@ class Brain(nn.Module):
             raise UsageError(
                 f"scan: got {tokens.shape[1]} tokens, expected at most {self.remaining(state)} before the span ends.",
                 "Cut at the span and call commit, or use neuro.session.Session.",
+            )
+        expected = (*tokens.shape, self.config.prosody_channels)
+        if prosody is not None and prosody.shape != expected:
+            raise UsageError(
+                f"scan: got prosody of shape {list(prosody.shape)}, expected {list(expected)}.",
+                "Give every channel of every token, or None for silence.",
+            )
+        if valid is None:
+            return
+        if valid.shape != tokens.shape:
+            raise UsageError(
+                f"scan: got valid of shape {list(valid.shape)}, expected {list(tokens.shape)}.", "Give one per token."
+            )
+        seen = torch.cat([state.started.unsqueeze(1), valid.to(state.started.dtype)], 1)
+        if bool((seen[:, 1:] < seen[:, :-1]).any()):
+            raise UsageError(
+                "scan: got padding after a real token, expected padding only before a row's first one.",
+                "Pad on the left.",
             )

@@ -188,17 +188,18 @@ def from_dict(kind: type[Config], data: dict[str, Any], where: str = "config") -
 
 
 def apply_sets(config: Config, sets: list[str]) -> Config:
-    """Apply ``a.b=c`` overrides, each parsed by its field's type (never evaluated).
+    """Apply ``a.b=c`` overrides, each parsed by its field's type (never evaluated), checked when all are in place.
 
     Raises:
-        UsageError: no ``=``, an unknown key, or a value that does not parse.
+        UsageError: no ``=``, an unknown key, a value that does not parse, or values that do not fit together.
     """
+    data = to_dict(config)
     for item in sets:
         path, equals, text = item.partition("=")
         if not equals:
             raise UsageError(f"--set: got '{item}', expected KEY=VALUE.", "Write for example --set train.steps=100.")
-        config = _replace(config, path.strip().split("."), text.strip(), path.strip())
-    return config
+        _set(config, data, path.strip().split("."), text.strip(), path.strip())
+    return from_dict(type(config), data) if sets else config
 
 
 def load(target: str | Path | None = None, sets: list[str] | None = None) -> RunConfig:
@@ -258,7 +259,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _replace(config: Any, keys: list[str], text: str, where: str) -> Any:
+def _set(config: Any, data: dict[str, Any], keys: list[str], text: str, where: str) -> None:
     names = [field.name for field in dataclasses.fields(config)]
     if keys[0] not in names:
         raise UsageError(f"--set {where}: unknown key '{keys[0]}'.", nearest(keys[0], names))
@@ -267,11 +268,11 @@ def _replace(config: Any, keys: list[str], text: str, where: str) -> Any:
         if len(keys) == 1:
             below = [field.name for field in dataclasses.fields(value)]
             raise UsageError(f"--set {where}: is a table, expected one of its keys.", nearest("", below))
-        return dataclasses.replace(config, **{keys[0]: _replace(value, keys[1:], text, where)})
+        return _set(value, data[keys[0]], keys[1:], text, where)
     if len(keys) > 1:
         raise UsageError(f"--set {where}: '{keys[0]}' has no keys below it.", f"Set {keys[0]} itself.")
     hint = typing.get_type_hints(type(config))[keys[0]]
-    return dataclasses.replace(config, **{keys[0]: _convert(hint, _parse(hint, text, where), f"--set {where}")})
+    data[keys[0]] = _convert(hint, _parse(hint, text, where), f"--set {where}")
 
 
 def _parse(hint: Any, text: str, where: str) -> Any:

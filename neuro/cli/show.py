@@ -85,79 +85,93 @@ def _mermaid(brain: Brain) -> str:
     return "\n".join(lines)
 
 
-# Columns of the drawing: what runs later stands further right.
-_COLUMNS = {"input": 0, "thalamus": 1, "amygdala": 2, "cortex": 2, "hippocampus": 3, "readout": 4, "endocrine": 2}
-_ROWS = {"input": 1, "thalamus": 1, "amygdala": 0, "cortex": 1, "hippocampus": 0, "readout": 1, "endocrine": 2}
-_COLOURS = {
-    "input": "#e8ecf1",
+# Column and row of each box: what runs later stands further right.
+_PLACES = {
+    "input": (0.0, 1.0),
+    "thalamus": (1.0, 1.0),
+    "amygdala": (2.0, 0.0),
+    "cortex": (2.0, 1.0),
+    "endocrine": (2.0, 2.0),
+    "hippocampus": (3.0, 0.5),
+    "commit": (4.0, 2.0),
+    "readout": (4.0, 1.0),
+}
+_FILLS = {
     "thalamus": "#cfe3f5",
     "amygdala": "#f6d5cf",
     "cortex": "#d5ead6",
     "hippocampus": "#f5e6bf",
     "endocrine": "#e4d6ef",
-    "readout": "#e8ecf1",
 }
+_BOX = (156, 56)
+_INK, _FEEDBACK = "#44505c", "#7b3f98"
 
 
 def _svg(brain: Brain) -> str:
     """The wiring as a picture: solid arrows inside a step, dotted ones across the span's end."""
-    counts = brain.parameter_counts()
-    width, height, box_w, box_h = 1180, 470, 150, 56
-    names = ["input", *brain.wiring.order]
-    at = {name: (30 + _COLUMNS[name] * 243, 70 + _ROWS[name] * 140) for name in names}
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#44505c"/></marker></defs>',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
+    counts, (width, height) = brain.parameter_counts(), _BOX
+    labels = {"input": "tokens in", "commit": f"every {brain.config.plasticity_span} tokens"}
+    labels |= {name: f"{counts[name]:,} parameters" for name in brain.wiring.order}
+    at = {name: (30 + _PLACES[name][0] * 240, 50 + _PLACES[name][1] * 140) for name in labels}
     joined: dict[tuple[str, str], list[str]] = {}
     for writer, channel, reader in brain.wiring.edges:
-        if writer in at:
-            joined.setdefault((writer, reader), []).append(channel)
-    for (writer, reader), channels in joined.items():
-        parts += _arrow(at[writer], at[reader], ", ".join(c for c in channels if c != "valid"), box_w, box_h)
-    for name in names:
-        x, y = at[name]
-        label = "tokens in" if name == "input" else f"{counts[name]:,} parameters"
+        if channel != "valid" and writer in at:
+            source = "endocrine" if channel == "modulators~" else writer
+            joined.setdefault((source, reader), []).append(channel)
+    if "hippocampus" in at:
+        joined[("hippocampus", "commit")] = ["pairs"]
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 460" font-family="sans-serif" font-size="12">',
+        '<rect width="1180" height="460" fill="white"/>',
+    ]
+    for mark, colour in (("in", _INK), ("back", _FEEDBACK)):
         parts.append(
-            f'<rect x="{x}" y="{y}" width="{box_w}" height="{box_h}" rx="8" fill="{_COLOURS[name]}" stroke="#44505c"/>'
+            f'<defs><marker id="{mark}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            f'<path d="M0 0L8 4L0 8z" fill="{colour}"/></marker></defs>'
         )
-        parts.append(f'<text x="{x + box_w / 2}" y="{y + 24}" text-anchor="middle" font-weight="bold">{name}</text>')
-        parts.append(f'<text x="{x + box_w / 2}" y="{y + 42}" text-anchor="middle" fill="#44505c">{label}</text>')
-    feedback = sorted({channel for _, channel, _ in brain.wiring.edges if channel.endswith("~")})
-    span = brain.config.plasticity_span
-    note = f"Every {span} tokens a commit writes the memory and updates the hormones; until the next these are held:"
-    parts.append(f'<text x="30" y="440" fill="#44505c">{note}</text>')
-    parts.append(f'<text x="30" y="458" fill="#7b3f98">{", ".join(feedback)}</text>')
-    parts.append("</svg>")
+    for (writer, reader), channels in joined.items():
+        if writer in at:
+            feedback = writer == "endocrine" or "commit" in (writer, reader)
+            parts.append(_arrow(at[writer], at[reader], channels, feedback))
+    for name, (x, y) in at.items():
+        fill = _FILLS.get(name, "#e8ecf1")
+        parts += [
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="{fill}" stroke="{_INK}"/>',
+            f'<text x="{x + width / 2}" y="{y + 24}" text-anchor="middle" font-weight="bold">{name}</text>',
+            f'<text x="{x + width / 2}" y="{y + 42}" text-anchor="middle" fill="{_INK}">{labels[name]}</text>',
+        ]
+    parts.append(
+        f'<text x="30" y="446" fill="{_INK}">Solid: inside a step, in this order. '
+        f'<tspan fill="{_FEEDBACK}">Dotted: written at a commit and held until the next.</tspan></text></svg>'
+    )
     return "\n".join(parts)
 
 
-def _arrow(start: tuple[float, float], end: tuple[float, float], label: str, box_w: int, box_h: int) -> list[str]:
-    (x0, y0), (x1, y1) = start, end
-    if x0 == x1:  # the same column: straight down or up
-        top = y1 > y0
-        x0, y0, x1, y1 = x0 + box_w / 2, y0 + (box_h if top else 0), x1 + box_w / 2, y1 + (0 if top else box_h)
+def _arrow(start: tuple[float, float], end: tuple[float, float], channels: list[str], feedback: bool) -> str:
+    """One curved arrow between the nearest sides of two boxes, its channels written at the middle."""
+    (width, height), (x0, y0), (x1, y1) = _BOX, start, end
+    if x0 == x1:
+        down = y1 > y0
+        x0, x1 = x0 + width / 2, x1 + width / 2
+        y0, y1 = (y0 + height, y1) if down else (y0, y1 + height)
         path = f"M{x0} {y0}L{x1} {y1}"
-        middle = (x0 + 6.0, (y0 + y1) / 2)
+        x, y = x0 + 6, (y0 + y1) / 2
     else:
-        x0, y0, y1 = x0 + box_w, y0 + box_h / 2, y1 + box_h / 2
+        right = x1 > x0
+        x0, x1 = (x0 + width, x1) if right else (x0, x1 + width)
+        y0, y1 = y0 + height / 2, y1 + height / 2
         bend = (x1 - x0) / 2
-        if y0 == y1 and x1 - x0 > 200:  # passes over a box: arch above it
-            path, middle = (
-                f"M{x0} {y0}C{x0 + bend} {y0 + 80} {x1 - bend} {y1 + 80} {x1} {y1}",
-                ((x0 + x1) / 2 - 30, y0 + 74),
-            )
-        else:
-            path, middle = (
-                f"M{x0} {y0}C{x0 + bend} {y0} {x1 - bend} {y1} {x1} {y1}",
-                ((x0 + x1) / 2 - 32, (y0 + y1) / 2 - 6),
-            )
-    return [
-        f'<path d="{path}" fill="none" stroke="#44505c" marker-end="url(#a)"/>',
-        f'<text x="{middle[0]}" y="{middle[1]}" fill="#44505c" font-size="10">{label}</text>',
-    ]
+        # A level arrow over more than one column bows below the boxes between.
+        bow = 66 if y0 == y1 and abs(x1 - x0) > 240 else 0
+        path = f"M{x0} {y0}C{x0 + bend} {y0 + bow} {x1 - bend} {y1 + bow} {x1} {y1}"
+        x, y = (x0 + x1) / 2 - 3.0 * len(", ".join(channels)), (y0 + y1) / 2 + 0.75 * bow - 6
+    colour, mark = (_FEEDBACK, "back") if feedback else (_INK, "in")
+    dash = ' stroke-dasharray="3 3"' if feedback else ""
+    label = ", ".join(channels)
+    return (
+        f'<path d="{path}" fill="none" stroke="{colour}"{dash} marker-end="url(#{mark})"/>'
+        f'<text x="{x}" y="{y}" fill="{colour}" font-size="10">{label}</text>'
+    )
 
 
 def _spikes(args: argparse.Namespace) -> int:

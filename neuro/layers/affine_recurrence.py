@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
-from neuro.layers.norm import RMSNorm
+from neuro.layers.norm import RMSNorm, wide
 from neuro.state import RecurrenceState
 
 
@@ -34,7 +34,7 @@ class AffineRecurrence(nn.Module):
         return RecurrenceState(torch.zeros(batch, self.decay_bias.shape[0], device=device))
 
     def scan(self, x: Tensor, valid: Tensor, state: RecurrenceState) -> tuple[Tensor, RecurrenceState]:
-        decay, drive, gate = self.project(x).float().chunk(3, -1)
+        decay, drive, gate = wide(self.project(x)).chunk(3, -1)
         a = torch.sigmoid(decay + self.decay_bias)
         # Padding lies only before a row's first token, where h is 0: adding nothing keeps it 0.
         b = (1.0 - a) * drive * valid.unsqueeze(-1)

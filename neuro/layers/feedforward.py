@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.config import CortexConfig
+from neuro.layers.norm import wide
 from neuro.state import LifState
 
 
@@ -56,7 +57,7 @@ class SpikingFeedforward(nn.Module):
 
     def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, LifState]:
         c = self.config
-        current = self.inject(x).float() * route.unsqueeze(-1)
+        current = wide(self.inject(x)) * route.unsqueeze(-1)
         spikes, v = self.ops.lif_scan(
             current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, c.surrogate_slope
         )

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation, written out so that every backend and exporter has its operators."""
+"""Normalisation, written out so that every backend and exporter has its operators, and the type it is done in."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import torch
 from torch import Tensor, nn
 
 
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: bfloat16 and float16 are widened, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis, in float32. Source: Zhang & Sennrich 2019, arXiv:1910.07467."""
+    """x / rms(x) * weight over the last axis, in float32 at least. Source: Zhang & Sennrich 2019, arXiv:1910.07467."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
+        x = wide(x)
         return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
 def normalize(x: Tensor) -> Tensor:
     """Unit vectors along the last axis; zero stays zero."""
-    x = x.float()
+    x = wide(x)
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-8)

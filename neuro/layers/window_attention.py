@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
+from neuro.layers.norm import wide
 from neuro.state import WindowState
 
 
@@ -38,7 +39,7 @@ class WindowAttention(nn.Module):
         seen = torch.cat([state.seen, valid], 1)
         y = self.ops.attention(q, keys, values, self._bias(tokens, seen))
         y = y.transpose(1, 2).reshape(batch, tokens, width)
-        kept = WindowState(keys[:, :, tokens:].float(), values[:, :, tokens:].float(), seen[:, tokens:])
+        kept = WindowState(wide(keys[:, :, tokens:]), wide(values[:, :, tokens:]), seen[:, tokens:])
         return self.out(y), kept
 
     def _bias(self, tokens: int, seen: Tensor) -> Tensor:

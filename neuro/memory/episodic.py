@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
+from neuro.layers.norm import wide
 from neuro.memory.place_cells import kth_largest
 
 
@@ -52,7 +53,7 @@ class EpisodicMemory(nn.Module):
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
         score = torch.exp(self.log_scale) * cosine + age
         score = torch.where(chosen, score, torch.full_like(score, -1e4))
-        share = torch.softmax(torch.cat([score, self.null(hidden).float()], -1), -1)[..., :-1]
+        share = torch.softmax(torch.cat([score, wide(self.null(hidden))], -1), -1)[..., :-1]
         share = share * chosen.to(share.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         return share @ values, novelty
@@ -60,8 +61,8 @@ class EpisodicMemory(nn.Module):
     def write(
         self, keys: Tensor, values: Tensor, strengths: Tensor, pairs: Pairs, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Decay, then place the best pairs -> (keys, values, strengths, writes [B] int64, evictions [B] int64)."""
-        strengths = strengths * torch.exp2(-tokens.to(strengths.dtype) / self.half_life)
+        """Decay over ``tokens`` [B], then place the best pairs -> (keys, values, strengths, writes, evictions [B] int64)."""
+        strengths = strengths * torch.exp2(-tokens.to(strengths.dtype).unsqueeze(-1) / self.half_life)
         best = torch.topk(pairs.priority.detach(), self.writes, dim=1)
         keep = best.values > 0
         slots = torch.topk(-strengths.detach(), self.writes, dim=1).indices

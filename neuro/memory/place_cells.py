@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from neuro.layers.norm import wide
+
 
 class PlaceCells(nn.Module):
     """[B,T,D] -> activity [B,T,N] in [0, 1], about ``sparsity`` of it nonzero."""
@@ -20,7 +22,7 @@ class PlaceCells(nn.Module):
         self.project = nn.Linear(width, cells)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.project(x).float()
+        z = wide(self.project(x))
         return torch.sigmoid(z) * (z >= kth_largest(z, self.active)).to(z.dtype)
 
 

@@ -48,7 +48,7 @@ def limbic_raster(
 
     Args:
         tokens: T pieces of text.
-        rasters: spikes [T, N] of each spiking layer; a sample of 120 neurons is drawn.
+        rasters: spikes [T, N] of each spiking layer; a sample of 60 neurons is drawn.
         traces: values [T] such as surprise or salience.
         hormones: level [T] of each hormone as held at that token.
         commits: token positions after which a commit happened.
@@ -57,14 +57,14 @@ def limbic_raster(
     if pyplot is None:
         return None
     rows = len(rasters) + 2
-    heights = [2.0] * len(rasters) + [1.3, 1.6]
+    heights = [1.5] * len(rasters) + [1.2, 1.5]
     figure, axes = pyplot.subplots(
-        rows, 1, figsize=(12, 1.25 * sum(heights)), sharex=True, layout="constrained", height_ratios=heights
+        rows, 1, figsize=(12, 1.15 * sum(heights)), sharex=True, layout="constrained", height_ratios=heights
     )
     for axis, (name, raster) in zip(axes, rasters.items(), strict=False):
-        shown = raster[:, np.linspace(0, raster.shape[1] - 1, min(120, raster.shape[1])).astype(int)]
+        shown = raster[:, np.linspace(0, raster.shape[1] - 1, min(60, raster.shape[1])).astype(int)]
         when, which = np.nonzero(shown)
-        axis.plot(when, which, "|", color="#1f3a5f", ms=2.2, mew=0.7)
+        axis.plot(when, which, "|", color="#1f3a5f", ms=3.0, mew=0.9)
         axis.set_title(f"{name}: {100 * raster.mean():.1f} % of neurons fire per token", loc="left", fontsize=9)
         axis.set_ylabel("neuron")
         axis.set_yticks([])

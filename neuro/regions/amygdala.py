@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.config import BrainConfig
-from neuro.layers.norm import RMSNorm
+from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
 from neuro.state import AmygdalaState
 
@@ -40,10 +40,10 @@ class Amygdala(Region):
         return AmygdalaState(torch.zeros(batch, 2, device=device))
 
     def scan(self, inputs: Channels, state: AmygdalaState) -> tuple[dict[str, Tensor], AmygdalaState]:
-        z = nn.functional.gelu(self.evidence(self.norm(inputs["relay"])), approximate="tanh").float()
-        e = torch.tanh(self.affect(z) + self.prosody(inputs["prosody"])).float()
+        z = wide(nn.functional.gelu(self.evidence(self.norm(inputs["relay"])), approximate="tanh"))
+        e = wide(torch.tanh(self.affect(z) + self.prosody(inputs["prosody"])))
         b = (1.0 - self.decay) * e * inputs["valid"].unsqueeze(-1)
         a = torch.full_like(b, self.decay)
         affect = self.ops.affine_scan(a.transpose(0, 1), b.transpose(0, 1), state.affect).transpose(0, 1)
-        salience = torch.sigmoid(self.salience(torch.cat([z, affect], -1)).float()).squeeze(-1)
+        salience = torch.sigmoid(wide(self.salience(torch.cat([z, affect], -1)))).squeeze(-1)
         return {"affect": affect, "salience": salience}, AmygdalaState(affect[:, -1])

@@ -39,5 +39,5 @@ class Region(nn.Module):
         return {name: x.squeeze(1) for name, x in outputs.items()}, state
 
     def commit(self, state: Any, span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor) -> Any:
-        """Plasticity over a span of ``tokens`` ([] int64) tokens -> state. Default: unchanged."""
+        """Plasticity over a span in which each row saw ``tokens`` [B] tokens -> state. Default: unchanged."""
         return state

@@ -82,7 +82,7 @@ class Cortex(Region):
                 rasters.append(spikes)
                 rates.append(spikes.mean(-1))
         outputs = {"hidden": x, "spike_rate": torch.zeros_like(valid)}
-        outputs["layer_rates"] = outputs["spikes"] = torch.zeros(*valid.shape, 0, device=valid.device)
+        outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
         if rates:
             outputs["layer_rates"] = torch.stack(rates, -1)
             outputs["spike_rate"] = outputs["layer_rates"].mean(-1)

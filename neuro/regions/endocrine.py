@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuro.config import HORMONES, BrainConfig
+from neuro.layers.norm import wide
 from neuro.regions.base import Channels, Region
 from neuro.state import EndocrineState, Held, SpanBuffer
 
@@ -52,8 +53,8 @@ class Endocrine(Region):
         self, state: EndocrineState, span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor
     ) -> EndocrineState:
         scalars = torch.stack([torch.tanh(held.surprise / 5.0), held.novelty, held.spike_rate], -1)
-        level = torch.sigmoid(self.level(torch.cat([held.affect, scalars], -1)).float())
-        kept = torch.exp2(-tokens.to(level.dtype) / self.half_lives)
+        level = torch.sigmoid(wide(self.level(torch.cat([held.affect, scalars], -1))))
+        kept = torch.exp2(-tokens.to(level.dtype).unsqueeze(-1) / self.half_lives)
         # A row that saw only padding in this span has nothing to relax towards yet.
         lived = (span.valid.amax(1) > 0).unsqueeze(-1)
         return EndocrineState(torch.where(lived, level + (state.modulators - level) * kept, state.modulators))

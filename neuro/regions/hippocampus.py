@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
-from neuro.layers.norm import RMSNorm, normalize
+from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells
 from neuro.regions.base import Channels, Region
@@ -62,10 +62,10 @@ class Hippocampus(Region):
         recall, novelty = self.memory.read(key, gate_input, state.keys, state.values, state.strengths)
         valid = inputs["valid"]
         outputs = {
-            "recall": self.out(recall).float(),
+            "recall": wide(self.out(recall)),
             "novelty": novelty,
             "pair_key": torch.cat([state.last_key.unsqueeze(1), key[:, :-1]], 1),
-            "pair_value": self.value(inputs["relay"]).float(),
+            "pair_value": wide(self.value(inputs["relay"])),
             "pair_candidate": torch.cat([state.has_key.unsqueeze(1), valid[:, :-1]], 1) * valid,
         }
         return outputs, state._replace(last_key=key[:, -1], has_key=valid[:, -1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuro.config import HORMONES, BrainConfig
-from neuro.layers.norm import RMSNorm
+from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
 
 
@@ -27,5 +27,5 @@ class Readout(Region):
 
     def scan(self, inputs: Channels, state: tuple[()]) -> tuple[dict[str, Tensor], tuple[()]]:
         x = self.norm(inputs["hidden"] + inputs["recall"])
-        gain = torch.exp(0.5 * torch.tanh(self.gain((inputs["modulators~"] - 0.5).unsqueeze(1)).float()))
+        gain = torch.exp(0.5 * torch.tanh(wide(self.gain((inputs["modulators~"] - 0.5).unsqueeze(1)))))
         return {"logits": (x * gain) @ self.weight.T}, state

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuro.config import HORMONES, BrainConfig
-from neuro.layers.norm import RMSNorm
+from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
 
 
@@ -40,7 +40,7 @@ class Thalamus(Region):
         x = self.norm(inputs["embedding"])
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
         gate = 2.0 * torch.sigmoid(self.gate(x) + self.gate_modulation(mood))
-        p = torch.sigmoid((self.route(x) + self.route_modulation(mood)).float())
+        p = torch.sigmoid(wide(self.route(x) + self.route_modulation(mood)))
         # Straight-through: hard forward, the sigmoid's gradient backward.
         route = (p > 0.5).to(p.dtype) + (p - p.detach())
         return {"relay": inputs["embedding"] * gate, "route": route}, state

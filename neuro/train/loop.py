@@ -141,22 +141,24 @@ def clip_gradient(parameters: Iterable[torch.nn.Parameter], most: float) -> floa
 @torch.no_grad()
 def held_out_nats(brain: Brain, tokens: np.ndarray, most: int, batch: int = 8) -> float:
     """Mean nats per token over the first ``most`` tokens, as ``batch`` fresh streams, memory on; pure."""
-    training = brain.training
-    brain.eval()
-    batch = min(batch, max(1, len(tokens) // 2))
-    length = min(most, len(tokens)) // batch
+    most = min(most, len(tokens))
+    batch = min(batch, max(1, most // 2))
+    length = most // batch
     if length < 2:
         raise UsageError("train: the validation text has fewer than two tokens.", "Give a longer data.valid.")
     rows = torch.from_numpy(tokens[: batch * length].astype(np.int64)).reshape(batch, length).to(brain.backend.device)
     state, nats, count = brain.init_state(batch), 0.0, 0.0
-    for span in rows.split(brain.config.plasticity_span, 1):
-        out = brain.scan(span, state)
-        nats += (
-            float(out.aux.surprise.double().sum()) if not brain.backend.scatter_free else float(out.aux.surprise.sum())
-        )
-        count += float(out.aux.predicted.sum())
-        state = brain.commit(out.state)[0]
-    brain.train(training)
+    training = brain.training
+    brain.eval()
+    try:
+        for span in rows.split(brain.config.plasticity_span, 1):
+            out = brain.scan(span, state)
+            surprise = out.aux.surprise if brain.backend.scatter_free else out.aux.surprise.double()
+            nats += float(surprise.sum())
+            count += float(out.aux.predicted.sum())
+            state = brain.commit(out.state)[0]
+    finally:
+        brain.train(training)
     return nats / count
 
 

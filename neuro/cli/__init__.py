@@ -1,0 +1,110 @@
+"""The command line, ``neuro VERB [MODEL] [ARG] [--options]``: a verb's module is imported when the verb is typed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from typing import NoReturn
+
+from neuro.errors import UsageError, nearest
+
+VERBS = {
+    "run": "continue a prompt, and say what happened inside",
+    "train": "learn from a text, a folder or a dataset",
+    "eval": "measure a model on a text",
+    "energy": "price what a run did, in joules with intervals",
+    "export": "write a model as quantized ONNX graphs with a small runner",
+    "verify": "check an exported folder against the model it came from",
+    "show": "the wiring of a model, or its spikes over a text",
+    "config": "show or check a configuration",
+    "doctor": "what is installed here, and what each missing part costs",
+    "version": "print the version",
+}
+BACKENDS = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Turns argparse's own errors into the project's: two lines, exit code 2, the nearest option named."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"'{self.prog} --help' lists what it takes."
+        if message.startswith("unrecognized arguments:"):
+            unknown = message.partition(":")[2].split()[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            if unknown.startswith("-"):
+                hint = nearest(unknown.partition("=")[0], known)
+        raise UsageError(f"{self.prog}: {message}.", hint)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command -> its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    verbose = "-v" in argv
+    try:
+        return _dispatch(argv)
+    except KeyboardInterrupt:
+        _complain("interrupted.", "What was saved before stays saved; run the same command again.")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the outermost door: a user never meets a bare traceback
+        if verbose:
+            traceback.print_exc()
+        what, do = getattr(error, "what", None), getattr(error, "do", None)
+        if what and do:
+            _complain(what, do)
+            return int(getattr(error, "exit_code", 1))
+        if isinstance(error, OSError) and error.filename:
+            _complain(f"{error.filename}: {error.strerror}.", "Check the path, its permissions and the free space.")
+            return 1
+        _complain(f"internal error: {type(error).__name__}: {error}", "Run it again with -v and report what it prints.")
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        argv = ["version"]
+    verb = argv[0]
+    if verb not in VERBS:
+        raise UsageError(f"neuro: unknown verb '{verb}'.", nearest(verb, list(VERBS)))
+    module = importlib.import_module(f"neuro.cli.{verb}")
+    parser = _Parser(prog=f"neuro {verb}", description=VERBS[verb], allow_abbrev=False)
+    module.add_arguments(parser)
+    _add_common(parser)
+    from neuro import _siblings
+
+    args = parser.parse_args(argv[1:])
+    _siblings.check()
+    return module.run(args)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("common options")
+    group.add_argument("--backend", default="auto", choices=BACKENDS, help="where to run (default: auto)")
+    group.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
+    group.add_argument("--out", metavar="PATH", help="where to write")
+    group.add_argument("--json", action="store_true", help="print JSON with a schema instead of words")
+    group.add_argument("-q", dest="quiet", action="store_true", help="results only")
+    group.add_argument("-v", dest="verbose", action="store_true", help="tracebacks and details")
+
+
+def _help() -> str:
+    lines = ["neuro VERB [MODEL] [ARG] [--options]", "", "A hybrid ANN-SNN brain model for language.", ""]
+    lines += [f"  {verb:<8} {text}" for verb, text in VERBS.items()]
+    lines += ["", "'neuro VERB --help' explains a verb."]
+    lines += ["Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something missing, 4 a check said no, 130 interrupted."]
+    return "\n".join(lines)
+
+
+def _complain(what: str, do: str) -> None:
+    print(f"{what}\n{do}", file=sys.stderr)

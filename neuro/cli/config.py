@@ -1,0 +1,29 @@
+"""neuro config: print a fully resolved configuration, or check one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from neuro import config
+from neuro.errors import UsageError, nearest
+
+ACTIONS = ("show", "check")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", help="show or check")
+    parser.add_argument("target", nargs="?", default="small", help="a preset or a TOML file (default: small)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action not in ACTIONS:
+        raise UsageError(f"neuro config: unknown action '{args.action}'.", nearest(args.action, ACTIONS))
+    resolved = config.load(args.target, args.set)
+    if args.action == "check":
+        print(json.dumps({"schema": "neuro.config/1", "ok": True}) if args.json else f"{args.target}: fine")
+    elif args.json:
+        print(json.dumps({"schema": "neuro.config/1", "config": config.to_dict(resolved)}))
+    else:
+        print(config.to_toml(resolved), end="")
+    return 0

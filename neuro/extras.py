@@ -1,0 +1,39 @@
+"""Optional packages: what each extra is for, and the error that says how to get one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from neuro.errors import MissingError
+
+# extra -> (packages to look for, what is missing without them)
+EXTRAS = {
+    "hf": (("transformers", "datasets"), "no from_pretrained/generate(), no training on Hugging Face datasets"),
+    "plots": (("matplotlib",), "no loss curve and no spike pictures"),
+    "nir": (("nir",), "no NIR graph files"),
+    "sims": (("brian2",), "no Brian2 circuits"),
+    "directml": (("torch_directml",), "no DirectML backend (Windows, WSL)"),
+    "serve": (("fastapi", "uvicorn"), "no HTTP service"),
+    "dev": (("pytest", "ruff", "mypy", "importlinter", "build"), "no tests and lint"),
+}
+
+
+def installed(package: str) -> bool:
+    """Whether a package could be imported, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        MissingError: it is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingError(
+            f"this needs the package {module} ({error}).", f"pip install 'neuro-hybrid[{extra}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Energy: sourced constants with intervals, priced on counted events."""

@@ -1,0 +1,186 @@
+"""Shared fixtures: small brains with every pathway alive, token ids, a driver that cuts anywhere, the data folder.
+
+Factories are fixtures that return functions, so that tests under ``--import-mode=importlib`` need no import from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import backends
+from backends import Ops
+from neuro import presets
+from neuro.brain import Brain
+from neuro.config import apply_sets
+from neuro.events import CommitEvents
+from neuro.state import BrainState, leaves
+
+REGIONS = ("thalamus", "amygdala", "endocrine", "hippocampus")
+LAYERS = {
+    "spiking only": ["cortex.feedforwards=spiking,spiking"],
+    "dense only": ["cortex.feedforwards=dense,dense"],
+    "recurrence only": ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"],
+    "window only": ["cortex.mixers=window,window"],
+    "window first": ["cortex.mixers=window,recurrence", "cortex.feedforwards=dense,spiking"],
+    "window longer than two spans": ["cortex.window=40"],
+    "few writes": ["hippocampus.writes_per_span=3", "hippocampus.slots=5", "hippocampus.top_k=2"],
+}
+
+
+def _toggles() -> dict[str, list[str]]:
+    """Every combination of regions on and off, and every kind of cortex."""
+    found = {}
+    for off in itertools.chain.from_iterable(itertools.combinations(REGIONS, n) for n in range(len(REGIONS) + 1)):
+        found["no " + "+".join(off) if off else "everything on"] = [f"{name}.enabled=false" for name in off]
+    return found | LAYERS
+
+
+TOGGLES = _toggles()
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> Iterator[None]:
+    """One thread, the same seed, and the global switches as they were."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+    assert torch.get_default_dtype() == dtype
+    assert torch.is_grad_enabled()
+
+
+@pytest.fixture(params=list(TOGGLES), ids=lambda name: name.replace(" ", "_"))
+def toggles(request: pytest.FixtureRequest) -> list[str]:
+    """``--set`` overrides of the brain, one combination after the other."""
+    return TOGGLES[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny_brain() -> Callable[..., Brain]:
+    """Factory of tiny brains in which nothing is multiplied by a zero weight and spiking layers fire at 2 to 20 %."""
+
+    def make(
+        sets: Sequence[str] = (),
+        seed: int = 0,
+        ops: Ops | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> Brain:
+        config = apply_sets(presets.tiny().brain, list(sets))
+        backend = dataclasses.replace(backends.select("cpu", dtype=dtype), autocast=None)
+        if ops is not None:
+            backend = dataclasses.replace(backend, ops=ops)
+        torch.manual_seed(seed)
+        brain = Brain(config, backend, **options)
+        generator = torch.Generator().manual_seed(seed + 1)
+        with torch.no_grad():
+            for name, p in brain.named_parameters():
+                if not p.any():  # what starts at zero would hide what lies behind it
+                    p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+                if name.endswith("memory.null.bias"):
+                    p.zero_()  # recall competes with nothing from the first item on
+        return brain
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Callable[..., Tensor]:
+    """Factory of random ids [batch, length]."""
+
+    def make(batch: int, length: int, seed: int = 0, vocab_size: int = 300) -> Tensor:
+        return torch.randint(0, vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+    return make
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference; infinite where one of them is not a number (``max`` would overlook it)."""
+    assert a.shape == b.shape
+    worst = (a.detach().double() - b.detach().double()).abs().nan_to_num(nan=torch.inf)
+    return float(worst.max()) if worst.numel() else 0.0
+
+
+@dataclasses.dataclass
+class Trace:
+    """Everything that a run over several spans let out."""
+
+    logits: Tensor  # [B, T, V]
+    surprise: Tensor  # [B, T]
+    spikes: Tensor  # [B, T, S] counts
+    raster: Tensor | None  # [B, T, S, N]
+    state: BrainState
+    commits: list[CommitEvents]
+    events: dict[str, Tensor]
+
+    gap = staticmethod(gap)
+
+    def leaves(self) -> dict[str, Tensor]:
+        return dict(leaves(self.state))
+
+
+@pytest.fixture(scope="session")
+def drive() -> Callable[..., Trace]:
+    """Runs tokens in pieces of the given lengths (cut at span boundaries, where it commits)."""
+
+    def run(
+        brain: Brain,
+        ids: Tensor,
+        state: BrainState | None = None,
+        pieces: Sequence[int] | int | None = None,
+        prosody: Tensor | None = None,
+        valid: Tensor | None = None,
+        commits: Sequence[int] = (),
+        grad: bool = False,
+    ) -> Trace:
+        """``pieces``: lengths, repeated for as long as needed; None is as long as the span allows; 1 is `Brain.step`.
+
+        ``commits``: token counts after which the span is ended early.
+        """
+        lengths = itertools.cycle([10**9] if pieces is None else [pieces] if isinstance(pieces, int) else pieces)
+        state = brain.init_state(ids.shape[0]) if state is None else state
+        outs, ends, start = [], [], 0
+        with torch.set_grad_enabled(grad):
+            while start < ids.shape[1]:
+                until = min([stop for stop in commits if stop > start], default=ids.shape[1])
+                end = min(start + next(lengths), start + brain.remaining(state), until, ids.shape[1])
+                part = slice(start, end)
+                p = None if prosody is None else prosody[:, part]
+                if pieces == 1 and valid is None:
+                    out = brain.step(ids[:, start], state, None if p is None else p[:, 0])
+                    outs.append((out.logits.unsqueeze(1), out.events))
+                else:
+                    out = brain.scan(ids[:, part], state, p, None if valid is None else valid[:, part])
+                    outs.append((out.logits, out.events))
+                state, start = out.state, end
+                if brain.remaining(state) == 0 or end in commits:
+                    state, commit = brain.commit(state)
+                    ends.append(commit)
+        events = {
+            name: torch.cat([getattr(e, name) for _, e in outs], 1)
+            for name in outs[0][1]._fields
+            if getattr(outs[0][1], name) is not None
+        }
+        logits = torch.cat([logits for logits, _ in outs], 1)
+        return Trace(logits, events["surprise"], events["spikes"], events.get("raster"), state, ends, events)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def neuro_data() -> Path:
+    """The folder of real data; without the variable NEURO_DATA the test is skipped."""
+    folder = os.environ.get("NEURO_DATA")
+    if not folder:
+        pytest.skip("NEURO_DATA is not set: it names the folder with wikitext-2/, books/ and the other data sets")
+    return Path(folder)

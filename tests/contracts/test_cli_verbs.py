@@ -1,0 +1,187 @@
+"""The verbs as a user types them, on a tiny model trained here: outputs, exit codes, and two-line errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuro import folder, presets
+from neuro.brain import Brain
+from neuro.cli import main
+from neuro.config import apply_sets
+from neuro.tokenizer import Tokenizer
+
+TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows the colour of the old boat.\n" * 30
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(TEXT.split("\n"), 300)
+    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
+    brain.tokenizer = tokenizer
+    return folder.save(brain, tmp_path_factory.mktemp("model"))
+
+
+def refused(capsys, *argv: str) -> tuple[int, list[str]]:
+    code = main([str(item) for item in argv])
+    captured = capsys.readouterr()
+    return code, captured.err.strip().split("\n")
+
+
+def test_run_streams_text_and_tells_what_happened(model, capsys):
+    assert main(["run", str(model), "The keeper", "--tokens", "20"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("The keeper")
+    starts = [line.split()[0] for line in captured.err.split("\n") if line]
+    for word in ("backend", "speed", "spikes", "route", "memory", "energy"):
+        assert word in starts
+    assert "episodic memories in" in captured.err
+    assert "loihi1" in captured.err and "not on the chip" in captured.err
+
+
+def test_run_as_json_lines_has_token_commit_and_done(model, capsys):
+    assert main(["run", str(model), "The keeper", "--tokens", "25", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+    assert {record["event"] for record in records} == {"token", "commit", "done"}
+    assert [record["event"] for record in records].count("token") == 25
+    assert records[-1]["schema"] == "neuro.run/1"
+    commits = [record for record in records if record["event"] == "commit"]
+    assert sum(record["writes"] for record in commits) == records[-1]["writes"] > 0
+
+
+def test_the_same_seed_writes_the_same_text(model, capsys):
+    texts = []
+    for seed in ("1", "1", "2"):
+        main(["run", str(model), "The", "--tokens", "15", "--seed", seed, "-q"])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_an_empty_prompt_starts_from_the_beginning_of_text(model, capsys):
+    assert main(["run", str(model), "", "--tokens", "5"]) == 0
+    assert "read 1 tokens" in capsys.readouterr().err
+
+
+def test_nothing_written_is_explained(model, capsys):
+    assert main(["run", str(model), "", "--tokens", "0"]) == 0
+    assert "nothing written: a memory is what followed a token" in capsys.readouterr().err
+    assert main(["run", str(model), "a", "--tokens", "2", "--set", "hippocampus.slots=16"]) == 0
+    assert "16 slots filled" in capsys.readouterr().err
+
+
+def test_a_ten_thousand_token_prompt_is_read(model, capsys, monkeypatch):
+    brain = folder.load(model)
+    word = next(i for i in range(2, brain.config.vocab_size) if brain.tokenizer.decode([i]) == "a")
+    text = brain.tokenizer.decode([word]) * 10_000
+
+    class Input:
+        buffer = io.BytesIO(text.encode())
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    assert main(["run", str(model), "-", "--tokens", "1", "-q"]) == 0
+    assert len(capsys.readouterr().out) >= 10_000
+
+
+def test_a_memory_file_is_loaded_and_saved(model, capsys, tmp_path):
+    memory = tmp_path / "memory.safetensors"
+    assert main(["run", str(model), "The keeper is Victor.", "--tokens", "0", "--memory", str(memory)]) == 0
+    assert "saved" in capsys.readouterr().err
+    before = memory.read_bytes()
+    texts = []
+    for extra in ([], ["--memory", str(memory)]):
+        main(["run", str(model), "The keeper is", "--tokens", "0", "--json", *extra])
+        texts.append(json.loads(capsys.readouterr().out.strip().split("\n")[-1])["filled"])
+    assert texts[1] > texts[0]
+    assert memory.read_bytes() != before
+
+
+def test_mistakes_get_two_lines_and_the_right_exit_code(model, capsys, tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"not a memory")
+    cases = [
+        (3, ["run", "smal"]),
+        (3, ["run", tmp_path]),
+        (1, ["run", model, "x", "--memory", foreign]),
+        (3, ["run", model, "x", "--memory", tmp_path / "no" / "folder" / "m"]),
+        (2, ["run", model, "x", "--tokens", "-1"]),
+        (2, ["run", model, "x", "--temperature", "-1"]),
+        (2, ["run", model, "x", "--set", "cortex.windw=3"]),
+        (2, ["run", model, "x", "--tokns", "3"]),
+        (2, ["eval", model]),
+        (2, ["eval", model, model, "--suite", "perplexty"]),
+        (3, ["eval", model, tmp_path / "none.txt"]),
+        (3, ["train", tmp_path / "none.toml"]),
+        (2, ["show", model, "--spikes"]),
+        (2, ["config", "shwo"]),
+    ]
+    for code, argv in cases:
+        got, lines = refused(capsys, *argv)
+        assert (got, len(lines)) == (code, 2), (argv, lines)
+    assert foreign.read_bytes() == b"not a memory"
+
+
+def test_invalid_utf8_and_truncated_models_are_refused(model, capsys, tmp_path, monkeypatch):
+    class Input:
+        buffer = io.BytesIO(b"caf\xe9")
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    code, lines = refused(capsys, "run", model, "-")
+    assert code == 2 and "not UTF-8 at byte 3" in lines[0]
+    text = tmp_path / "latin.txt"
+    text.write_bytes(b"caf\xe9")
+    assert refused(capsys, "eval", model, text)[0] == 1
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in model.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64])
+    code, lines = refused(capsys, "run", broken, "x")
+    assert code == 1 and "not a whole safetensors file" in lines[0]
+    weights.write_bytes((model / "model.safetensors").read_bytes())
+    Tokenizer.train(["quite another text"], 280).save(broken / "tokenizer.json")
+    code, lines = refused(capsys, "run", broken, "x")
+    assert code == 1 and "is not the one this model was trained with" in lines[0]
+
+
+def test_train_evaluate_run_and_price(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    config = tmp_path / "train.toml"
+    config.write_text(
+        f'preset = "tiny"\n[data]\ntrain = {json.dumps(str(text))}\n[train]\nsteps = 8\neval_every = 4\neval_tokens = 128\n',
+        encoding="utf-8",
+    )
+    out = tmp_path / "run"
+    assert main(["train", str(config), "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == "neuro.train/1"
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().strip().split("\n")]
+    assert [r["step"] for r in log if r["event"] == "step"] == list(range(1, 9))
+    assert main(["eval", str(out / "model"), str(text), "--json", "-q"]) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert [arm["arm"] for arm in arms] == ["real", "off"]
+    assert main(["run", str(out / "model"), "The", "--tokens", "5", "--out", str(tmp_path / "seen")]) == 0
+    capsys.readouterr()
+    assert main(["energy", str(tmp_path / "seen" / "run.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == "neuro.energy/1"
+
+
+@pytest.mark.parametrize("form", ["text", "mermaid", "svg"])
+def test_show_draws_every_region(model, capsys, form):
+    assert main(["show", str(model), "--format", form]) == 0
+    out = capsys.readouterr().out
+    for name in ("thalamus", "amygdala", "endocrine", "cortex", "hippocampus", "readout", "modulators~"):
+        assert name in out
+
+
+def test_show_spikes_writes_a_picture(model, tmp_path, capsys):
+    out = tmp_path / "spikes.png"
+    assert main(["show", str(model), "The keeper of the lamp in the harbour", "--spikes", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
