@@ -53,13 +53,13 @@ class _Commits:
 
 def run(args: argparse.Namespace) -> int:
     import torch
-    from sims.energy.measured import RaplMeter
 
     from neuro import accounting, folder, memory_file
     from neuro.errors import MissingError
     from neuro.sampling import Sampler
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
+    from sims.energy.measured import RaplMeter
 
     if args.tokens < 0:
         raise UsageError(f"--tokens: got {args.tokens}, expected at least 0.", "Give how many tokens to write.")
@@ -116,11 +116,11 @@ def run(args: argparse.Namespace) -> int:
 def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
     """The work of reading ``text`` (default: a short prompt) and writing 60 tokens, counted; for `neuro energy MODEL`."""
     import torch
-    from sims.energy.measured import RaplMeter
 
     from neuro import accounting, folder
     from neuro.sampling import Sampler
     from neuro.session import Session
+    from sims.energy.measured import RaplMeter
 
     brain = folder.load(model, args.backend, sets=args.set)
     tally = accounting.Tally(brain)
@@ -157,9 +157,8 @@ def _save(out: str, load: Workload) -> Path:
 
 
 def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None) -> None:
-    from sims.energy.report import estimate
-
     from neuro import accounting
+    from sims.energy.report import estimate
 
     layers = zip(accounting.spiking_names(brain), tally.spikes, strict=True)
     record = {
@@ -179,9 +178,8 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
 
 
 def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tuple[float, float]) -> None:
-    from sims.energy.report import summary_lines
-
     from neuro import accounting
+    from sims.energy.report import summary_lines
 
     neurons = brain.config.cortex.feedforward_width
     _say("")

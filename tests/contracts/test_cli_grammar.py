@@ -1,0 +1,111 @@
+"""The grammar of the command line: verbs, options, nearest matches, exit codes, two-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import pytest
+
+from neuro import cli
+from neuro.cli import main
+from neuro.errors import CheckError, FormatError, MissingError, NeuroError, UsageError
+
+
+def complaint(capsys, argv: list[str]) -> tuple[int, list[str]]:
+    code = main(argv)
+    return code, capsys.readouterr().err.strip().split("\n")
+
+
+def test_help_lists_every_verb_and_every_verb_has_its_module(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in cli.VERBS:
+        assert f"  {verb} " in text
+        module = importlib.import_module(f"neuro.cli.{verb}")
+        assert callable(module.run) and callable(module.add_arguments)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("rnu", "run"), ("trian", "train"), ("energi", "energy"), ("docter", "doctor")]
+)
+def test_an_unknown_verb_gets_the_nearest(capsys, typed, meant):
+    assert complaint(capsys, [typed]) == (2, [f"neuro: unknown verb '{typed}'.", f"Did you mean '{meant}'?"])
+
+
+def test_an_unknown_option_gets_the_nearest(capsys):
+    code, lines = complaint(capsys, ["version", "--jsno"])
+    assert code == 2 and lines[1] == "Did you mean '--json'?"
+
+
+def test_bad_values_are_two_lines_with_code_2(capsys):
+    for argv in (["version", "--seed", "x"], ["version", "--backend", "gpu"], ["config"]):
+        code, lines = complaint(capsys, argv)
+        assert code == 2 and len(lines) == 2, lines
+
+
+def test_common_options_are_everywhere(capsys):
+    for verb in cli.VERBS:
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--help"])
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        for option in ("--backend", "--seed", "--set", "--out", "--json", "-q", "-v"):
+            assert option in text, (verb, option)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NeuroError, 1), (FormatError, 1), (UsageError, 2), (MissingError, 3), (CheckError, 4)],
+)
+def test_each_error_has_its_exit_code(capsys, monkeypatch, error, code):
+    version = importlib.import_module("neuro.cli.version")
+
+    def fail(args):
+        raise error("where: got X, expected Y.", "Do Z.")
+
+    monkeypatch.setattr(version, "run", fail)
+    assert complaint(capsys, ["version"]) == (code, ["where: got X, expected Y.", "Do Z."])
+
+
+def test_interrupts_full_disks_and_our_own_mistakes(capsys, monkeypatch):
+    version = importlib.import_module("neuro.cli.version")
+    for problem, code, word in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "f.json"), 1, "No space left"),
+        (ZeroDivisionError("x"), 1, "internal error: ZeroDivisionError"),
+    ):
+
+        def fail(args, problem=problem):
+            raise problem
+
+        monkeypatch.setattr(version, "run", fail)
+        got, lines = complaint(capsys, ["version"])
+        assert (got, len(lines)) == (code, 2) and word in lines[0]
+
+
+def test_an_unavailable_backend_is_missing_not_broken(capsys):
+    code, lines = complaint(capsys, ["show", "tiny", "--backend", "directml"])
+    assert code == 3 and lines[0].startswith("backend directml")
+
+
+def test_doctor_reports_every_section(capsys):
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["schema"] == "neuro.doctor/1"
+    assert {"system", "packages", "backends", "extras", "energy", "models"} < set(report)
+    assert all({"name", "ok", "says"} == set(row) for rows in report.values() if isinstance(rows, list) for row in rows)
+    assert {row["name"] for row in report["extras"]} == {"hf", "plots", "nir", "sims", "directml", "serve", "dev"}
+    assert all(row["ok"] for row in report["packages"])
+
+
+def test_config_show_prints_what_config_load_reads(capsys, tmp_path):
+    assert main(["config", "show", "tiny", "--set", "train.steps=7"]) == 0
+    text = capsys.readouterr().out
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    assert "steps = 7" in text
+    assert main(["config", "check", str(path)]) == 0
+    path.write_text(text.replace("steps = 7", "stepz = 7"))
+    code, lines = complaint(capsys, ["config", "check", str(path)])
+    assert code == 2 and "Did you mean 'steps'?" in lines[1]
