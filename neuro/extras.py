@@ -16,13 +16,18 @@ EXTRAS = {
     "sims": (("brian2",), "no Brian2 circuits"),
     "directml": (("torch_directml",), "no DirectML backend (Windows, WSL)"),
     "serve": (("fastapi", "uvicorn"), "no HTTP service"),
-    "dev": (("pytest", "ruff", "mypy", "importlinter", "build"), "no tests and lint"),
+    "dev": (("pytest", "ruff", "mypy", "importlinter"), "no tests and lint"),
 }
 
 
 def installed(package: str) -> bool:
-    """Whether a package could be imported, without importing it."""
-    return importlib.util.find_spec(package) is not None
+    """Whether a package could be imported, without importing it (torch_directml, for one, may crash the process)."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # a module put into sys.modules by hand has no spec
+        return False
+    # Any folder on the path, such as one called datasets/, passes for a package without an origin.
+    return spec is not None and spec.origin is not None
 
 
 def require(module: str, extra: str) -> ModuleType:

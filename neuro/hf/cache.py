@@ -1,0 +1,200 @@
+"""The state of running rows as the cache object that transformers passes around, reorders and returns.
+
+Axes: B batch rows, T tokens, C prosody channels, V vocabulary.
+
+The rows of one `BrainState` share a clock, so they commit together. Left padding gives the rows of a batch different
+lengths: rows whose clocks differ are kept in states of their own, and every row commits exactly where it would commit
+alone. Rows of equal length (no padding, beams of one prompt, several samples of it) always share one state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Cache
+
+from neuro.brain import Brain
+from neuro.errors import UsageError
+from neuro.state import BrainState, detach, select_rows, tree_map
+
+
+@dataclasses.dataclass
+class _Group:
+    rows: list[int]  # of the batch, ascending
+    state: BrainState  # [len(rows), ...]
+
+
+class NeuroCache(Cache):
+    """Where every row of a batch has got to. `NeuroForCausalLM.forward` advances it in place.
+
+    Args:
+        state: to continue from (a `Session`'s, or one with a loaded memory); None starts afresh, with as many rows as
+            the first tokens have.
+    """
+
+    is_compileable = False  # type: ignore[assignment]  # the rows' grouping depends on the data
+    is_croppable = False  # type: ignore[assignment]  # a commit cannot be taken back
+
+    def __init__(self, state: BrainState | None = None) -> None:
+        super().__init__(layers=[])
+        self._groups = [] if state is None else [_Group(list(range(state.started.shape[0])), state)]
+        self._length = 0
+        # Columns that the attention mask of the running generate() covers: transformers drops a mask of ones.
+        self.mask_length: int | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows, or -1 before the first token."""
+        return sum(len(group.rows) for group in self._groups) or -1
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns of the token matrix that have been run, padding included; there are no layers to tell apart."""
+        return self._length
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """-1: the state has one size for any length."""
+        return -1
+
+    def row_state(self, row: int) -> BrainState:
+        """The state of one row, as a batch of one (for a `Session`, or to save its memory).
+
+        Raises:
+            UsageError: there is no such row.
+        """
+        for group in self._groups:
+            if row in group.rows:
+                return _take(group.state, [group.rows.index(row)])
+        raise UsageError(f"cache: got row {row}, expected 0..{self.batch_size - 1}.", "Choose a row that has run.")
+
+    def run(self, brain: Brain, tokens: Tensor, padding: Sequence[int], prosody: Tensor | None, keep: int) -> Tensor:
+        """Feed every row its tokens, committing at each span's end, with the graph attached.
+
+        Args:
+            tokens: [B, T] int64.
+            padding: how many of its first columns each row skips; only rows that have not started may skip any.
+            prosody: [B, T, C], or None.
+            keep: of how many last columns the logits are wanted.
+
+        Returns:
+            logits [B, keep, V]; zero where a row was skipped.
+
+        Raises:
+            UsageError: another batch than before, or padding after a row's first token.
+        """
+        batch, length = tokens.shape
+        if not self._groups:
+            self._groups = [_Group(list(range(batch)), brain.init_state(batch))]
+        if batch != self.batch_size:
+            raise UsageError(
+                f"cache: got {batch} rows of tokens, expected {self.batch_size} as before.",
+                "Give one row of tokens for each row of the cache, or start without a cache.",
+            )
+        parts: list[tuple[list[int], Tensor]] = []
+        by_clock: dict[int, list[_Group]] = {}
+        for group in self._groups:
+            skips = [padding[row] for row in group.rows]
+            for skip in sorted(set(skips)):
+                local = [i for i, own in enumerate(skips) if own == skip]
+                rows, state = [group.rows[i] for i in local], _take(group.state, local)
+                if skip and bool(state.started.any()):
+                    raise UsageError(
+                        "attention_mask: got padding after a row's first token, expected it only before.",
+                        "Pad on the left: tokenizer.padding_side = 'left'.",
+                    )
+                own_prosody = None if prosody is None else _rows(prosody, rows)[:, skip:]
+                logits, state = _advance(brain, _rows(tokens, rows)[:, skip:], state, own_prosody, keep)
+                parts.append((rows, logits))
+                by_clock.setdefault(int(state.clock), []).append(_Group(rows, state))
+        self._groups = [_join(groups) for groups in by_clock.values()]
+        self._length += length
+        if len(parts) == 1:
+            return parts[0][1]
+        order = [row for rows, _ in parts for row in rows]
+        return _rows(torch.cat([logits for _, logits in parts]), sorted(range(batch), key=order.__getitem__))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row i continues from what was row ``beam_idx[i]``: what beam search does after every token."""
+        wanted = beam_idx.tolist()
+        groups = []
+        for group in self._groups:
+            local = {row: i for i, row in enumerate(group.rows)}
+            rows = [new for new, old in enumerate(wanted) if old in local]
+            if rows:
+                groups.append(_Group(rows, _take(group.state, [local[wanted[new]] for new in rows])))
+        self._groups = groups
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, in this order."""
+        self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Every row ``repeats`` times, copies side by side."""
+        self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
+
+    def detach(self) -> None:
+        """Cut the state from the graph that made it: between two windows of truncated backpropagation."""
+        self._groups = [_Group(group.rows, detach(group.state)) for group in self._groups]
+
+    def reset(self) -> None:
+        """Forget everything, memories too."""
+        self._groups, self._length = [], 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused: what a commit has written cannot be unwritten.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "cache: cannot be shortened, because commits are final.", "Keep a copy.deepcopy of it and go back to that."
+        )
+
+
+def _advance(
+    brain: Brain, tokens: Tensor, state: BrainState, prosody: Tensor | None, keep: int
+) -> tuple[Tensor, BrainState]:
+    """Scan and commit tokens [b, T]; logits [b, keep, V] of the last columns, zero before the first token."""
+    batch, length = tokens.shape
+    kept, start = [], 0
+    while start < length:
+        stop = min(length, start + brain.remaining(state))
+        out = brain.scan(tokens[:, start:stop], state, None if prosody is None else prosody[:, start:stop])
+        state = out.state
+        wanted = min(stop - start, stop - (length - keep))
+        if wanted > 0:
+            kept.append(out.logits[:, -wanted:])
+        if brain.remaining(state) == 0:
+            state, _ = brain.commit(state)
+        start = stop
+    if not kept:
+        return brain.embedding.new_zeros(batch, keep, brain.config.vocab_size, dtype=brain.carried_dtype), state
+    logits = torch.cat(kept, 1)
+    return F.pad(logits, (0, 0, keep - logits.shape[1], 0)), state
+
+
+def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
+    """Those rows of a tensor; the tensor itself where they are all of it, in order."""
+    if rows == list(range(tensor.shape[0])):
+        return tensor
+    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
+
+
+def _take(state: BrainState, rows: list[int]) -> BrainState:
+    """Those rows of a state; the state itself where they are all of it, in order."""
+    if rows == list(range(state.started.shape[0])):
+        return state
+    return select_rows(state, torch.tensor(rows, device=state.started.device))
+
+
+def _join(groups: list[_Group]) -> _Group:
+    """One group of groups whose clocks agree."""
+    if len(groups) == 1:
+        return groups[0]
+    rows = [row for group in groups for row in group.rows]
+    states = [group.state for group in groups]
+    joined = tree_map(lambda *leaves: leaves[0] if leaves[0].dim() == 0 else torch.cat(leaves), *states)
+    return _Group(sorted(rows), _take(joined, sorted(range(len(rows)), key=rows.__getitem__)))

@@ -1,0 +1,43 @@
+"""Where a model named to ``from_pretrained`` lies on this disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from neuro import folder
+from neuro.errors import MissingError
+from neuro.extras import require
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "tokenizer_config.json")
+_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def local_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+    """The folder of a shipped model's name, of a path, or of a Hugging Face id (downloaded where it is not cached).
+
+    Args:
+        name: what the user wrote.
+        options: the call's keyword arguments; those that say how to download are taken out.
+
+    Raises:
+        MissingError: none of the three, or the hub cannot be reached.
+    """
+    download = {key: options.pop(key) for key in _OPTIONS if key in options}
+    try:
+        return folder.locate(os.fspath(name))
+    except MissingError:
+        if Path(name).exists() or not _REPOSITORY.fullmatch(os.fspath(name)):
+            raise
+    hub = require("huggingface_hub", "hf")
+    try:
+        return Path(hub.snapshot_download(os.fspath(name), allow_patterns=list(FILES), **download))
+    except Exception as error:  # the library raises whatever its transport raises
+        raise MissingError(
+            f"model '{name}': neither a folder here nor to be had from the Hugging Face hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}).",
+            "Check the name and the connection, or give a local folder.",
+        ) from error

@@ -1,0 +1,381 @@
+"""A brain as a causal language model of transformers: labels and loss, generate(), save and load.
+
+Axes: B batch, T tokens of this call, S columns run before it, C prosody channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from neuro import atomic, folder
+from neuro.brain import Brain
+from neuro.errors import UsageError
+from neuro.hf.cache import NeuroCache
+from neuro.hf.configuration import NeuroConfig
+from neuro.hf.hub import local_folder
+from neuro.tokenizer import Tokenizer
+
+# transformers 5.24 renamed the argument and the output; its generate() knows only its own version's name.
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+# What AutoModelForCausalLM adds to a call, and what has no meaning for a model that is not assembled from shards.
+_IGNORED = ("_from_auto", "adapter_kwargs", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "proxies")
+
+
+class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
+    """A `Brain` under the interface of transformers. It is at ``model.brain``, with its tokenizer if it has one.
+
+    Spans end and commit where they do everywhere else; the state travels as a `NeuroCache`, which generate() reorders
+    under beam search. Not supported, and refused: assisted and prompt-lookup decoding, cropping a cache, input
+    embeddings, hidden states and attentions as outputs, other caches, another vocabulary size.
+
+    Args:
+        config: of the brain.
+        brain: to wrap; None builds an untrained one of the configuration.
+    """
+
+    config_class = NeuroConfig
+    base_model_prefix = "brain"
+    main_input_name = "input_ids"
+    accepts_loss_kwargs = True  # forward takes num_items_in_batch
+    _is_stateful = True  # transformers refuses assisted decoding then
+    config: NeuroConfig
+
+    def __init__(self, config: NeuroConfig, brain: Brain | None = None) -> None:
+        super().__init__(config)
+        self.brain = brain if brain is not None else Brain(config.brain_config())
+        self.generation_config = _generation_config(getattr(self.brain, "tokenizer", None))
+        self.post_init()
+
+    @classmethod
+    def from_brain(cls, brain: Brain) -> NeuroForCausalLM:
+        """Wrap a brain; nothing is copied."""
+        model = cls(NeuroConfig(brain.config, architectures=[cls.__name__]), brain)
+        return model.train(brain.training)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        config: NeuroConfig | None = None,
+        backend: str = "auto",
+        dtype: torch.dtype | str | None = None,
+        sets: list[str] | None = None,
+        **kwargs: Any,
+    ) -> NeuroForCausalLM:
+        """Load a shipped model's name, a folder that `neuro train`, `neuro.folder.save` or `save_pretrained` wrote, or a
+        Hugging Face id, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: which model.
+            config: as read from that folder; change a brain with ``sets``.
+            backend: where it runs, one of `backends.NAMES`.
+            dtype: of the weights; None and "auto" are the backend's.
+            sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
+            kwargs: cache_dir, force_download, local_files_only, revision, token for a Hugging Face id.
+
+        Raises:
+            MissingError: no such model.
+            FormatError: truncated or foreign files, or another model's tokenizer.
+            UsageError: an option that has no meaning here.
+        """
+        where = local_folder(pretrained_model_name_or_path, kwargs)
+        strange = [key for key, value in kwargs.items() if key not in _IGNORED and value is not None]
+        if strange:
+            raise UsageError(
+                f"from_pretrained: got {', '.join(strange)}, which this model does not take.",
+                "Choose where it runs with backend='cpu' or 'cuda', and change its configuration with sets=['key=value'].",
+            )
+        brain = folder.load(where, backend, sets=sets)
+        record = folder.read_record(where)
+        if config is not None and config.brain != NeuroConfig(record["brain"]).brain:
+            raise UsageError(
+                f"from_pretrained: got a configuration that is not that of {where}.",
+                "Leave config out and give the changes as sets=['key=value'].",
+            )
+        own = NeuroConfig.from_dict(record | {"brain": brain.config, "name_or_path": str(where)})
+        model = cls(own, brain).eval()
+        if (where / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(where)
+        if dtype not in (None, "auto"):
+            model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        return model
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write a folder that `neuro.load` and `from_pretrained` both read: weights (float16), tokenizer, one config.json.
+
+        Args:
+            save_directory: made if need be.
+            is_main_process: False writes nothing.
+            state_dict: taken for the Trainer's sake and not looked at: the model's own weights are written.
+            push_to_hub: refused; upload the folder with huggingface_hub.
+            kwargs: of other models' formats; not looked at.
+
+        Raises:
+            UsageError: the brain has no tokenizer, or ``push_to_hub``.
+            NeuroError: the folder cannot be written.
+        """
+        if push_to_hub:
+            raise UsageError("save_pretrained: got push_to_hub.", "Save, then use huggingface_hub.upload_folder.")
+        if not hasattr(self.brain, "tokenizer"):
+            raise UsageError("save_pretrained: the brain has no tokenizer.", "Set model.brain.tokenizer first.")
+        if not is_main_process:
+            return
+        where = folder.save(self.brain, Path(save_directory), self.config.about)
+        self.config.tokenizer = self.brain.tokenizer.fingerprint
+        self.config.architectures = [type(self).__name__]
+        record = self.config.to_diff_dict() | folder.read_record(where)
+        atomic.write_text(where / "config.json", json.dumps(record, indent=1) + "\n")
+        self.generation_config.save_pretrained(where)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Also takes the tensors of a model folder (a Trainer's checkpoint), which are named without ``brain.``."""
+        if "embedding" in state_dict:
+            named = {f"brain.{name}": tensor for name, tensor in state_dict.items()}
+            state_dict = named | {"brain.regions.readout.weight": state_dict["embedding"]}
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: NeuroCache | None = None,
+        labels: Tensor | None = None,
+        prosody: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        return_dict: bool | None = None,
+        cache: NeuroCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> CausalLMOutputWithPast | tuple[Tensor, ...]:
+        """Run tokens of any length, committing at every span's end, with the graph attached.
+
+        Args:
+            input_ids: [B, T] ids of the new tokens only.
+            attention_mask: [B, T] or [B, S + T]; 0 is padding, on the left. A padded row behaves as it would alone.
+            past_key_values: the cache of the tokens before, advanced in place; None starts afresh.
+            labels: [B, T], shifted inside; -100 and padding are ignored. The loss is mean nats.
+            prosody: [B, T, C] pitch, energy, duration; None is silence.
+            use_cache: return the cache; None is ``config.use_cache``.
+            logits_to_keep: how many last positions to return; 0 is all. The loss is over all of them anyway.
+            num_items_in_batch: divides the summed loss instead of the number of labels (gradient accumulation).
+            return_dict: False returns a tuple; None is ``config.return_dict``.
+            cache: the name that transformers 5.24 gave to ``past_key_values``.
+            inputs_embeds, output_attentions, output_hidden_states: refused.
+
+        Returns:
+            loss [] or None, logits [B, T, V] for the token after each (zero at padding), and the cache.
+
+        Raises:
+            UsageError: wrong shapes, ids, padding or cache, or an output that does not exist.
+        """
+        if inputs_embeds is not None or output_attentions or output_hidden_states:
+            raise UsageError(
+                "forward: got inputs_embeds, output_attentions or output_hidden_states, which this model does not have.",
+                "Give input_ids; model.brain.scan returns what happened inside, as events.",
+            )
+        if input_ids is None or input_ids.dim() != 2 or input_ids.shape[1] == 0:
+            got = None if input_ids is None else list(input_ids.shape)
+            raise UsageError(f"forward: got input_ids {got}, expected [batch, at least 1].", "Start from <bos>.")
+        tokens = input_ids.to(self.brain.embedding.device)
+        prosody = None if prosody is None else prosody.to(tokens.device)
+        length = tokens.shape[1]
+        running = _chosen(cache, past_key_values)
+        running = NeuroCache() if running is None else running
+        padding = _padding(attention_mask, tokens, running.get_seq_length())
+        keep = length if labels is not None or not logits_to_keep else min(logits_to_keep, length)
+        logits = running.run(self.brain, tokens, padding, prosody, keep)
+        loss = None
+        if labels is not None:
+            # The first token of a row is predicted by nothing, wherever its padding ends.
+            first = torch.arange(length, device=labels.device) <= torch.tensor(padding, device=labels.device)[:, None]
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels.masked_fill(first, -100),
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        out = CausalLMOutputWithPast(loss=loss, logits=logits[:, -logits_to_keep:])
+        if use_cache:
+            out[CACHE_NAME] = running
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return out if return_dict else out.to_tuple()
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        prosody: Tensor | None = None,
+        use_cache: bool | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What ``forward`` gets in each round of generate(): the tokens that the cache has not seen.
+
+        Raises:
+            UsageError: a given cache has seen more than the prompt.
+        """
+        inputs: dict[str, Any] = {"use_cache": use_cache, "logits_to_keep": 1}
+        running = _chosen(kwargs.get("cache"), kwargs.get("past_key_values"))
+        new = input_ids.shape[1]
+        if running is not None:
+            inputs[CACHE_NAME] = running
+            new = _unseen(running, new) if is_first_iteration else 1
+        if prosody is not None:  # the prompt's; written tokens are silent
+            silence = prosody.new_zeros(
+                prosody.shape[0], max(0, input_ids.shape[1] - prosody.shape[1]), prosody.shape[2]
+            )
+            inputs["prosody"] = torch.cat([prosody, silence], 1)[:, -new:]
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask[:, -new:]
+        return inputs | {"input_ids": input_ids[:, -new:]}
+
+    def get_input_embeddings(self) -> Any:
+        """Refused: the vocabulary matrix is a parameter of the brain and not a module.
+
+        Raises:
+            NotImplementedError: always, which is how transformers asks whether there is one.
+        """
+        raise NotImplementedError("the vocabulary matrix is model.brain.embedding, a parameter")
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: a brain has the vocabulary it was made with.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("resize_token_embeddings: a brain's vocabulary is fixed.", "Train a model with the other one.")
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: continuous batching pages attention caches.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("generate_batch: there is no attention cache to page.", "Use generate with a batch.")
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Nothing: the brain's regions have initialised themselves."""
+
+    def _expand_inputs_for_generation(  # type: ignore[override]
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Any = None,
+        **model_kwargs: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        running = _chosen(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
+        if running is not None and input_ids is not None and running.batch_size > 0:
+            if running.batch_size != input_ids.shape[0]:
+                raise UsageError(
+                    f"generate: got a cache of {running.batch_size} rows, expected {input_ids.shape[0]} as in the prompt.",
+                    "A beam search leaves one row per beam; choose with cache.batch_select_indices.",
+                )
+            running.batch_repeat_interleave(expand_size)
+        return super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        if generation_config.output_attentions or generation_config.output_hidden_states:
+            raise UsageError(
+                "generate: got output_attentions or output_hidden_states, which this model does not have.",
+                "Use neuro.session.Session with an observer to see what happens inside.",
+            )
+        if generation_config.cache_implementation is not None:
+            raise UsageError(
+                f"generate: got cache_implementation '{generation_config.cache_implementation}', expected none.",
+                "Leave it out: the state has one size for any length.",
+            )
+        generation_config.prefill_chunk_size = None  # forward cuts the prompt at span ends, in constant memory
+        running = _chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
+        if running is None and generation_config.use_cache is False:
+            return  # the whole sequence is run again for every token
+        running = NeuroCache() if running is None else running
+        mask = model_kwargs.get("attention_mask")
+        running.mask_length = getattr(generation_config, "_mask_length", None) if mask is None else mask.shape[1]
+        model_kwargs[CACHE_NAME] = running
+
+
+def _generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
+    """Start from `<bos>`, never end, and never write `<unk>` or, like `neuro run`, another `<bos>`."""
+    if tokenizer is None:
+        return GenerationConfig(bos_token_id=0)
+    silent = {tokenizer.unk_id} | ({tokenizer.bos_id} if tokenizer.kind == "bpe" else set())  # words: bos ends a line
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_id, suppress_tokens=sorted(i for i in silent if i is not None) or None
+    )
+
+
+def _chosen(cache: Any, past_key_values: Any) -> NeuroCache | None:
+    """The one cache that was given under either name."""
+    if cache is not None and past_key_values is not None:
+        raise UsageError("cache: got both cache and past_key_values.", "They are two names of one thing: give one.")
+    given = cache if cache is not None else past_key_values
+    if given is not None and not isinstance(given, NeuroCache):
+        raise UsageError(
+            f"cache: got a {type(given).__name__}, expected a NeuroCache.", "Give what forward or generate returned."
+        )
+    return given
+
+
+def _padding(mask: Tensor | None, tokens: Tensor, seen: int) -> list[int]:
+    """Columns of padding at the left of each row of ``tokens`` [B, T]."""
+    batch, length = tokens.shape
+    if mask is None:
+        return [0] * batch
+    if mask.dim() != 2 or mask.shape[0] != batch or mask.shape[1] not in (length, seen + length):
+        raise UsageError(
+            f"attention_mask: got shape {list(mask.shape)}, expected {[batch, length]} or {[batch, seen + length]}.",
+            "Give one number per token: 1 for a token, 0 for padding.",
+        )
+    real = mask[:, -length:].ne(0)
+    padding = length - real.sum(1)
+    if not torch.equal(real, torch.arange(length, device=real.device) >= padding.unsqueeze(1)):
+        raise UsageError(
+            "attention_mask: got padding after a row's first token, expected it only before.",
+            "Pad on the left: tokenizer.padding_side = 'left'.",
+        )
+    return padding.tolist()
+
+
+def _unseen(running: NeuroCache, width: int) -> int:
+    """How many of the prompt's ``width`` columns the cache has not run.
+
+    The prompt is the whole sequence, or only its new tokens under a mask over the whole sequence.
+    """
+    seen = running.get_seq_length()
+    covered = width if running.mask_length is None else running.mask_length
+    if covered == width + seen:
+        return width
+    if covered == width > seen:
+        return width - seen
+    raise UsageError(
+        f"generate: the cache has seen {seen} tokens; got {width} under an attention mask of {covered}.",
+        "Give the whole sequence with at least one new token, or the new tokens with a mask over the whole sequence.",
+    )
+
+
+__all__ = ["CACHE_NAME", "NeuroForCausalLM"]
