@@ -81,13 +81,13 @@ class Workload:
 
     def __post_init__(self) -> None:
         rows: tuple[Population | Operation | Traffic, ...] = (*self.populations, *self.operations, *self.traffic)
-        for row in rows:
+        for row in (self, *rows):
+            where = "workload" if isinstance(row, Workload) else f"workload {type(row).__name__.lower()} '{row.name}'"
             for field in dataclasses.fields(row):
                 value = getattr(row, field.name)
                 if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
                     raise UsageError(
-                        f"workload {type(row).__name__.lower()} '{row.name}': got {field.name}={value!r}, "
-                        "expected a count >= 0.",
+                        f"{where}: got {field.name}={value!r}, expected a count >= 0.",
                         "Count the run again; a count that cannot be made is an error, never 0.",
                     )
         for population in self.populations:
@@ -130,8 +130,10 @@ def from_json(text: str, where: str = "workload") -> Workload:
         load = Workload(**data)
     except (TypeError, KeyError) as error:
         raise FormatError(f"{where}: {error}.", again) from error
-    if not math.isfinite(load.seconds):
-        raise FormatError(f"{where}: got seconds={load.seconds}, expected a finite number.", again)
+    measured = {} if load.measured_joules is None else {"measured_joules": load.measured_joules}
+    for name, value in ({"seconds": load.seconds} | measured).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise FormatError(f"{where}: got {name}={value!r}, expected a finite number >= 0.", again)
     return load
 
 

@@ -15,15 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sims.energy import report, technologies
+    from sims.energy import report
 
     if args.target == "why":
         if not args.text:
             raise UsageError("neuro energy why: no term.", "For example: neuro energy why loihi1.synop")
-        words = technologies.why(args.text)
+        words = report.why(args.text)
         print(json.dumps({"schema": "neuro.energy.why/1", "term": args.text, "text": words}) if args.json else words)
         return 0
     if args.target.endswith(".json"):
+        if args.text is not None:
+            raise UsageError(
+                f"neuro energy {args.target}: got a text too.", "A run.json is priced as it is; omit the text."
+            )
         from neuro import workload
 
         load = workload.read(args.target)

@@ -1,14 +1,14 @@
 """Chips as data, and whether spiking populations fit on them.
 
-A population's neurons sit on source cores; its synapses sit where their targets are accumulated. A target keeps all its
-inputs on one core, so a fan-in that no core can hold does not fit at all.
+A population's neurons sit on source cores; its synapses sit where their targets add them up, each target in a compartment
+of its own. A target keeps all its inputs on one core, so a fan-in that no core can hold does not fit at all. No core is
+shared by two populations: an upper bound that needs no search.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,12 +38,32 @@ class Chip:
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """Cores one population needs."""
+    """Cores one population needs, by each limit; the largest counts."""
 
     name: str
-    source_cores: int
-    target_cores: int
-    problem: str  # why it does not fit at all; empty when it does
+    neurons: int
+    targets: int
+    source_cores_by: dict[str, int]  # compartments, out_axons
+    target_cores_by: dict[str, int]  # compartments, synapse_bits
+    problem: str = ""  # why it does not fit at all; empty when it does
+
+    @property
+    def source_cores(self) -> int:
+        return max(self.source_cores_by.values(), default=0)
+
+    @property
+    def target_cores(self) -> int:
+        return max(self.target_cores_by.values(), default=0)
+
+    @property
+    def reason(self) -> str:
+        """In words: why it does not fit, or what takes how many cores."""
+        if self.problem:
+            return self.problem
+        return (
+            f"{self.neurons} neurons on {_cores(self.source_cores_by)}, "
+            f"their {self.targets} targets with the synapses on {_cores(self.target_cores_by)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,35 +76,49 @@ class Fit:
     verdict: str
     rows: tuple[Placed, ...]
 
+    @property
+    def fits(self) -> bool:
+        """Every population can be placed, on however many chips."""
+        return not any(row.problem for row in self.rows)
 
-def load(name: str) -> Chip:
+
+def load(name: str, folder: Path = FOLDER) -> Chip:
     """A chip by name.
 
     Raises:
-        UsageError: unknown, with the nearest.
+        UsageError: unknown, with the known ones and the nearest.
         FormatError: a limit is missing, not a positive integer, or has no source.
     """
-    known = sorted(path.stem for path in FOLDER.glob("*.json"))
+    known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
-        raise UsageError(f"--chip: unknown chip '{name}'.", nearest(name, known))
-    path = FOLDER / f"{name}.json"
-    data = json.loads(path.read_text(encoding="utf-8"))
-    limits = data.get("limits", {})
-    for key in LIMITS:
-        row = limits.get(key, {})
-        if not isinstance(row.get("value"), int) or row["value"] < 1 or not row.get("source", {}).get("paper"):
-            raise FormatError(f"{path}: limit '{key}' has no value or no source.", "Give both in the chip's file.")
-    return Chip(data["chip"], data["name"], {key: limits[key]["value"] for key in LIMITS})
+        raise UsageError(f"chip: got '{name}', expected one of {', '.join(known)}.", nearest(name, known))
+    path = folder / f"{name}.json"
+    again = "Give both in the chip's file."
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        limits = {key: data["limits"][key] for key in LIMITS}
+        if data["schema"] != SCHEMA:
+            raise FormatError(
+                f"{path}: got schema {data['schema']!r}, expected '{SCHEMA}'.", "Rewrite the chip's file."
+            )
+        chip = Chip(data["chip"], data["name"], {key: row["value"] for key, row in limits.items()})
+        sources = {key: row["source"]["paper"] for key, row in limits.items()}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: not a chip ({error}).", again) from error
+    for key, value in chip.limits.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or not sources[key]:
+            raise FormatError(f"{path}: limit '{key}' has no value or no source.", again)
+    return chip
 
 
 def fit(populations: Sequence[Population], chip: Chip) -> Fit:
     """How many cores and chips the populations need, or why they do not fit."""
     rows = tuple(_place(population, chip) for population in populations)
     cores = sum(row.source_cores + row.target_cores for row in rows)
-    chips = math.ceil(cores / chip.limits["cores"])
-    broken = [row for row in rows if row.problem]
+    chips = _ceil(cores, chip.limits["cores"])
+    broken = next((row for row in rows if row.problem), None)
     if broken:
-        return Fit(chip.chip, cores, 0, f"does not fit: {broken[0].name}: {broken[0].problem}", rows)
+        return Fit(chip.chip, cores, 0, f"does not fit: {broken.name}: {broken.problem}", rows)
     if not rows:
         return Fit(chip.chip, 0, 0, "nothing to place: no spiking population", rows)
     noun = "chip" if chips == 1 else "chips"
@@ -92,19 +126,34 @@ def fit(populations: Sequence[Population], chip: Chip) -> Fit:
 
 
 def _place(population: Population, chip: Chip) -> Placed:
-    limits = chip.limits
-    if population.weight_bits > limits["weight_bits"]:
-        return Placed(population.name, 0, 0, f"{population.weight_bits}-bit weights, at most {limits['weight_bits']}")
-    if population.neurons > limits["in_axons_per_core"]:
-        problem = f"a target has {population.neurons} inputs, a core takes {limits['in_axons_per_core']}"
-        return Placed(population.name, 0, 0, problem)
-    column_bits = population.neurons * population.weight_bits
-    columns = min(limits["synapse_bits_per_core"] // column_bits, limits["compartments_per_core"])
-    if columns == 0:
-        problem = f"one target's {column_bits} synapse bits exceed a core's {limits['synapse_bits_per_core']}"
-        return Placed(population.name, 0, 0, problem)
-    targets = math.ceil(population.fan_out / columns)
-    if targets > limits["out_axons_per_core"]:
-        return Placed(population.name, 0, targets, f"a neuron would need {targets} axons")
-    per_core = min(limits["compartments_per_core"], limits["out_axons_per_core"] // targets)
-    return Placed(population.name, math.ceil(population.neurons / per_core), targets, "")
+    limits, p = chip.limits, population
+
+    def refuse(problem: str) -> Placed:
+        return Placed(p.name, p.neurons, p.fan_out, {}, {}, problem)
+
+    if p.weight_bits > limits["weight_bits"]:
+        return refuse(f"weights of {p.weight_bits} bits, a synapse holds at most {limits['weight_bits']}")
+    if p.neurons > limits["in_axons_per_core"]:
+        return refuse(f"a target has {p.neurons} inputs, a core takes {limits['in_axons_per_core']}")
+    target_bits = p.neurons * p.weight_bits
+    if target_bits > limits["synapse_bits_per_core"]:
+        return refuse(f"one target's {target_bits} synapse bits exceed a core's {limits['synapse_bits_per_core']}")
+    target_cores = {"compartments": _ceil(p.fan_out, limits["compartments_per_core"])}
+    if target_bits:
+        target_cores["synapse_bits"] = _ceil(p.fan_out, limits["synapse_bits_per_core"] // target_bits)
+    axons = max(target_cores.values())  # a spike takes one out-axon per destination core
+    if axons > limits["out_axons_per_core"]:
+        return refuse(f"a neuron needs {axons} out-axons, a core has {limits['out_axons_per_core']}")
+    source_cores = {"compartments": _ceil(p.neurons, limits["compartments_per_core"])}
+    if axons:
+        source_cores["out_axons"] = _ceil(p.neurons, limits["out_axons_per_core"] // axons)
+    return Placed(p.name, p.neurons, p.fan_out, source_cores, target_cores)
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _cores(by: dict[str, int]) -> str:
+    limit, cores = max(by.items(), key=lambda item: item[1])
+    return f"{cores} core{'' if cores == 1 else 's'}" + (f" ({limit.replace('_', ' ')})" if cores > 1 else "")
