@@ -1,0 +1,56 @@
+"""Ports: the state's field paths as names of graph inputs and outputs, and what a fresh stream holds there.
+
+A graph takes ``state.<path>`` and gives back ``next.<path>`` where it changed it. The names differ because inside one
+ONNX graph a name stands for one value; the manifest maps each to the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+from neuro.brain import Brain
+from neuro.state import BrainState, leaves
+
+INTO, OUT = "state.", "next."
+BATCH = "batch"  # the one dynamic axis, by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """One tensor of the carried state.
+
+    ``shape``: sizes, with `BATCH` for the dynamic axis. ``initial``: what a fresh stream holds, either one number for the
+    whole tensor or nested lists that broadcast to one row of it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    initial: Any
+
+
+def state_ports(brain: Brain) -> list[Port]:
+    """Every leaf of the state in field order; the first axis is the batch, except for the scalar clock."""
+    ports = []
+    for path, leaf in leaves(brain.init_state(1)):
+        row = leaf[0] if leaf.dim() else leaf
+        first = row.flatten()[0].item() if row.numel() else 0.0
+        initial = first if bool((row == first).all()) else row.tolist()
+        shape = (BATCH, *leaf.shape[1:]) if leaf.dim() else ()
+        ports.append(Port(INTO + path, str(leaf.dtype).removeprefix("torch."), shape, initial))
+    return ports
+
+
+def changed(before: BrainState, after: BrainState) -> list[str]:
+    """Paths whose tensor is another object afterwards: the only ones a graph needs to give back."""
+    pairs = zip(leaves(before), leaves(after), strict=True)
+    return [path for (path, old), (_, new) in pairs if new is not old]
+
+
+def pick(state: BrainState, paths: list[str]) -> list[Tensor]:
+    """The tensors at ``paths``, in that order."""
+    found = dict(leaves(state))
+    return [found[path] for path in paths]

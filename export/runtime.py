@@ -1,0 +1,150 @@
+"""Run an exported brain with numpy and ONNX Runtime alone; this file lies in the exported folder as ``run.py``.
+
+    python run.py "Once upon a time"    # text, when the package tokenizers is installed
+    python run.py 12 7 431              # token ids in, token ids out
+    python run.py --check               # does this machine compute what the exporting one did?
+
+    from run import Runtime
+    brain = Runtime(".")
+    logits = brain.step([12])           # [B, V] for the next token; commits by itself at the end of a span
+
+The folder holds step.onnx, commit.onnx and manifest.json, which names every port, what it starts from and where it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+SCHEMA = "neuro.export/1"
+
+
+class Runtime:
+    """One stream, or a batch of them, through an exported brain. ``state`` is carried here, by port name.
+
+    Args:
+        folder: what ``neuro export`` wrote.
+        batch: number of streams.
+        threads: of ONNX Runtime; at batch 1 the products are too small to share.
+
+    Raises:
+        ValueError: a manifest of another version.
+    """
+
+    def __init__(self, folder: str | Path, batch: int = 1, threads: int = 1) -> None:
+        folder = Path(folder)
+        self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if self.manifest.get("schema") != SCHEMA:
+            raise ValueError(f"{folder}: got schema {self.manifest.get('schema')!r}, expected '{SCHEMA}'.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        self._graphs = {
+            name: onnxruntime.InferenceSession(
+                str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            for name in ("step", "commit")
+        }
+        self._inputs = {name: [port.name for port in graph.get_inputs()] for name, graph in self._graphs.items()}
+        self._outputs = {name: [port.name for port in graph.get_outputs()] for name, graph in self._graphs.items()}
+        self.reset(batch)
+
+    def reset(self, batch: int = 1) -> None:
+        """Forget everything: ``batch`` fresh streams."""
+        self.batch = batch
+        self.spikes = np.zeros((batch, 0), np.int64)  # [B, S] of the last step, per spiking layer
+        self.state: dict[str, np.ndarray] = {}
+        for port in self.manifest["state"]:
+            shape = [batch if axis == "batch" else axis for axis in port["shape"]]
+            self.state[port["name"]] = np.full(shape, port["initial"], dtype=port["dtype"])
+
+    def step(self, token: Any, prosody: Any = None) -> np.ndarray:
+        """token [B] ids, prosody [B, C] (None is silence) -> logits [B, V] for the next one. Commits when the span is full.
+
+        Raises:
+            ValueError: an id outside the vocabulary, or another batch.
+        """
+        ids = np.asarray(token, dtype=np.int64).reshape(-1)
+        if len(ids) != self.batch or ids.min() < 0 or ids.max() >= self.manifest["vocab_size"]:
+            raise ValueError(
+                f"step: got {ids.tolist()}, expected {self.batch} ids below {self.manifest['vocab_size']}."
+            )
+        if prosody is None:
+            prosody = np.zeros((self.batch, self.manifest["prosody_channels"]), np.float32)
+        results = self._run("step", {"token": ids, "prosody": np.asarray(prosody, dtype=np.float32)})
+        self.spikes = results["spikes"]
+        if self.state["state.clock"] >= self.manifest["plasticity_span"]:
+            self.commit()
+        return results["logits"]
+
+    def commit(self) -> np.ndarray:
+        """End the span now: update the hormones, write the memory -> slots written [B]."""
+        return self._run("commit", {})["writes"]
+
+    def generate(self, ids: list[int], n: int) -> list[int]:
+        """Read ``ids`` (none: the beginning of a text), then write ``n`` tokens, always the likeliest. One stream."""
+        for token in ids or [self.manifest["bos"]]:
+            logits = self.step([token])
+        written: list[int] = []
+        while len(written) < n:
+            row = logits[0].copy()
+            row[self.manifest["never_written"]] = -np.inf
+            written.append(int(row.argmax()))
+            logits = self.step(written[-1:])
+        return written
+
+    def _run(self, name: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = {**self.state, **given}
+        found = self._graphs[name].run(None, {port: values[port] for port in self._inputs[name]})
+        results = dict(zip(self._outputs[name], found, strict=True))
+        for into, out in self.manifest["graphs"][name]["state"].items():
+            self.state[into] = results[out]
+        return results
+
+
+def check(folder: Path) -> bool:
+    """Replay golden.npz and compare with what the exporting machine computed -> good enough."""
+    golden, runtime = np.load(folder / "golden.npz"), Runtime(folder)
+    logits = np.concatenate([runtime.step([token]) for token in golden["tokens"]])[golden["positions"]]
+    same = float((logits.argmax(1) == golden["logits"].argmax(1)).mean())
+    worst = float(np.abs(logits - golden["logits"]).max())
+    sys.stdout.write(f"logits within {worst:.1e}, same likeliest token {100 * same:.1f} %\n")
+    return same >= 0.9
+
+
+def main() -> int:
+    """The command line of an exported folder -> exit code: 0 done, 2 wrong usage, 3 no tokenizers, 4 the check said no."""
+    folder = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description="Continue a text (or token ids) with the brain in this folder.")
+    parser.add_argument("prompt", nargs="*", help="a text, or token ids")
+    parser.add_argument("--tokens", type=int, default=40, help="how many to write (default: 40)")
+    parser.add_argument("--check", action="store_true", help="compare this machine with the exporting one")
+    options = parser.parse_args()
+    if options.check:
+        return 0 if check(folder) else 4
+    runtime = Runtime(folder)
+    bos = [runtime.manifest["bos"]]
+    if options.prompt and all(word.isdecimal() for word in options.prompt):
+        written = runtime.generate(bos + [int(word) for word in options.prompt], options.tokens)
+        sys.stdout.write(" ".join(map(str, written)) + "\n")
+        return 0
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        sys.stderr.write("run.py: the package tokenizers is missing.\nInstall it, or give token ids instead of text.\n")
+        return 3
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    prompt = " ".join(options.prompt)
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    sys.stdout.write(prompt + tokenizer.decode(runtime.generate(bos + ids, options.tokens)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

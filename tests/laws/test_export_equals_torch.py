@@ -1,0 +1,202 @@
+"""Law: the exported graphs say what torch says, over carried state and commits, for every region switched off."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import onnx_graph, package, parity, quantize
+from export.ports import INTO
+from export.runtime import Runtime
+from neuro import folder, text
+from neuro.errors import CheckError, FormatError, NeuroError, UsageError
+from neuro.state import leaves
+from neuro.tokenizer import Tokenizer
+
+SWITCHES = ["", "thalamus", "amygdala", "endocrine", "hippocampus"]
+
+
+@pytest.fixture(scope="module")
+def save_model(tiny_brain, tmp_path_factory) -> Callable[..., Path]:
+    """Factory of model folders with a tokenizer of 300 ids."""
+    tokenizer = Tokenizer.train(["The keeper counted the boats twice, and the boats counted him. "] * 30, 300)
+
+    def make(sets=(), **options) -> Path:
+        brain = tiny_brain([f"vocab_size={tokenizer.vocab_size}", *sets], **options)
+        brain.tokenizer = tokenizer
+        return folder.save(brain, tmp_path_factory.mktemp("model"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def exported(save_model, tmp_path_factory) -> tuple[Path, Path]:
+    """A model folder and its float32 export."""
+    model, out = save_model(), tmp_path_factory.mktemp("export") / "out"
+    package.export_onnx(model, out)
+    return model, out
+
+
+@pytest.mark.parametrize("off", SWITCHES, ids=lambda name: f"no_{name}" if name else "everything_on")
+def test_step_and_commit_equal_torch_over_128_tokens_with_carried_state(off, save_model, tmp_path, tokens, measured):
+    brain = folder.load(save_model([f"{off}.enabled=false"] if off else []), "cpu")
+    onnx_graph.write(brain, tmp_path)
+    manifest = package.describe(brain, tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    runtime = Runtime(tmp_path)
+    for batch in (1, 3):
+        found = parity.measure(brain, runtime, tokens(batch, parity.TOKENS, vocab_size=280).numpy(), realign=True)
+        measured("logits", found.logits_max_abs)
+        measured("state", found.state_max_abs)
+        assert found.commits == parity.TOKENS // brain.config.plasticity_span + 1
+        assert max(found.logits_max_abs, found.state_max_abs) <= 1e-4
+        assert found.spike_flips <= 1
+        assert found.realigned <= 1, "the maxima must not be of a few tokens only"
+        assert 0.02 < found.spike_rate < 0.2
+
+
+def test_a_wrong_weight_breaks_parity(exported, tmp_path):
+    _model, out = exported
+    runtime = Runtime(out)
+    brain = folder.load(out / "torch", "cpu")
+    ids = package.golden_tokens(brain)[None]
+    assert parity.measure(brain, runtime, ids).logits_max_abs <= 1e-4
+    with torch.no_grad():
+        brain.embedding[ids[0, 3]] += 0.1
+    assert parity.measure(brain, runtime, ids).logits_max_abs > 1e-2
+
+
+def test_the_graphs_carry_a_memory_that_matters(exported, tokens):
+    runtime = Runtime(exported[1])
+    ids = tokens(1, 40, vocab_size=280).numpy()[0]
+    for token in ids:
+        runtime.step([token])
+    wrote = runtime.commit()
+    assert wrote.min() > 0
+    remembered = runtime.step([ids[3]])
+    runtime.reset()
+    assert np.abs(remembered - runtime.step([ids[3]])).max() > 1e-3
+
+
+def test_every_state_leaf_is_a_port_and_starts_as_in_torch(exported):
+    model, out = exported
+    runtime, brain = Runtime(out, batch=2), folder.load(model, "cpu")
+    expected = dict(leaves(brain.init_state(2)))
+    assert {name.removeprefix(INTO) for name in runtime.state} == set(expected)
+    for path, leaf in expected.items():
+        got = runtime.state[INTO + path]
+        assert got.dtype == leaf.numpy().dtype
+        assert np.array_equal(got, leaf.numpy()), path
+
+
+def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
+    manifest = package.export_onnx(save_model(["d_model=64", "cortex.feedforward_width=256"]), tmp_path / "out", "int8")
+    assert manifest["quantization"]["share_of_weight_bytes"] >= quantize.LEAST_SHARE
+    measured("share of the float32 bytes", manifest["graphs"]["step"]["bytes"] / manifest["float_step_bytes"])
+    kinds = {t.data_type for t in onnx.load(tmp_path / "out" / "step.onnx").graph.initializer if len(t.dims) >= 2}
+    assert onnx.TensorProto.INT8 in kinds
+    assert 0 < manifest["parity"]["divergence"] <= package.DIVERGENCE_LIMIT
+
+
+def test_a_quantizer_that_leaves_weights_alone_is_an_error(save_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "_THIN", 10_000)  # nothing is thick enough
+    with pytest.raises(NeuroError, match="weight bytes"):
+        package.export_onnx(save_model(), tmp_path / "out", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_costs_less_than_two_percent_of_wikitext_perplexity(neuro_data, tmp_path, measured):
+    """The shipped model on the beginning of WikiText-2's validation text; the whole test text is in benchmarks/."""
+    package.export_onnx("small", tmp_path / "float")
+    package.export_onnx("small", tmp_path / "int8", "int8")
+    tokenizer = folder.load("small", "cpu").tokenizer
+    raw = text.read_text(neuro_data / "wikitext-2" / "valid.txt.gz")[:16_000]
+    ids = [tokenizer.bos_id, *tokenizer.encode(raw)]
+    nats = [parity.stream_nats(Runtime(tmp_path / kind), ids) for kind in ("float", "int8")]
+    ratio = float(np.exp((nats[1] - nats[0]) / len(raw.split())))
+    measured("int8 / float32 word perplexity", ratio)
+    assert ratio <= 1.02
+    assert (tmp_path / "int8" / "step.onnx").stat().st_size <= 0.3 * (tmp_path / "float" / "step.onnx").stat().st_size
+
+
+def test_the_folder_runs_without_this_package(exported, tmp_path):
+    """From elsewhere, with an interpreter that cannot import neuro, torch or onnx."""
+    block = "import sys; sys.modules.update(dict.fromkeys(('neuro', 'torch', 'onnx', 'export', 'backends')))"
+    script = f"{block}; import runpy; runpy.run_path({str(exported[1] / 'run.py')!r}, run_name='__main__')"
+    for arguments in (["The keeper", "--tokens", "5"], ["12", "7", "43", "--tokens", "5"], ["--check"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_verify_is_content_with_a_fresh_export_and_leaves_it_as_it_is(exported):
+    before = {path: path.read_bytes() for path in exported[1].rglob("*") if path.is_file()}
+    report = package.verify(exported[1])
+    assert report.quantization is None
+    assert report.parity.logits_max_abs <= 1e-4
+    assert {path: path.read_bytes() for path in exported[1].rglob("*") if path.is_file()} == before
+
+
+def copy(source: Path, target: Path) -> Path:
+    for path in source.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize("name", ["step.onnx", "commit.onnx", "tokenizer.json", "run.py", "torch/model.safetensors"])
+def test_verify_refuses_a_truncated_and_a_changed_file(name, exported, tmp_path):
+    out = copy(exported[1], tmp_path / "out")
+    whole = (out / name).read_bytes()
+    (out / name).write_bytes(whole[:-1])
+    with pytest.raises(FormatError, match="bytes"):
+        package.verify(out)
+    (out / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckError, match="sha256"):
+        package.verify(out)
+
+
+def test_verify_notices_graphs_that_say_something_else(exported, tmp_path):
+    out = copy(exported[1], tmp_path / "out")
+    model = onnx.load(out / "step.onnx")
+    weight = next(t for t in model.graph.initializer if t.name == onnx_graph.EMBEDDING)
+    weight.CopyFrom(onnx.numpy_helper.from_array(1.5 * onnx.numpy_helper.to_array(weight), weight.name))
+    onnx.save(model, out / "step.onnx")
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"]["step.onnx"] = package.describe_file(out / "step.onnx")
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckError, match="parity with torch is broken"):
+        package.verify(out)
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(exported, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="no export"):
+        package.export_onnx(exported[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_export_keeps_the_earlier_one(exported, tmp_path, monkeypatch):
+    out = copy(exported[1], tmp_path / "out")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(package, "GAP_LIMIT", 0.0)
+    with pytest.raises(CheckError):
+        package.export_onnx(exported[0], out)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_batch_of_the_runtime_is_checked(exported):
+    runtime = Runtime(exported[1], batch=2)
+    with pytest.raises(ValueError, match="expected 2 ids"):
+        runtime.step([1])
+    with pytest.raises(ValueError, match="ids below"):
+        runtime.step([1, 10**6])
