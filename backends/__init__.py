@@ -44,15 +44,17 @@ def select(name: str = "auto", dtype: torch.dtype | None = None) -> Backend:
 
     Args:
         name: one of `NAMES`.
-        dtype: type of the weights; None is float32 everywhere.
+        dtype: type of the weights; None is float32 everywhere. Half precision is for products only (autocast).
 
     Raises:
-        BackendError: an unknown name, or a device that is not here.
+        BackendError: an unknown name, a type that weights cannot have, or a device that is not here.
     """
     if name not in NAMES:
         raise BackendError(f"backend: got '{name}', expected one of {', '.join(NAMES)}.", "Correct the name.")
     if name == "directml":
         return directml.select(dtype)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise BackendError(f"backend {name}: got {dtype} weights, expected float32 or float64.", "Leave the dtype out.")
     if name == "auto":
         ok, _, why = _probe_torch("cuda")
         if ok:

@@ -32,7 +32,7 @@ def probe() -> tuple[bool, str]:
 
 
 def select(dtype: torch.dtype | None) -> Backend:
-    """The DirectML backend: portable operators, float32 or float16.
+    """The DirectML backend: portable operators, float32.
 
     Raises:
         BackendError: not usable here, or a dtype it does not have.
@@ -40,14 +40,14 @@ def select(dtype: torch.dtype | None) -> Backend:
     usable, why = probe()
     if not usable:
         raise BackendError(f"backend directml: {why}.", "Use --backend auto, or run on Windows with a DirectX 12 GPU.")
-    if dtype not in (None, torch.float32, torch.float16):
-        raise BackendError(f"backend directml: got {dtype}, expected float32 or float16.", "Leave the dtype out.")
+    if dtype not in (None, torch.float32):
+        raise BackendError(f"backend directml: got {dtype} weights, expected float32.", "Leave the dtype out.")
     import torch_directml
 
     return Backend(
         "directml",
         torch_directml.device(),
-        dtype or torch.float32,
+        torch.float32,
         portable.OPS,
         f"directml was asked for and {why}; its operators need no scatter",
         scatter_free=True,

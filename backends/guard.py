@@ -21,7 +21,8 @@ FORBIDDEN = frozenset(
     put put_ embedding_dense_backward value_selecting_reduction_backward slice_scatter select_scatter
     _unsafe_masked_index_put_accumulate"""
     # shapes that depend on data
-    """ nonzero masked_select unique _unique2 unique_consecutive bincount repeat_interleave"""
+    """ nonzero masked_select _unique _unique2 unique_dim unique_consecutive unique_dim_consecutive bincount
+    repeat_interleave"""
     # fall back to the CPU, or abort
     """ lerp lerp_ _foreach_lerp_ roll std amin aminmax silu_backward log_sigmoid_forward log_sigmoid_backward one_hot
     cumprod logcumsumexp heaviside frac fmod trunc searchsorted bucketize _fused_adamw_ _fused_adam_
@@ -41,7 +42,7 @@ class ScatterFreeGuard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = func._schema.name.split("::")[-1]
-        if name in FORBIDDEN:
+        if name in FORBIDDEN or (name == "index" and _has_mask(args[1])):
             raise ForbiddenOperatorError(
                 f"scatter-free guard: got aten.{name}, expected an operator that needs no scatter or fallback.",
                 "Use the portable operator table, or a mask and a matrix product.",
@@ -55,3 +56,8 @@ class ScatterFreeGuard(TorchDispatchMode):
                 )
         self.seen[name] = self.seen.get(name, 0) + 1
         return out
+
+
+def _has_mask(indices: Any) -> bool:
+    # x[mask] looks for the true places inside one operator: its shape depends on data.
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)

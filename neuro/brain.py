@@ -8,6 +8,7 @@ Axes: B batch, T tokens, P plasticity span, D width, S spiking layers, L layers,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -88,6 +89,12 @@ class Brain(nn.Module):
         self.wiring = bus.wire(regions)
         self.regions = nn.ModuleDict({region.name: region for region in regions})
         self.to(device=backend.device, dtype=backend.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Brain:
+        # Some devices (DirectML) get new parameters when a module moves, one for each holder: tie them again.
+        super()._apply(fn, recurse)
+        cast(Readout, self.regions["readout"]).weight = self.embedding
+        return self
 
     def init_state(self, batch: int = 1) -> BrainState:
         """The state of ``batch`` streams that have seen nothing.
@@ -272,11 +279,15 @@ class Brain(nn.Module):
 
     def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
         """-log p of each token under the logits made just before it: the shift is in the data flow, not in an index."""
-        # Scored against the token that follows, so that [B,T,V] is never copied; the last column is dropped.
-        following = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
-        nats = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none").reshape(tokens.shape)
-        first = F.cross_entropy(state.logits, tokens[:, 0], reduction="none")
-        nats = torch.cat([first.unsqueeze(1), nats[:, :-1]], 1)
+        # Written out: exporters lose the reduction of a negative log-likelihood.
+        vocabulary = torch.arange(logits.shape[-1], device=logits.device)
+        said = torch.where(tokens[:, :1] == vocabulary, state.logits, torch.zeros_like(state.logits)).sum(-1)
+        nats = (torch.logsumexp(state.logits, -1) - said).unsqueeze(1)
+        if tokens.shape[1] > 1:
+            # Scored against the token that follows, so that [B,T,V] is never copied; the last column is dropped.
+            following = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
+            inside = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
+            nats = torch.cat([nats, inside.reshape(tokens.shape)[:, :-1]], 1)
         predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
         return nats * predicted, predicted
 

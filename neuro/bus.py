@@ -76,14 +76,24 @@ def wire(regions: Sequence[Wired]) -> Wiring:
     """Check the declarations and sort the regions once.
 
     Raises:
-        UsageError: an unknown channel, two writers, no writer and no silent value, or a cycle inside a step.
+        UsageError: an unknown channel, two writers, no writer and no silent value, a write to feedback, one name twice,
+            or a cycle inside a step.
     """
     writer = {name: "input" for name in INPUTS}
+    names: set[str] = set()
     for region in regions:
+        if region.name in names:
+            raise UsageError(f"bus: two regions are called '{region.name}'.", "Give each region its own name.")
+        names.add(region.name)
         for name in region.writes:
             if name not in CHANNELS:
                 raise UsageError(
                     f"bus: {region.name} writes the unknown channel '{name}'.", "Declare it in neuro/bus.py."
+                )
+            if name.endswith("~"):
+                raise UsageError(
+                    f"bus: {region.name} writes the feedback channel '{name}'.",
+                    "Feedback is written by the commit alone.",
                 )
             if name in writer:
                 raise UsageError(

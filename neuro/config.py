@@ -18,6 +18,11 @@ MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
 
 
+def _need(ok: bool, where: str, got: object, expected: str) -> None:
+    if not ok:
+        raise UsageError(f"config {where}: got {got}, expected {expected}.", f"Set {where}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class ThalamusConfig:
     """Sensory gate and mixture-of-depths route."""
@@ -93,38 +98,45 @@ class BrainConfig:
     hippocampus: HippocampusConfig = HippocampusConfig()
 
     def __post_init__(self) -> None:
-        def need(ok: bool, where: str, got: object, expected: str) -> None:
-            if not ok:
-                raise UsageError(f"config brain.{where}: got {got}, expected {expected}.", f"Set brain.{where}.")
+        def need(ok: bool, key: str, expected: str) -> None:
+            got: Any = self
+            for name in key.split("."):
+                got = getattr(got, name)
+            _need(ok, f"brain.{key}", got, expected)
 
         c, h = self.cortex, self.hippocampus
-        need(self.vocab_size >= 2, "vocab_size", self.vocab_size, "at least 2")
-        need(self.plasticity_span >= 1, "plasticity_span", self.plasticity_span, "at least 1 token")
-        need(len(c.mixers) == len(c.feedforwards) >= 1, "cortex.feedforwards", c.feedforwards, "one per mixer")
-        for name in c.mixers:
-            need(name in MIXERS, "cortex.mixers", f"'{name}'", " or ".join(MIXERS))
-        for name in c.feedforwards:
-            need(name in FEEDFORWARDS, "cortex.feedforwards", f"'{name}'", " or ".join(FEEDFORWARDS))
-        need(self.d_model % c.heads == 0, "cortex.heads", c.heads, f"a divisor of d_model {self.d_model}")
-        need(c.window >= 1, "cortex.window", c.window, "at least 1 token")
-        need(c.tau_mem_ms > 0 and c.dt_ms > 0, "cortex.tau_mem_ms", c.tau_mem_ms, "a positive time")
-        need(0 < self.thalamus.route_budget <= 1, "thalamus.route_budget", self.thalamus.route_budget, "in (0, 1]")
-        need(0 < h.sparsity <= 1, "hippocampus.sparsity", h.sparsity, "in (0, 1]")
-        need(1 <= h.top_k <= h.slots, "hippocampus.top_k", h.top_k, f"1 to slots ({h.slots})")
-        most = min(h.slots, self.plasticity_span)
-        need(
-            1 <= h.writes_per_span <= most,
-            "hippocampus.writes_per_span",
-            h.writes_per_span,
-            f"1 to {most} (span, slots)",
-        )
+        need(self.vocab_size >= 2, "vocab_size", "at least 2")
+        need(self.d_model >= 1, "d_model", "at least 1")
+        need(self.plasticity_span >= 1, "plasticity_span", "at least 1 token")
+        need(self.prosody_channels >= 1, "prosody_channels", "at least 1")
+        need(0 < self.thalamus.route_budget <= 1, "thalamus.route_budget", "in (0, 1]")
+        need(self.amygdala.hidden >= 1, "amygdala.hidden", "at least 1")
+        need(self.amygdala.half_life_tokens > 0, "amygdala.half_life_tokens", "a positive number")
         lives = self.endocrine.half_lives_tokens
-        need(
-            len(lives) == len(HORMONES) and min(lives) > 0,
-            "endocrine.half_lives_tokens",
-            lives,
-            f"{len(HORMONES)} positive numbers",
-        )
+        positive = len(lives) == len(HORMONES) and all(life > 0 for life in lives)
+        need(positive, "endocrine.half_lives_tokens", f"{len(HORMONES)} positive numbers")
+        for name in c.mixers:
+            _need(name in MIXERS, "brain.cortex.mixers", f"'{name}'", " or ".join(MIXERS))
+        for name in c.feedforwards:
+            _need(name in FEEDFORWARDS, "brain.cortex.feedforwards", f"'{name}'", " or ".join(FEEDFORWARDS))
+        need(len(c.mixers) >= 1, "cortex.mixers", "at least one layer")
+        need(len(c.mixers) == len(c.feedforwards), "cortex.feedforwards", "one per mixer")
+        divides = c.heads >= 1 and self.d_model % c.heads == 0
+        need(divides, "cortex.heads", f"a divisor of d_model {self.d_model}")
+        need(c.window >= 1, "cortex.window", "at least 1 token")
+        need(c.feedforward_width >= 1, "cortex.feedforward_width", "at least 1")
+        need(c.tau_mem_ms > 0, "cortex.tau_mem_ms", "a positive time")
+        need(c.dt_ms > 0, "cortex.dt_ms", "a positive time")
+        need(c.v_threshold > 0, "cortex.v_threshold", "a positive number")
+        need(c.surrogate_slope >= 0, "cortex.surrogate_slope", "at least 0")
+        need(0 < c.rate_target <= 1, "cortex.rate_target", "in (0, 1]")
+        need(h.place_cells >= 1, "hippocampus.place_cells", "at least 1")
+        need(0 < h.sparsity <= 1, "hippocampus.sparsity", "in (0, 1]")
+        need(h.key_width >= 1, "hippocampus.key_width", "at least 1")
+        need(1 <= h.top_k <= h.slots, "hippocampus.top_k", f"1 to slots ({h.slots})")
+        most = min(h.slots, self.plasticity_span)
+        need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
+        need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +167,21 @@ class TrainConfig:
     eval_every: int = 200  # steps; also writes a checkpoint
     eval_tokens: int = 32768  # of the validation text, at each evaluation
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, key: str, expected: str) -> None:
+            _need(ok, f"train.{key}", getattr(self, key), expected)
+
+        for key, least in (("steps", 0), ("warmup_steps", 0), ("seed", 0), ("eval_tokens", 2)):
+            need(getattr(self, key) >= least, key, f"at least {least}")
+        for key in ("batch", "spans_per_step", "eval_every"):
+            need(getattr(self, key) >= 1, key, "at least 1")
+        for key in ("learning_rate", "clip_norm"):
+            need(0 < getattr(self, key) < math.inf, key, "a positive number")
+        for key in ("weight_decay", "rate_weight", "route_weight"):
+            need(0 <= getattr(self, key) < math.inf, key, "at least 0")
+        for key in ("final_share", "rehearsal"):
+            need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +249,10 @@ def load(target: str | Path | None = None, sets: list[str] | None = None) -> Run
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise FormatError(f"{path}: {error}.", "Give a TOML file; 'neuro config show' prints a full one.") from error
-    base = presets.PRESETS.get(data.pop("preset", "small"))
-    if base is None:
-        raise UsageError(f"{path}: unknown preset.", "Known: " + ", ".join(sorted(presets.PRESETS)) + ".")
-    merged = _merge(to_dict(base()), data)
+    preset = data.pop("preset", "small")
+    if not isinstance(preset, str) or preset not in presets.PRESETS:
+        raise UsageError(f"{path}: unknown preset {preset!r}.", nearest(str(preset), list(presets.PRESETS)))
+    merged = _merge(to_dict(presets.PRESETS[preset]()), data)
     return apply_sets(from_dict(RunConfig, merged, "config"), sets or [])
 
 
@@ -242,13 +269,22 @@ def to_toml(config: Any) -> str:
         plain = {k: v for k, v in data.items() if not isinstance(v, dict)}
         if prefix and plain:
             lines.append(f"\n[{prefix}]")
-        lines.extend(f"{key} = {json.dumps(value)}" for key, value in plain.items())
+        lines.extend(f"{key} = {_toml(value)}" for key, value in plain.items())
         for key, value in data.items():
             if isinstance(value, dict):
                 table(f"{prefix}.{key}" if prefix else key, value)
 
     table("", to_dict(config))
     return "\n".join(lines).strip() + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML, which is JSON but for characters beyond the basic plane, DEL and infinity."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value).replace("Infinity", "inf")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +316,7 @@ def _parse(hint: Any, text: str, where: str) -> Any:
         return text
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        return [_parse(item, part.strip(), where) for part in text.strip("[]()").split(",") if part.strip()]
+        return [_parse(item, part.strip(" \"'"), where) for part in text.strip("[]()").split(",") if part.strip()]
     try:
         return json.loads(text.lower() if hint is bool else text)
     except json.JSONDecodeError:

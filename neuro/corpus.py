@@ -17,9 +17,10 @@ VALID_SHARE = 0.02  # of the training documents' tokens, from the end, when no v
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Token ids (int32); every document starts with <bos>."""
+    """Token ids (int32); every document starts with <bos> (in a vocabulary of words: the <eos> of the line before)."""
 
     train: np.ndarray
+    starts: np.ndarray  # where the documents of train begin
     valid: np.ndarray
     tokenizer: Tokenizer
 
@@ -43,15 +44,16 @@ def prepare(data: DataConfig, vocab_size: int, out: Path) -> Corpus:
     else:
         tokenizer = Tokenizer.load(Path(data.tokenizer))
     tokenizer.save(kept)
-    train = encode(documents, tokenizer)
+    parts = [encode([document], tokenizer) for document in documents]
+    train, starts = np.concatenate([encode([], tokenizer), *parts]), np.cumsum([0, *map(len, parts[:-1])])
     if data.valid:
         valid = encode(read_documents(data.valid), tokenizer)
     else:
         cut = len(train) - max(2, int(len(train) * VALID_SHARE))
-        train, valid = train[:cut], train[cut:]
+        train, starts, valid = train[:cut], starts[starts < cut], train[cut:]
     if len(train) < 2:
         raise UsageError(f"{data.train}: {len(train)} tokens, expected at least 2.", "Give more text.")
-    return Corpus(train, valid, tokenizer)
+    return Corpus(train, starts, valid, tokenizer)
 
 
 def read_documents(source: str) -> list[str]:

@@ -55,6 +55,7 @@ def save(brain: Brain, folder: str | Path, about: dict[str, Any] | None = None) 
     brain.tokenizer.save(folder / "tokenizer.json")
     record = {
         "schema": SCHEMA,
+        "model_type": "neuro",  # what transformers' Auto classes know it by
         "brain": config.to_dict(brain.config),
         "tokenizer": brain.tokenizer.fingerprint,
         "about": about or {},

@@ -42,9 +42,10 @@ def read(path: str | Path, schema: str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("neuro", "{}"))
-            if header.get("schema") != schema:
+            found = header.get("schema") if isinstance(header, dict) else header
+            if found != schema or not isinstance(header, dict):
                 raise FormatError(
-                    f"{path}: got schema {header.get('schema')!r}, expected '{schema}'.",
+                    f"{path}: got schema {found!r}, expected '{schema}'.",
                     "Give a file that this version of neuro wrote for this purpose.",
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -47,6 +47,30 @@ def _toggles() -> dict[str, list[str]]:
 TOGGLES = _toggles()
 
 
+MEASURED = pytest.StashKey[dict[str, Any]]()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
+    """``measured(name, value)``: kept for the summary of ``pytest -v``; of numbers, the largest over all parameters."""
+    found = request.config.stash.setdefault(MEASURED, {})
+
+    def keep(name: str, value: Any) -> None:
+        key = f"{request.path.stem}::{request.function.__name__} {name}"
+        old = found.get(key)
+        found[key] = max(old, value) if isinstance(value, int | float) and old is not None else value
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    found = config.stash.get(MEASURED, {})
+    if found and config.get_verbosity() >= 0:  # -q is the default here: -v is 0
+        terminalreporter.section("measured")
+        for key, value in sorted(found.items()):
+            terminalreporter.write_line(f"{key} = {value:.3g}" if isinstance(value, float) else f"{key} = {value}")
+
+
 @pytest.fixture(autouse=True)
 def _deterministic() -> Iterator[None]:
     """One thread, the same seed, and the global switches as they were."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 import traceback
 from typing import NoReturn
@@ -25,16 +27,20 @@ VERBS = {
 BACKENDS = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
 
 
+# What these say about the siblings is the point of them, so a hidden sibling must not stop them.
+UNCHECKED = ("doctor",)
+
+
 class _Parser(argparse.ArgumentParser):
     """Turns argparse's own errors into the project's: two lines, exit code 2, the nearest option named."""
 
     def error(self, message: str) -> NoReturn:
         hint = f"'{self.prog} --help' lists what it takes."
         if message.startswith("unrecognized arguments:"):
-            unknown = message.partition(":")[2].split()[0]
+            unknown = [word for word in message.partition(":")[2].split() if word.startswith("-")]
             known = [option for action in self._actions for option in action.option_strings]
-            if unknown.startswith("-"):
-                hint = nearest(unknown.partition("=")[0], known)
+            if unknown:
+                hint = nearest(unknown[0].partition("=")[0], known)
         raise UsageError(f"{self.prog}: {message}.", hint)
 
 
@@ -44,14 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    verbose = "-v" in argv
+    verbose = not {"-v", "-qv", "-vq"}.isdisjoint(argv)
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, and not when the interpreter ends: a full disk is an error with an exit code
+        return code
     except KeyboardInterrupt:
         _complain("interrupted.", "What was saved before stays saved; run the same command again.")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        _abandon_stdout()
         return 0
     except Exception as error:  # noqa: BLE001 - the outermost door: a user never meets a bare traceback
         if verbose:
@@ -60,8 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         if what and do:
             _complain(what, do)
             return int(getattr(error, "exit_code", 1))
-        if isinstance(error, OSError) and error.filename:
-            _complain(f"{error.filename}: {error.strerror}.", "Check the path, its permissions and the free space.")
+        if isinstance(error, OSError) and error.strerror:
+            where = error.filename or ("standard output" if _abandon_stdout() else "a file")
+            _complain(f"{where}: {error.strerror}.", "Check the path, its permissions and the free space.")
             return 1
         _complain(f"internal error: {type(error).__name__}: {error}", "Run it again with -v and report what it prints.")
         return 1
@@ -74,22 +84,27 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         argv = ["version"]
     verb = argv[0]
+    if verb.startswith("-"):
+        raise UsageError(f"neuro: got '{verb}', expected a verb.", "The verb comes first: neuro VERB [--options].")
     if verb not in VERBS:
         raise UsageError(f"neuro: unknown verb '{verb}'.", nearest(verb, list(VERBS)))
     module = importlib.import_module(f"neuro.cli.{verb}")
     parser = _Parser(prog=f"neuro {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
     _add_common(parser)
-    from neuro import _siblings
-
     args = parser.parse_args(argv[1:])
-    _siblings.check()
+    if args.backend not in BACKENDS:
+        raise UsageError(f"--backend: got '{args.backend}'.", nearest(args.backend, BACKENDS))
+    if verb not in UNCHECKED:
+        from neuro import _siblings
+
+        _siblings.check()
     return module.run(args)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("common options")
-    group.add_argument("--backend", default="auto", choices=BACKENDS, help="where to run (default: auto)")
+    group.add_argument("--backend", default="auto", metavar="NAME", help=f"where to run: {', '.join(BACKENDS)}")
     group.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
     group.add_argument("--out", metavar="PATH", help="where to write")
@@ -107,4 +122,19 @@ def _help() -> str:
 
 
 def _complain(what: str, do: str) -> None:
-    print(f"{what}\n{do}", file=sys.stderr)
+    """Two lines, whatever the texts hold."""
+    with contextlib.suppress(OSError):  # nobody reads standard error any more
+        print(*(" ".join(text.splitlines()) for text in (what, do)), sep="\n", file=sys.stderr)
+
+
+def _abandon_stdout() -> bool:
+    """Whether standard output takes no more; then let the interpreter's last flush of it go nowhere."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        return True
+    return False

@@ -1,11 +1,11 @@
-"""neuro config: print a fully resolved configuration, or check one."""
+"""neuro config: print a fully resolved configuration (or write it with --out), or check one."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-from neuro import config
+from neuro import atomic, config
 from neuro.errors import UsageError, nearest
 
 ACTIONS = ("show", "check")
@@ -22,8 +22,11 @@ def run(args: argparse.Namespace) -> int:
     resolved = config.load(args.target, args.set)
     if args.action == "check":
         print(json.dumps({"schema": "neuro.config/1", "ok": True}) if args.json else f"{args.target}: fine")
-    elif args.json:
-        print(json.dumps({"schema": "neuro.config/1", "config": config.to_dict(resolved)}))
+        return 0
+    if args.out:
+        atomic.write_text(args.out, config.to_toml(resolved))
+    if args.json:
+        print(json.dumps({"schema": "neuro.config/1", "out": args.out, "config": config.to_dict(resolved)}))
     else:
-        print(config.to_toml(resolved), end="")
+        print(args.out if args.out else config.to_toml(resolved).rstrip("\n"))
     return 0

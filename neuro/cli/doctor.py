@@ -9,6 +9,10 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+from neuro import _siblings
+from neuro.errors import MissingError
+from neuro.extras import EXTRAS, installed
+
 Row = dict[str, Any]
 
 
@@ -30,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             report[section] = probe()
         except Exception as error:  # noqa: BLE001 - a doctor that dies of what it finds helps nobody
-            report[section] = [_row(section, False, f"{type(error).__name__}: {error}")]
+            report[section] = [_row(section, False, f"{type(error).__name__}: {' '.join(str(error).split())}")]
     if args.json:
         print(json.dumps({"schema": "neuro.doctor/1"} | report))
         return 0
@@ -45,11 +49,17 @@ def _row(name: str, ok: bool, says: str) -> Row:
     return {"name": name, "ok": ok, "says": says}
 
 
-def _system() -> list[Row]:
-    from neuro.accounting import cpu_name
+def _guarded(name: str, says: Callable[[], str]) -> Row:
+    """One row whose probe may fail on its own, without taking the section along."""
+    try:
+        return _row(name, True, says())
+    except Exception as error:  # noqa: BLE001 - see run()
+        return _row(name, False, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
+
+def _system() -> list[Row]:
     rows = [_row("python", True, platform.python_version()), _row("system", True, platform.platform())]
-    rows.append(_row("processor", True, cpu_name()))
+    rows.append(_guarded("processor", _processor))
     for name in ("torch", "numpy", "safetensors", "tokenizers", "onnx", "onnxruntime", "onnxscript"):
         try:
             rows.append(_row(name, True, metadata.version(name)))
@@ -58,29 +68,45 @@ def _system() -> list[Row]:
     return rows
 
 
-def _packages() -> list[Row]:
-    from neuro import _siblings
-    from neuro.errors import MissingError
+def _processor() -> str:
+    _siblings.check("backends")
+    from neuro.accounting import cpu_name
 
-    rows = [_row(name, bool(origin), origin or "not found") for name, origin in _siblings.origins().items()]
-    try:
-        _siblings.check()
-    except MissingError as error:
-        rows.append(_row("siblings", False, f"{error.what} {error.do}"))
+    return cpu_name()
+
+
+def _packages() -> list[Row]:
+    rows = []
+    for name, origin in _siblings.origins().items():
+        if name == "neuro":
+            rows.append(_row(name, True, origin))
+            continue
+        try:
+            _siblings.check(name)
+            rows.append(_row(name, True, origin))
+        except MissingError as error:
+            rows.append(_row(name, False, f"{error.what} {error.do}"))
+    for name, others in _siblings.rivals().items():
+        says = (
+            f"{', '.join(others)} installs a package '{name}' too, over ours: uninstall it, then install neuro-hybrid"
+        )
+        rows.append(_row("rival", False, f"{says} again"))
     return rows
 
 
 def _backends() -> list[Row]:
+    _siblings.check("backends")
     import backends
 
-    chosen = backends.select("auto")
+    def auto() -> str:
+        chosen = backends.select("auto")
+        return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
+
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _row("auto", True, f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators")]
+    return [*rows, _guarded("auto", auto)]
 
 
 def _extras() -> list[Row]:
-    from neuro.extras import EXTRAS, installed
-
     rows = []
     for extra, (packages, cost) in EXTRAS.items():
         missing = [package for package in packages if not installed(package)]
@@ -90,6 +116,7 @@ def _extras() -> list[Row]:
 
 
 def _energy() -> list[Row]:
+    _siblings.check("sims")
     from sims.energy.measured import RaplMeter
 
     ok, reason = RaplMeter().available()
@@ -97,6 +124,7 @@ def _energy() -> list[Row]:
 
 
 def _models() -> list[Row]:
+    _siblings.check("backends")
     from neuro import folder
 
     names = folder.shipped()

@@ -63,13 +63,13 @@ class EpisodicMemory(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Decay over ``tokens`` [B], then place the best pairs -> (keys, values, strengths, writes, evictions [B] int64)."""
         strengths = strengths * torch.exp2(-tokens.to(strengths.dtype).unsqueeze(-1) / self.half_life)
-        best = torch.topk(pairs.priority.detach(), self.writes, dim=1)
-        keep = best.values > 0
-        slots = torch.topk(-strengths.detach(), self.writes, dim=1).indices
+        priority, best = _highest(pairs.priority, self.writes)
+        keep = priority > 0
+        slots = _highest(-strengths, self.writes)[1]
         evicted = (self.ops.take_rows(strengths.detach().unsqueeze(-1), slots).squeeze(-1) > 0) & keep
 
         def place(memory: Tensor, rows: Tensor) -> Tensor:
-            return self.ops.write_rows(memory, slots, self.ops.take_rows(rows, best.indices), keep)
+            return self.ops.write_rows(memory, slots, self.ops.take_rows(rows, best), keep)
 
         new_strengths = place(strengths.unsqueeze(-1), pairs.strengths.unsqueeze(-1)).squeeze(-1)
         return (
@@ -79,3 +79,12 @@ class EpisodicMemory(nn.Module):
             keep.to(torch.int64).sum(1),
             evicted.to(torch.int64).sum(1),
         )
+
+
+def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of [B, N] and where they lie, cut from the graph; of equals, the first.
+
+    ``topk`` leaves the order of equals open, and a fresh memory is all equals: every backend would fill other slots.
+    """
+    ordered = torch.sort(scores.detach(), dim=1, descending=True, stable=True)
+    return ordered.values[:, :count], ordered.indices[:, :count]

@@ -55,12 +55,18 @@ def restore(
         FormatError: truncated, foreign, or of another brain or tokenizer.
     """
     tensors, header = tensor_file.read(path, SCHEMA)
+    for part in ("config", "streams", "progress", "tokenizer"):
+        if part not in header:
+            raise FormatError(f"{path}: its header lacks '{part}'.", "It is foreign: use another copy.")
     for part in ("brain", "data"):
         if header["config"][part] != configs.to_dict(getattr(run, part)):
             raise FormatError(
                 f"{path}: its [{part}] differs from this run's.",
                 "Resume with the configuration saved beside it (config.toml), or choose another --out.",
             )
+    batch = header["config"]["train"]["batch"]
+    if batch != run.train.batch:
+        raise FormatError(f"{path}: it has {batch} streams, this run has {run.train.batch}.", "Set train.batch back.")
     if header["tokenizer"] != brain.tokenizer.fingerprint:
         raise FormatError(f"{path}: it was made with another tokenizer.", "Put the run's tokenizer.json back.")
 

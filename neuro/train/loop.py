@@ -20,7 +20,8 @@ from neuro import atomic, corpus, folder
 from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
-from neuro.errors import NeuroError, UsageError
+from neuro.errors import FormatError, NeuroError, UsageError
+from neuro.state import detach
 from neuro.train import checkpoint, objective, optimizer
 from neuro.train.streams import Streams
 
@@ -47,25 +48,27 @@ def train(
     chosen = backends.select(backend)
     data = corpus.prepare(run.data, run.brain.vocab_size, out)
     run = configs.apply_sets(run, [f"brain.vocab_size={data.tokenizer.vocab_size}"])
-    atomic.write_text(out / "config.toml", configs.to_toml(run))
     torch.manual_seed(t.seed)
     brain = Brain(run.brain, chosen)
     brain.tokenizer = data.tokenizer
     adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay)
-    streams = Streams(data.train, data.tokenizer.bos_id, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
+    streams = Streams(data.train, data.starts, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
     initial = brain.init_state(t.batch)
     state = initial
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     path = out / "checkpoint.safetensors"
     if path.exists():
         state, progress = checkpoint.restore(path, brain, adam, state, streams, run)
+    # Only now: a configuration that does not fit the checkpoint must not replace the one that does.
+    atomic.write_text(out / "config.toml", configs.to_toml(run))
     log = _read_log(out / "log.jsonl", progress["step"])
     started = time.monotonic() - progress["seconds"]
 
     def save() -> None:
         progress["seconds"] = time.monotonic() - started
-        checkpoint.save(path, brain, adam, state, streams, run, progress)
+        # The log first: one that is ahead of the checkpoint is cut when resuming, one that is behind has a hole.
         atomic.write_text(out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in log))
+        checkpoint.save(path, brain, adam, state, streams, run, progress)
 
     def emit(record: Record) -> None:
         log.append(record)
@@ -90,7 +93,7 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = learning_rate(t, step)
             adam.step()
-            state = objective.fresh_rows(loss.state, initial, torch.zeros(t.batch, dtype=torch.bool))
+            state = detach(loss.state)
             progress["step"] += 1
             progress["tokens"] += tokens.size
             emit(
@@ -180,5 +183,10 @@ def _read_log(path: Path, step: int) -> list[Record]:
     """Records up to ``step``: what came after the checkpoint will be made again."""
     if not path.exists():
         return []
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return [record for record in records if record["step"] <= step]
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return [record for record in records if record["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{path}: not a log of this program ({error}).", "Delete it: the run goes on without the curve so far."
+        ) from error

@@ -6,9 +6,12 @@ A stream reads documents in random order without a gap. Now and then it is shown
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
+
+from neuro.errors import FormatError
 
 FRESH_START = 0.02  # chance per stream and window
 REHEARSAL_REACH = (2, 12)  # spans back
@@ -18,18 +21,19 @@ class Streams:
     """``batch`` streams over the documents of one token array.
 
     Args:
-        tokens: [N] ids; every document starts with ``bos``.
-        bos: id that starts a document.
+        tokens: [N] ids.
+        starts: [documents] where each document begins; the first one at 0.
         batch, span: streams and tokens per span.
         rehearsal: chance that a span repeats an earlier one.
         seed: of the order of documents and of every chance.
     """
 
-    def __init__(self, tokens: np.ndarray, bos: int, batch: int, span: int, rehearsal: float, seed: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray, starts: np.ndarray, batch: int, span: int, rehearsal: float, seed: int
+    ) -> None:
         self.tokens, self.batch, self.span, self.rehearsal = tokens, batch, span, rehearsal
-        starts = np.flatnonzero(tokens == bos)
-        self.starts = starts if len(starts) else np.zeros(1, dtype=np.int64)
-        self.ends = np.append(self.starts[1:], len(tokens))
+        self.starts, self.ends = starts, np.append(starts[1:], len(tokens))
+        self.text = zlib.crc32(tokens.tobytes())
         self.random = np.random.default_rng(seed)
         self.document = self.random.integers(0, len(self.starts), batch)
         # Streams begin at random places so that they do not march in step.
@@ -74,6 +78,7 @@ class Streams:
     def state(self) -> dict[str, Any]:
         """JSON-able position; `restore` continues from it exactly."""
         return {
+            "text": self.text,
             "document": self.document.tolist(),
             "offset": self.offset.tolist(),
             "history": [[span.tolist() for span in history] for history in self.history],
@@ -81,6 +86,13 @@ class Streams:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a position.
+
+        Raises:
+            FormatError: it is a position in another text.
+        """
+        if state.get("text", self.text) != self.text:
+            raise FormatError("streams: the training text is not the one this run began with.", "Put it back.")
         self.document = np.array(state["document"])
         self.offset = np.array(state["offset"])
         self.history = [[np.array(span) for span in history] for history in state["history"]]

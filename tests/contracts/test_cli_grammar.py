@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from neuro import cli
 from neuro.cli import main
 from neuro.errors import CheckError, FormatError, MissingError, NeuroError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def neuro(*argv: str, stdout: int | None = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """A process of its own, with the buffering a user has."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "neuro", *argv],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=env,
+        check=False,
+        timeout=120,
+    )
 
 
 def complaint(capsys, argv: list[str]) -> tuple[int, list[str]]:
@@ -36,6 +57,28 @@ def test_an_unknown_verb_gets_the_nearest(capsys, typed, meant):
 def test_an_unknown_option_gets_the_nearest(capsys):
     code, lines = complaint(capsys, ["version", "--jsno"])
     assert code == 2 and lines[1] == "Did you mean '--json'?"
+
+
+def test_an_unknown_backend_gets_the_nearest(capsys):
+    assert complaint(capsys, ["version", "--backend", "cdua"])[1] == ["--backend: got 'cdua'.", "Did you mean 'cuda'?"]
+
+
+def test_an_option_before_the_verb_is_explained(capsys):
+    code, lines = complaint(capsys, ["--json", "version"])
+    assert code == 2 and "The verb comes first" in lines[1]
+
+
+def test_without_arguments_it_helps(capsys):
+    assert main([]) == 0
+    assert "neuro VERB [MODEL]" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["version", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {"schema": "neuro.version/1", "version": importlib.import_module("neuro").__version__}
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"neuro {record['version']}\n"
 
 
 def test_bad_values_are_two_lines_with_code_2(capsys):
@@ -72,7 +115,11 @@ def test_interrupts_full_disks_and_our_own_mistakes(capsys, monkeypatch):
     version = importlib.import_module("neuro.cli.version")
     for problem, code, word in (
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(28, "No space left on device", "f.json"), 1, "No space left"),
+        (OSError(28, "No space left on device", "f.json"), 1, "f.json: No space left"),
+        (OSError(28, "No space left on device"), 1, "a file: No space left"),
+        (PermissionError(13, "Permission denied", "f.json"), 1, "f.json: Permission denied"),
+        (OSError("a library's own words"), 1, "internal error: OSError"),
+        (ValueError("several\nlines"), 1, "internal error: ValueError: several lines"),
         (ZeroDivisionError("x"), 1, "internal error: ZeroDivisionError"),
     ):
 
@@ -82,6 +129,39 @@ def test_interrupts_full_disks_and_our_own_mistakes(capsys, monkeypatch):
         monkeypatch.setattr(version, "run", fail)
         got, lines = complaint(capsys, ["version"])
         assert (got, len(lines)) == (code, 2) and word in lines[0]
+
+
+def test_v_adds_the_traceback_above_the_two_lines(capsys, monkeypatch):
+    version = importlib.import_module("neuro.cli.version")
+
+    def fail(args):
+        raise CheckError("where: got X, expected Y.", "Do Z.")
+
+    monkeypatch.setattr(version, "run", fail)
+    code, lines = complaint(capsys, ["version", "-v"])
+    assert code == 4 and lines[0].startswith("Traceback") and lines[-2:] == ["where: got X, expected Y.", "Do Z."]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_two_lines():
+    with open("/dev/full", "w") as full:
+        done = neuro("config", "show", "tiny", stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr.strip().split("\n") == [
+        "standard output: No space left on device.",
+        "Check the path, its permissions and the free space.",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGPIPE to ignore")
+def test_a_reader_that_leaves_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = neuro("config", "show", "tiny", stdout=write)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_unavailable_backend_is_missing_not_broken(capsys):
@@ -99,11 +179,26 @@ def test_doctor_reports_every_section(capsys):
     assert all(row["ok"] for row in report["packages"])
 
 
+def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
+    import backends
+
+    def fail():
+        raise RuntimeError("driver says\nno")
+
+    monkeypatch.setattr(backends, "available", fail)
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["backends"] == [{"name": "backends", "ok": False, "says": "RuntimeError: driver says no"}]
+    assert len(report["system"]) > 5
+
+
 def test_config_show_prints_what_config_load_reads(capsys, tmp_path):
     assert main(["config", "show", "tiny", "--set", "train.steps=7"]) == 0
     text = capsys.readouterr().out
     path = tmp_path / "run.toml"
-    path.write_text(text)
+    assert main(["config", "show", "tiny", "--set", "train.steps=7", "--out", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    assert path.read_text() == text
     assert "steps = 7" in text
     assert main(["config", "check", str(path)]) == 0
     path.write_text(text.replace("steps = 7", "stepz = 7"))

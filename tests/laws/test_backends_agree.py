@@ -100,11 +100,11 @@ def compare(name: str, ops: Ops, inputs: list, differentiable: list[int], exact:
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-def test_affine_scan(t, b, d, ops, device, record_property):
+def test_affine_scan(t, b, d, ops, device, measured):
     draw = Draw(device)
     inputs = [draw.uniform(t, b, d), draw.normal(t, b, d), draw.normal(b, d)]
     worst = compare("affine_scan", ops, inputs, [0, 1, 2])
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND
 
 
@@ -132,11 +132,11 @@ def test_affine_scan_of_a_long_span_neither_overflows_nor_vanishes(ops, device):
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
 @pytest.mark.parametrize("constants", [(0.6, 1.0, 4.0), (0.0, 0.3, 25.0), (1.0, 2.0, 1.0)], ids=str)
-def test_lif_scan(t, b, d, constants, ops, device, record_property):
+def test_lif_scan(t, b, d, constants, ops, device, measured):
     draw = Draw(device, seed=t)
     inputs = [draw.normal(t, b, d), draw.normal(b, d), *constants]
     worst = compare("lif_scan", ops, inputs, [0, 1], exact=(0,))
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND
     spikes, _ = ops.lif_scan(*inputs)
     assert set(spikes.unique().tolist()) <= {0.0, 1.0}
@@ -151,7 +151,7 @@ def test_lif_scan_fires_at_exactly_the_threshold_and_keeps_the_rest(ops):
 
 
 @pytest.mark.parametrize("t", [2, 33])
-def test_lif_scan_in_float32_fires_identically(t, ops, device, record_property):
+def test_lif_scan_in_float32_fires_identically(t, ops, device, measured):
     """Millions of float32 updates of equal input: what differs lies within rounding of the threshold."""
     draw = Draw(device, seed=3)
     current, v0 = draw.normal(t, 40, 1000).float(), draw.normal(40, 1000).float()
@@ -164,13 +164,13 @@ def test_lif_scan_in_float32_fires_identically(t, ops, device, record_property):
         wrong += int(differ.sum())
         u = 0.6 * before.double() + current[step].double()
         assert not differ.any() or float((u - 1.0).abs()[differ].max()) <= 1e-5
-    record_property("spikes_that_differ", wrong)
+    measured("spikes_that_differ", wrong)
     assert wrong <= t * 40_000 / 100_000 + 1
     assert v.dtype == spikes.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-def test_attention(t, b, d, ops, device, record_property):
+def test_attention(t, b, d, ops, device, measured):
     draw, heads, window = Draw(device), 3, 4
     q, k, v = (draw.normal(b, heads, n, d) for n in (t, t + window, t + window))
     bias = draw.normal(b, heads, t, t + window)
@@ -179,7 +179,7 @@ def test_attention(t, b, d, ops, device, record_property):
     bias = torch.where(hidden, torch.full_like(bias, -torch.inf), bias)
     for chosen in (bias, bias[:1, :1]):  # broadcast over batch and heads
         worst = compare("attention", ops, [q, k, v, chosen], [0, 1, 2])
-        record_property("max_difference", worst)
+        measured("max_difference", worst)
         assert worst <= BOUND
 
 
@@ -195,27 +195,27 @@ def test_attention_does_not_see_what_is_hidden(ops, device):
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-def test_embed_sums_the_gradient_of_repeated_ids(t, b, d, ops, device, record_property):
+def test_embed_sums_the_gradient_of_repeated_ids(t, b, d, ops, device, measured):
     draw = Draw(device)
     worst = compare("embed", ops, [draw.integers(3, b, t), draw.normal(7, d)], [1])
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-def test_take_rows(t, b, d, ops, device, record_property):
+def test_take_rows(t, b, d, ops, device, measured):
     draw = Draw(device)
     worst = compare("take_rows", ops, [draw.normal(b, 9, d), draw.integers(9, b, t)], [0], exact=(0,))
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-def test_write_rows(t, b, d, ops, device, record_property):
+def test_write_rows(t, b, d, ops, device, measured):
     draw, slots = Draw(device), 35
     inputs = [draw.normal(b, slots, d), draw.distinct(slots, b, t), draw.normal(b, t, d), draw.uniform(b, t) < 0.6]
     worst = compare("write_rows", ops, inputs, [0, 2], exact=(0,))
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND
 
 
@@ -273,7 +273,7 @@ def test_gradcheck_where_smooth(ops, device):
 
 
 @pytest.mark.parametrize("table", ["native", "portable"])
-def test_a_whole_brain_gives_the_reference_logits_and_gradients(toggles, table, tiny_brain, tokens, record_property):
+def test_a_whole_brain_gives_the_reference_logits_and_gradients(toggles, table, tiny_brain, tokens, measured):
     ids, found = tokens(2, 44), []
     for ops in (TABLES[table], reference.OPS):
         brain = tiny_brain(toggles, ops=ops, dtype=torch.float64)
@@ -289,7 +289,7 @@ def test_a_whole_brain_gives_the_reference_logits_and_gradients(toggles, table, 
     (a, mine), (b, truth) = found
     assert mine.keys() == truth.keys()
     worst = max(gap(mine[name], truth[name]) / (1 + float(truth[name].abs().max())) for name in truth)
-    record_property("max_gradient_difference", worst)
+    measured("max_gradient_difference", worst)
     assert gap(a, b) <= 1e-9
     assert worst <= 1e-9
 

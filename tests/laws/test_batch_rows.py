@@ -39,7 +39,7 @@ def test_changing_one_row_changes_no_other_row(toggles, ops, tiny_brain, drive, 
     assert row_distance(a, 1, b, 1) > 1e-3
 
 
-def test_a_row_equals_a_batch_of_one_wherever_it_sits(toggles, tiny_brain, drive, tokens, record_property):
+def test_a_row_equals_a_batch_of_one_wherever_it_sits(toggles, tiny_brain, drive, tokens, measured):
     brain, ids = tiny_brain(toggles, dtype=torch.float64), tokens(4, 44)
     together, worst = drive(brain, ids), 0.0
     turned = drive(brain, ids[[2, 0, 3, 1]])
@@ -48,15 +48,15 @@ def test_a_row_equals_a_batch_of_one_wherever_it_sits(toggles, tiny_brain, drive
         worst = max(worst, row_distance(together, row, alone, 0))
         worst = max(worst, row_distance(together, row, turned, [2, 0, 3, 1].index(row)))
         assert torch.equal(together.spikes[row], alone.spikes[0])
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND_64
 
 
-def test_a_row_equals_a_batch_of_one_in_float32(tiny_brain, drive, tokens, record_property):
+def test_a_row_equals_a_batch_of_one_in_float32(tiny_brain, drive, tokens, measured):
     brain, ids = tiny_brain(), tokens(4, 44)
     together = drive(brain, ids)
     worst = max(together.gap(together.logits[i], drive(brain, ids[i : i + 1]).logits[0]) for i in range(4))
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= 1e-4
 
 
@@ -71,7 +71,7 @@ def padded(ids: list[Tensor], width: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
-def test_left_padding_changes_nothing(toggles, ops, tiny_brain, drive, tokens, record_property):
+def test_left_padding_changes_nothing(toggles, ops, tiny_brain, drive, tokens, measured):
     """Pads of 0, 3, 15 (one real token in the first span) and 20 (a whole span of padding), over three commits.
 
     The row without padding commits where the padded row does: after the same real tokens.
@@ -91,7 +91,7 @@ def test_left_padding_changes_nothing(toggles, ops, tiny_brain, drive, tokens, r
         for name in ("writes", "evictions", "filled", "modulators", "surprise", "novelty", "spike_rate"):
             mine, other = getattr(batch.commits[-1], name)[row], getattr(alone.commits[-1], name)[0]
             worst = max(worst, batch.gap(mine, other))
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND_64
 
 

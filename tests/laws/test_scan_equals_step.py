@@ -36,7 +36,7 @@ def distance(a, b) -> float:
 
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
-def test_float64_scan_of_a_span_equals_the_fold_of_steps(toggles, ops, tiny_brain, drive, tokens, record_property):
+def test_float64_scan_of_a_span_equals_the_fold_of_steps(toggles, ops, tiny_brain, drive, tokens, measured):
     brain = tiny_brain(toggles, ops=ops.OPS, dtype=torch.float64)
     ids = tokens(2, 3 * 16 + 5)
     prosody = torch.randn(2, ids.shape[1], 3, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_float64_scan_of_a_span_equals_the_fold_of_steps(toggles, ops, tiny_brai
     assert whole.logits.dtype == torch.float64
     assert len(whole.commits) == len(fold.commits) == 3
     worst = distance(whole, fold)
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND_64
     assert torch.equal(whole.spikes, fold.spikes)
     if brain.config.hippocampus.enabled:
@@ -53,7 +53,7 @@ def test_float64_scan_of_a_span_equals_the_fold_of_steps(toggles, ops, tiny_brai
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_float64_random_cuts_and_early_commits_change_nothing(seed, tiny_brain, drive, tokens, record_property):
+def test_float64_random_cuts_and_early_commits_change_nothing(seed, tiny_brain, drive, tokens, measured):
     brain = tiny_brain(["cortex.feedforwards=spiking,spiking"], seed=seed, dtype=torch.float64, record_raster=True)
     ids = tokens(3, 70, seed)
     commits = sorted(random.Random(seed).sample(range(1, 70), 4))
@@ -64,7 +64,7 @@ def test_float64_random_cuts_and_early_commits_change_nothing(seed, tiny_brain, 
         other = drive(brain, ids, commits=commits, pieces=pieces)
         worst = max(worst, distance(whole, other))
         assert torch.equal(whole.raster, other.raster)
-    record_property("max_difference", worst)
+    measured("max_difference", worst)
     assert worst <= BOUND_64
 
 
@@ -79,11 +79,11 @@ def test_float64_left_padding_may_be_cut_anywhere(tiny_brain, drive, tokens):
         assert torch.equal(whole.spikes, other.spikes)
 
 
-def test_the_brain_under_test_is_not_trivial(tiny_brain, drive, tokens, record_property):
+def test_the_brain_under_test_is_not_trivial(tiny_brain, drive, tokens, measured):
     """Fires at 2 to 20 %, and 1,000 updates and more lie within 1e-3 of the threshold (found from the membranes)."""
     brain = tiny_brain(MANY, dtype=torch.float64, record_raster=True)
     decay, threshold, near, updates = brain.config.cortex.decay, brain.config.cortex.v_threshold, 0, 0
-    state, ids, rates = brain.init_state(16), tokens(16, 320), []
+    state, ids, rates = brain.init_state(16), tokens(16, 400), []
     with torch.no_grad():
         for token in ids.T:
             out = brain.step(token, state)
@@ -94,15 +94,15 @@ def test_the_brain_under_test_is_not_trivial(tiny_brain, drive, tokens, record_p
             rates.append(out.events.raster.mean((0, 1, 3)))
             state = brain.commit(out.state)[0] if brain.remaining(out.state) == 0 else out.state
     rate = torch.stack(rates).mean(0)
-    record_property("rates", rate.tolist())
-    record_property("near_threshold", near)
+    measured("rates", rate.tolist())
+    measured("near_threshold", near)
     assert ((rate >= 0.02) & (rate <= 0.20)).all()
     assert near >= 1000
     assert decay > 0 and updates > 2_000_000
 
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
-def test_float32_from_a_forced_state_spikes_differ_only_at_the_threshold(ops, tiny_brain, tokens, record_property):
+def test_float32_from_a_forced_state_spikes_differ_only_at_the_threshold(ops, tiny_brain, tokens, measured):
     """The truth runs step by step on the plainest loops; the brain under test starts each pair of tokens from its state."""
     truth = tiny_brain(MANY, ops=reference.OPS, record_raster=True)
     brain = tiny_brain(MANY, ops=ops.OPS, record_raster=True)
@@ -129,25 +129,23 @@ def test_float32_from_a_forced_state_spikes_differ_only_at_the_threshold(ops, ti
             if truth.remaining(state) == 0:
                 state = truth.commit(state)[0]
     for name, value in {"spikes_that_differ": differ, "updates": updates, "margin": margin, "state": leaf}.items():
-        record_property(name, value)
+        measured(name, value)
     assert margin <= NEAR_THRESHOLD * max(1.0, abs(threshold))
     assert differ <= max(1, updates // 100_000)
     assert leaf <= 1e-4
 
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
-def test_float32_running_freely_loses_no_more_than_a_thousandth_of_a_nat(
-    ops, tiny_brain, drive, tokens, record_property
-):
+def test_float32_running_freely_loses_no_more_than_a_thousandth_of_a_nat(ops, tiny_brain, drive, tokens, measured):
     brain = tiny_brain(MANY, ops=ops.OPS, record_raster=True)
     ids = tokens(8, 256, seed=5)
     whole, fold = drive(brain, ids), drive(brain, ids, pieces=1)
     wrong = (whole.raster != fold.raster).flatten(2).any(2).any(0)
     first = int(wrong.nonzero()[0]) if wrong.any() else -1
     loss = whole.gap(whole.surprise.double().mean(), fold.surprise.double().mean())
-    record_property("first_divergence", first)
-    record_property("loss_difference", loss)
-    record_property("logit_difference", whole.gap(whole.logits, fold.logits))
+    measured("first_divergence", first)
+    measured("loss_difference", loss)
+    measured("logit_difference", whole.gap(whole.logits, fold.logits))
     assert loss <= 1e-3
 
 

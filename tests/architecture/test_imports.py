@@ -1,0 +1,114 @@
+"""The doors: each third-party package is imported in one place, pickles nowhere, and the import contracts miss no module.
+
+ruff's banned-api and import-linter hold most of this; ruff's exception is per file and not per package, so a door would
+let every banned package through.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("neuro", "backends", "export", "sims", "benchmarks")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# package -> the files and folders that may import it
+DOORS = {
+    "transformers": ("neuro/hf",),
+    "datasets": ("neuro/hf",),
+    "peft": ("neuro/hf",),
+    "huggingface_hub": ("neuro/hf",),
+    "tokenizers": ("neuro/tokenizer.py", "export/runtime.py"),  # the copied runner reads tokenizer.json without neuro
+    "matplotlib": ("neuro/plots",),
+    "onnx": ("export",),
+    "onnxruntime": ("export",),
+    "onnxscript": ("export",),
+    "brian2": ("sims/circuits",),
+    "torch_directml": ("backends/directml.py",),
+    "triton": ("backends/kernels",),
+    "fastapi": ("neuro/serve",),
+    "uvicorn": ("neuro/serve",),
+    "sqlite3": ("neuro/store",),
+    "faiss": ("neuro/store",),
+    "snntorch": ("neuro/neurons/interop.py",),
+    "norse": ("neuro/neurons/interop.py",),
+    "nir": ("neuro/nir_graph.py",),
+    "pickle": (),
+}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """(top-level package, line) of everything a file imports, by statement or by a literal name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0], node.lineno
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in ("import_module", "require", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value.split(".")[0], node.lineno
+
+
+def sources() -> list[Path]:
+    return sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))
+
+
+def may_import(path: Path, package: str) -> bool:
+    inside = path.relative_to(ROOT)
+    return any(inside == Path(door) or Path(door) in inside.parents for door in DOORS[package])
+
+
+def test_each_third_party_package_has_one_door():
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {package}"
+        for path in sources()
+        for package, line in imports(path)
+        if package in DOORS and not may_import(path, package)
+    ]
+    assert found == []
+
+
+def test_nothing_is_unpickled():
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "load" and getattr(node.value, "id", "") == "torch":
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+def test_the_scan_sees_every_way_to_import(tmp_path):
+    path = tmp_path / "probe.py"
+    path.write_text(
+        "import a.b\nfrom c.d import e\nfrom . import f\nrequire('g.h', 'x')\nimportlib.import_module('i')\n"
+    )
+    assert set(imports(path)) == {("a", 1), ("c", 2), ("g", 4), ("i", 5)}
+
+
+def test_every_banned_package_has_a_door_here():
+    banned = set(PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"])
+    assert banned - {"torch.load"} <= set(DOORS)
+
+
+@pytest.mark.parametrize("package", ["transformers", "fastapi", "brian2", "nir", "pickle", "torch_directml"])
+def test_the_doors_are_shut_elsewhere(package):
+    assert not may_import(ROOT / "neuro" / "brain.py", package)
+
+
+def test_the_contract_on_regions_lists_every_region():
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    listed = next(set(c["modules"]) for c in contracts if c["name"] == "regions meet on the bus only")
+    here = {path.stem for path in (ROOT / "neuro" / "regions").glob("*.py")} - {"__init__", "base"}
+    assert listed == {f"neuro.regions.{name}" for name in here}
+
+
+def test_every_package_file_is_in_a_package():
+    """A folder without ``__init__.py`` is left out of the wheel without a word."""
+    missing = {path.parent for path in sources() if path.relative_to(ROOT).parts[0] != "benchmarks"}
+    assert [folder for folder in missing if not (folder / "__init__.py").is_file()] == []
