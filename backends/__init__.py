@@ -82,7 +82,7 @@ def _cuda(dtype: torch.dtype | None, reason: str) -> Backend:
     bf16 = torch.cuda.is_bf16_supported()
     autocast = torch.bfloat16 if bf16 else None
     device = torch.device("cuda")
-    return Backend("cuda", device, dtype or torch.float32, native.OPS, reason, autocast=autocast, compile=True)
+    return Backend("cuda", device, dtype or torch.float32, native.OPS, reason, autocast=autocast)
 
 
 def _probe_torch(name: str) -> tuple[bool, str, str]:

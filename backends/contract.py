@@ -54,4 +54,3 @@ class Backend:
     reason: str
     scatter_free: bool = False
     autocast: torch.dtype | None = None
-    compile: bool = False

@@ -192,7 +192,7 @@ def describe(brain: Brain, new: Path) -> dict[str, Any]:
         "plasticity_span": brain.config.plasticity_span,
         "prosody_channels": brain.config.prosody_channels,
         "bos": tokenizer.bos_id,
-        "never_written": [i for i in (tokenizer.bos_id, tokenizer.unk_id) if i is not None],
+        "never_written": list(tokenizer.never_written),
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
         "graphs": {name: _describe_graph(new / f"{name}.onnx") for name in onnx_graph.GRAPHS},
     }

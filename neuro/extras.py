@@ -12,10 +12,10 @@ from neuro.errors import MissingError
 EXTRAS = {
     "hf": (("transformers", "datasets"), "no from_pretrained/generate(), no training on Hugging Face datasets"),
     "plots": (("matplotlib",), "no loss curve and no spike pictures"),
-    "nir": (("nir",), "no NIR graph files"),
-    "sims": (("brian2",), "no Brian2 circuits"),
+    "nir": (("nir",), "nothing yet: reserved for NIR graph files"),
+    "sims": (("brian2",), "nothing yet: reserved for Brian2 circuits"),
     "directml": (("torch_directml",), "no DirectML backend (Windows, WSL)"),
-    "serve": (("fastapi", "uvicorn"), "no HTTP service"),
+    "serve": (("fastapi", "uvicorn"), "nothing yet: reserved for an HTTP service"),
     "dev": (("pytest", "ruff", "mypy", "importlinter"), "no tests and lint"),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import backends
-from neuro import atomic, config, presets, tensor_file
+from neuro import atomic, config, tensor_file
 from neuro.brain import Brain
 from neuro.config import BrainConfig
 from neuro.errors import FormatError, MissingError, nearest
@@ -132,10 +132,3 @@ def fingerprint(brain: Brain) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def new(preset: str = "small", backend: str = "auto") -> Brain:
-    """An untrained brain of a preset, without a tokenizer."""
-    if preset not in presets.PRESETS:
-        raise MissingError(f"preset '{preset}': unknown.", nearest(preset, list(presets.PRESETS)))
-    return Brain(presets.PRESETS[preset]().brain, backends.select(backend))

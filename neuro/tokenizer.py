@@ -70,6 +70,12 @@ class Tokenizer:
         return self._inner.token_to_id(EOS)
 
     @property
+    def never_written(self) -> tuple[int, ...]:
+        """Ids that text never continues with: `<unk>`, and `<bos>` of kind "bpe" (of kind "words" it ends a line)."""
+        ids = (self.unk_id, self.bos_id if self.kind == "bpe" else None)
+        return tuple(sorted(i for i in ids if i is not None))
+
+    @property
     def fingerprint(self) -> str:
         """Sha256 (hex) of the canonical JSON: equal for equal vocabularies, whatever the file's spacing."""
         canonical = json.dumps(

@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
         session.state = memory_file.load(args.memory, brain, session.state)
     elif args.memory and not Path(args.memory).resolve().parent.is_dir():
         raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
-    banned = tuple(i for i in (brain.tokenizer.bos_id, brain.tokenizer.unk_id) if i is not None)
-    sampler = Sampler(args.temperature, args.top_p, banned, args.seed)
+    sampler = Sampler(args.temperature, args.top_p, brain.tokenizer.never_written, args.seed)
     decoder = StreamDecoder(brain.tokenizer)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
     if not args.json:

@@ -323,10 +323,7 @@ def _generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
     """Start from `<bos>`, never end, and never write `<unk>` or, like `neuro run`, another `<bos>`."""
     if tokenizer is None:
         return GenerationConfig(bos_token_id=0)
-    silent = {tokenizer.unk_id} | ({tokenizer.bos_id} if tokenizer.kind == "bpe" else set())  # words: bos ends a line
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_id, suppress_tokens=sorted(i for i in silent if i is not None) or None
-    )
+    return GenerationConfig(bos_token_id=tokenizer.bos_id, suppress_tokens=list(tokenizer.never_written) or None)
 
 
 def _chosen(cache: Any, past_key_values: Any) -> NeuroCache | None:

@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer, brain state, data position and random state in one atomic safetensors file."""
+"""Checkpoints: weights, optimizer, brain state, data position (with its random state) in one atomic safetensors file."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ def save(
         "progress": progress,
         "tokenizer": brain.tokenizer.fingerprint,
     }
-    tensor_file.write(path, weights | moments | carried | {"random": torch.get_rng_state()}, header)
+    tensor_file.write(path, weights | moments | carried, header)
 
 
 def restore(
     path: Path, brain: Brain, optimizer: torch.optim.Optimizer, state: BrainState, streams: Streams, run: RunConfig
 ) -> tuple[BrainState, dict[str, Any]]:
     """Put a checkpoint back into freshly made parts -> (state, progress).
+
+    Brain, data, tokenizer and batch must be the checkpoint's; the rest of ``[train]`` may change (a longer run, another
+    learning rate).
 
     Raises:
         FormatError: truncated, foreign, or of another brain or tokenizer.
@@ -83,5 +86,4 @@ def restore(
     tensor_file.check_shapes(carried, dict(leaves(state)), str(path))
     state = replace_leaves(state, [carried[name].to(leaf.device) for name, leaf in leaves(state)])
     streams.restore(header["streams"])
-    torch.set_rng_state(tensors["random"])
     return state, header["progress"]

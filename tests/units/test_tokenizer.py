@@ -151,3 +151,9 @@ def test_words_give_the_published_wikitext_counts() -> None:
     words = Tokenizer.train(texts["train"].split("\n"), 33_278, "words")
     assert words.vocab_size == 33_278
     assert {name: len(words.encode(text)) for name, text in texts.items()} == {"train": 2_088_628, "valid": 217_646}
+
+
+def test_the_unknown_word_and_the_beginning_of_a_text_are_never_written(bpe):
+    assert bpe.never_written == (bpe.bos_id, bpe.unk_id)
+    words = Tokenizer.train(LINES, 300, "words")
+    assert words.never_written == (words.unk_id,), "<eos> ends lines: banning it would never end one"
