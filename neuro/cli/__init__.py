@@ -92,7 +92,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = _Parser(prog=f"neuro {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
     _add_common(parser)
-    args = parser.parse_args(argv[1:])
+    args = parser.parse_intermixed_args(argv[1:])  # options may stand between MODEL and ARG
     if args.backend not in BACKENDS:
         raise UsageError(f"--backend: got '{args.backend}'.", nearest(args.backend, BACKENDS))
     if verb not in UNCHECKED:

@@ -204,7 +204,7 @@ def _memory_words(brain: Brain, tally) -> str:
     if tally.writes == 0:
         return "nothing written: a memory is what followed a token, and fewer than two tokens went through"
     return (
-        f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commits "
+        f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commit{'s' * (tally.commits != 1)} "
         f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
     )
 

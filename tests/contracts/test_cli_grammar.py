@@ -59,6 +59,12 @@ def test_an_unknown_option_gets_the_nearest(capsys):
     assert code == 2 and lines[1] == "Did you mean '--json'?"
 
 
+def test_options_may_stand_between_the_model_and_its_argument(capsys):
+    """argparse alone gives up on `neuro config --json show tiny`."""
+    assert main(["config", "--json", "show", "--seed", "1", "tiny"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
 def test_an_unknown_backend_gets_the_nearest(capsys):
     assert complaint(capsys, ["version", "--backend", "cdua"])[1] == ["--backend: got 'cdua'.", "Did you mean 'cuda'?"]
 
