@@ -30,7 +30,7 @@ class Availability:
 
 def available() -> list[Availability]:
     """Every backend this build knows, with what stands in the way of those that cannot be used."""
-    rows = [Availability("cpu", True, "cpu", f"always here; {torch.get_num_threads()} threads")]
+    rows = [Availability("cpu", True, "cpu", f"always here; threads: {torch.get_num_threads()}")]
     for name in ("cuda", "xpu", "mps"):
         ok, device, reason = _probe_torch(name)
         rows.append(Availability(name, ok, device, reason))
