@@ -16,7 +16,7 @@ import _machine
 
 import neuro
 from neuro import text
-from neuro.evaluate import perplexity
+from neuro.evaluate import arms, perplexity
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     brain = neuro.load(options.model)
     raw = text.read_text(options.text)
     rows = []
-    for arm in perplexity.ARMS:
+    for arm in arms.of(brain):
         started = time.perf_counter()
         row = perplexity.evaluate(brain, raw, options.wikitext, arm, options.articles).to_dict()
         rows.append(row | {"seconds": round(time.perf_counter() - started, 1)})
@@ -40,7 +40,7 @@ def main() -> None:
         "seed": 0,
         "machine": _machine.describe(),
         "arms": rows,
-        "memory_drop_percent": 100 * (1 - rows[0]["word_perplexity"] / rows[1]["word_perplexity"]),
+        "memory_drop_percent": 100 * (1 - rows[0]["word_perplexity"] / rows[-1]["word_perplexity"]),
     }
     print(json.dumps(report, indent=1))
 

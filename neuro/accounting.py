@@ -13,14 +13,17 @@ from pathlib import Path
 from torch import nn
 
 from neuro.brain import Brain
+from neuro.config import HORMONES
 from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
 from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.fast_linear import FastLinear
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.norm import RMSNorm
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.episodic import EpisodicMemory
 from neuro.memory.place_cells import PlaceCells
+from neuro.memory.procedural import ProceduralMemory
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
 from neuro.regions.cortex import CortexLayer
@@ -99,6 +102,13 @@ def workload(
             )
         )
     operations = [Operation("readout", "vocabulary", "mac", "dense", tally.tokens * brain.embedding.numel())]
+    if config.procedural.enabled:  # the teaching signal: what every prediction missed, in the embedding's terms
+        products = tally.tokens * brain.embedding.numel() + tally.row_calls * len(HORMONES)
+        operations += [
+            Operation("readout", "error", "mac", "dense", products),
+            Operation("readout", "error", "transcendental", "dense", tally.tokens * config.vocab_size),
+            Operation("readout", "error", "elementwise", "dense", 8 * tally.tokens * config.d_model),
+        ]
     for name, module in brain.named_modules():
         parts = name.split(".")
         if len(parts) >= 2:
@@ -133,8 +143,17 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
         return Operation(region, name, kind, signal, count)
 
     match module:
+        case FastLinear() if module.rank:
+            rank = module.rank
+            signal = "binary" if name in _behind_spikes(brain) else "dense"
+            # The fast part changes at every commit, so it cannot lie in a chip's synapses: dense, whatever comes in.
+            count = rank * (module.in_features + module.out_features) * tokens
+            fast = Operation(region, f"{name}.fast", "mac", "dense", count)
+            return [row("mac", module.weight.numel() * tokens, signal), fast, row("elementwise", 3 * rank * tokens)]
         case nn.Linear():
             macs = module.in_features * module.out_features
+            if name == "procedural.modulation":
+                return [row("mac", macs * tally.commits)]
             if name.endswith("modulation") or name == "gain":
                 return [row("mac", macs * tally.row_calls)]  # the hormones are constant within a call
             if isinstance(brain.regions[region], Endocrine):
@@ -156,6 +175,9 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             return [row("elementwise", module.config.feedforward_width * tokens)]  # the route; the LIF is a population
         case CortexLayer():
             return [row("elementwise", 3 * d * tokens)]
+        case ProceduralMemory():
+            span, weights = c.plasticity_span, d * module.projections * module.config.rank
+            return [row("mac", span * weights * tally.commits), row("elementwise", 9 * weights * tally.commits)]
         case PlaceCells():
             cells = module.project.out_features
             return [row("compare", cells * tokens), row("transcendental", cells * tokens)]

@@ -107,6 +107,8 @@ class Brain(nn.Module):
         config, device = self.config, self.embedding.device
         span = config.plasticity_span
         memory = config.hippocampus if config.hippocampus.enabled else None
+        p = config.procedural
+        fast_weights = 2 * len(config.cortex.mixers) * p.rank if p.enabled else 0
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(batch, *shape, device=device)
@@ -127,6 +129,8 @@ class Brain(nn.Module):
                 surprise=zeros(span),
                 spike_rate=zeros(span),
                 valid=zeros(span),
+                error=zeros(span, config.d_model if fast_weights else 0),
+                eligibility=zeros(span, fast_weights),
             ),
             Held(zeros(2), zeros(), zeros(), zeros()),
             zeros(config.vocab_size),
@@ -187,6 +191,8 @@ class Brain(nn.Module):
 
         logits = wide(channels["logits"])
         surprise, predicted = self._surprise(tokens, logits, valid, state)
+        if "read_before" in channels:
+            channels["error"] = self._error(channels, logits, predicted, state)
         buffer = self._remember(channels, surprise.detach(), state)
         after_state = BrainState(
             RegionStates(**states),
@@ -230,6 +236,8 @@ class Brain(nn.Module):
         if "endocrine" in self.regions:
             after = self.region("endocrine").commit(regions.endocrine, span, held, modulators, count)
             regions, modulators = regions._replace(endocrine=after), after.modulators
+        cortex = self.region("cortex").commit(regions.cortex, span, held, modulators, count)
+        regions = regions._replace(cortex=cortex)
         nothing = torch.zeros_like(count, dtype=torch.int64)
         writes = evictions = filled = nothing
         if "hippocampus" in self.regions:
@@ -291,6 +299,14 @@ class Brain(nn.Module):
         predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
         return nats * predicted, predicted
 
+    def _error(self, channels: dict[str, Tensor], logits: Tensor, predicted: Tensor, state: BrainState) -> Tensor:
+        """How what each token was predicted from should have been [B,T,D]; 0 where nothing was predicted."""
+        before = torch.cat([state.logits.unsqueeze(1), logits[:, :-1]], 1)
+        said = self.ops.embed(channels["token"], self.embedding)
+        readout = cast(Readout, self.regions["readout"])
+        error = readout.error(channels["read_before"], said, before, channels["modulators~"])
+        return error * predicted.unsqueeze(-1)
+
     def _remember(self, channels: dict[str, Tensor], surprise: Tensor, state: BrainState) -> SpanBuffer:
         """Write the tokens' records into the span buffer at the clock."""
         batch, length = surprise.shape
@@ -298,10 +314,11 @@ class Brain(nn.Module):
         source = {name: channels.get(name) for name in ("salience", "novelty", "affect", "spike_rate", "valid")}
         source |= {"keys": channels.get("pair_key"), "values": channels.get("pair_value")}
         source |= {"candidate": channels.get("pair_candidate"), "surprise": surprise}
+        source |= {"error": channels.get("error"), "eligibility": channels.get("eligibility")}
         columns, widths = [], []
         for name in SpanBuffer._fields:
             record = source[name]
-            if record is None:  # the hippocampus is off
+            if record is None:  # the memory that reads it is off
                 record = surprise.new_zeros(batch, length, *getattr(state.buffer, name).shape[2:])
             columns.append(wide(record) if record.dim() == 3 else wide(record).unsqueeze(-1))
             widths.append(columns[-1].shape[-1])

@@ -84,6 +84,18 @@ class HippocampusConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProceduralConfig:
+    """Procedural memory: low-rank fast weights on the cortex's output projections."""
+
+    enabled: bool = False  # off: every projection stays as training left it
+    rank: int = 32  # of the fast weights on each projection
+    rate: float = 0.02  # of a write; training learns a factor to it for every unit
+    half_life_tokens: float = 8192.0  # of a fast weight; training learns a factor to it
+    max_step: float = 0.5  # Frobenius norm of what one commit may add to one projection
+    max_norm: float = 3.0  # Frobenius norm of the fast weights of one projection
+
+
+@dataclasses.dataclass(frozen=True)
 class BrainConfig:
     """A whole brain. Sizes are per model; batch is chosen when a state is made."""
 
@@ -96,6 +108,7 @@ class BrainConfig:
     endocrine: EndocrineConfig = EndocrineConfig()
     cortex: CortexConfig = CortexConfig()
     hippocampus: HippocampusConfig = HippocampusConfig()
+    procedural: ProceduralConfig = ProceduralConfig()
 
     def __post_init__(self) -> None:
         def need(ok: bool, key: str, expected: str) -> None:
@@ -137,6 +150,9 @@ class BrainConfig:
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
+        need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
+        for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
+            need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +179,8 @@ class TrainConfig:
     rate_weight: float = 20.0  # of the firing-rate loss
     route_weight: float = 2.0  # of the routing-budget loss
     rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
+    memory_dropout: float = 0.0  # share of streams that go without a memory, so that the model does not only lean on it
+    init: str = ""  # a model to start from: its tokenizer, and its weights wherever name and shape agree
     mixed_precision: bool = True  # bfloat16 products where the device has them
     eval_every: int = 200  # steps; also writes a checkpoint
     eval_tokens: int = 32768  # of the validation text, at each evaluation
@@ -180,7 +198,7 @@ class TrainConfig:
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
-        for key in ("final_share", "rehearsal"):
+        for key in ("final_share", "rehearsal", "memory_dropout"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 
 

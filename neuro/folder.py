@@ -125,6 +125,23 @@ def load_weights(brain: Brain, tensors: dict[str, torch.Tensor], where: str) -> 
     brain.load_state_dict(weights | {"regions.readout.weight": weights["embedding"]})
 
 
+def adopt_weights(brain: Brain, model: Path) -> int:
+    """Start from a model folder: its tensors wherever name and shape agree -> how many; the others stay as they are.
+
+    Raises:
+        FormatError: not a model folder, or nothing in it fits.
+    """
+    tensors, _ = tensor_file.read(model / "model.safetensors", SCHEMA)
+    own = dict(brain.state_dict())
+    fits = {name: x for name, x in tensors.items() if name in own and own[name].shape == x.shape}
+    if not fits:
+        raise FormatError(f"{model}: none of its weights fits this brain.", "Start from a model of the same sizes.")
+    if "embedding" in fits:
+        fits["regions.readout.weight"] = fits["embedding"]
+    brain.load_state_dict(own | tensor_file.floats(fits, brain.backend.dtype))
+    return len(fits)
+
+
 def fingerprint(brain: Brain) -> str:
     """sha256 over the configuration and every weight: which model a memory belongs to."""
     digest = hashlib.sha256(json.dumps(config.to_dict(brain.config), sort_keys=True).encode())

@@ -1,7 +1,7 @@
 """The whole carried state of a brain as nested NamedTuples of tensors: what a graph takes in and gives back.
 
 Axes: B batch, P tokens of a plasticity span, D width, N neurons, H heads (or hormones), K key width, W window, M slots,
-V vocabulary.
+R eligibility traces, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,8 +31,16 @@ class LayerState(NamedTuple):
     feedforward: LifState | tuple[()]
 
 
+class ProceduralState(NamedTuple):
+    """R eligibility traces: ``rank`` of each output projection of the cortex, one projection after the other."""
+
+    fast: Tensor  # [B, R, D] fast weights
+    last_eligibility: Tensor  # [B, R] of the previous token, waiting for how wrong its prediction was
+
+
 class CortexState(NamedTuple):
     layers: tuple[LayerState, ...]
+    procedural: ProceduralState | tuple[()]
 
 
 class AmygdalaState(NamedTuple):
@@ -51,11 +59,16 @@ class HippocampusState(NamedTuple):
     has_key: Tensor  # [B] 1 when last_key is one
 
 
+class ReadoutState(NamedTuple):
+    last_input: Tensor  # [B, D] what the prediction of the next token was read from
+
+
 class RegionStates(NamedTuple):
     amygdala: AmygdalaState | tuple[()]
     endocrine: EndocrineState | tuple[()]
     cortex: CortexState
     hippocampus: HippocampusState | tuple[()]
+    readout: ReadoutState | tuple[()]
 
 
 class SpanBuffer(NamedTuple):
@@ -70,6 +83,8 @@ class SpanBuffer(NamedTuple):
     surprise: Tensor  # [B, P] nats
     spike_rate: Tensor  # [B, P]
     valid: Tensor  # [B, P] 1 where a real token lies
+    error: Tensor  # [B, P, D] minus the gradient of each token's surprise at what its prediction was read from
+    eligibility: Tensor  # [B, P, R] traces of the prediction of each token
 
 
 class Held(NamedTuple):

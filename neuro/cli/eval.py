@@ -10,6 +10,12 @@ from pathlib import Path
 from neuro.errors import UsageError, nearest
 
 SUITES = ("perplexity",)
+WORDS = {
+    "real": "memory on",
+    "episodic": "episodic memory only",
+    "procedural": "procedural memory only",
+    "off": "memory off",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from neuro import folder, text
-    from neuro.evaluate import perplexity
+    from neuro.evaluate import arms, perplexity
 
     if args.suite not in SUITES:
         raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, SUITES))
@@ -32,11 +38,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--articles: got {args.articles}, expected at least 1.", "Leave it out for the whole text.")
     raw = text.read_text(Path(args.text))
     brain = folder.load(args.model, args.backend, sets=args.set)
-    arms = perplexity.ARMS if "hippocampus" in brain.regions else ("real",)
+    names = arms.of(brain)
     rows = []
-    for arm in arms:
+    for arm in names:
         if not args.quiet:
-            print(f"scoring with memory {'on' if arm == 'real' else 'off'} ...", file=sys.stderr, flush=True)
+            print(f"scoring with {WORDS[arm]} ...", file=sys.stderr, flush=True)
         rows.append(perplexity.evaluate(brain, raw, args.wikitext, arm, args.articles))
     if args.json:
         record = {"schema": "neuro.eval/1", "suite": "perplexity", "model": args.model, "text": Path(args.text).name}
@@ -45,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{rows[0].words} words, {rows[0].tokens} tokens, {rows[0].vocabulary} vocabulary, one stream, batch 1")
     for row in rows:
         low, high = row.word_perplexity_interval
-        memory = "memory on " if row.arm == "real" else "memory off"
         print(
-            f"{memory}  word perplexity {row.word_perplexity:8.2f}  (95 % {low:.2f} to {high:.2f}, "
+            f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  (95 % {low:.2f} to {high:.2f}, "
             f"{row.units} articles or blocks)  {row.bits_per_byte:.4f} bits per byte"
         )
     return 0

@@ -22,10 +22,9 @@ import torch
 from neuro import text
 from neuro.brain import Brain
 from neuro.errors import UsageError
+from neuro.evaluate import arms
 from neuro.session import Session
-from neuro.state import BrainState, HippocampusState
 
-ARMS = ("real", "off")
 FLAG_PROBABILITY = 0.0041  # printed by benchmarks/prepare_corpus.py for the training split
 BLOCK_LINES = 50  # of plain text; the unit of resampling where there are no articles
 
@@ -44,7 +43,7 @@ class Coded:
 class Perplexity:
     """What the text cost the model, in one arm."""
 
-    arm: str  # "real": memory on; "off": the episodic memory is emptied after every commit
+    arm: str  # one of `arms.ARMS`: which memories are kept; the others are emptied after every commit
     vocabulary: str  # "open" or "closed"
     tokens: int
     words: int
@@ -91,14 +90,14 @@ def evaluate(
     Args:
         raw: the file's text.
         wikitext: it is in WikiText's word-token form.
-        arm: one of `ARMS`.
+        arm: one of `arms.ARMS`.
         most_units: only the first so many articles (or blocks).
 
     Raises:
         UsageError: an unknown arm, or nothing to score.
     """
-    if arm not in ARMS:
-        raise UsageError(f"perplexity: got arm '{arm}', expected one of {', '.join(ARMS)}.", "Correct the arm.")
+    if arm not in arms.ARMS:
+        raise UsageError(f"perplexity: got arm '{arm}', expected one of {', '.join(arms.ARMS)}.", "Correct the arm.")
     coded = code(raw, brain, wikitext)
     if most_units is not None:
         raw_bytes = _bytes_of(raw, wikitext, most_units)
@@ -139,20 +138,10 @@ def _surprises(brain: Brain, stream: list[int], arm: str) -> np.ndarray:
     span = brain.config.plasticity_span
     for start in range(0, len(stream), span):
         session.feed(torch.tensor([stream[start : start + span]]))
-        if arm == "off":
-            session.state = without_memory(session.state)
+        session.state = arms.keep_only(session.state, arms.ARMS[arm])
     session.commit()
     brain.train(training)
     return np.concatenate(collected)
-
-
-def without_memory(state: BrainState) -> BrainState:
-    """The same state with an empty episodic memory."""
-    memory = state.regions.hippocampus
-    if not isinstance(memory, HippocampusState):
-        return state
-    empty = memory._replace(strengths=torch.zeros_like(memory.strengths))
-    return state._replace(regions=state.regions._replace(hippocampus=empty))
 
 
 def _interval(nats: np.ndarray, words: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:

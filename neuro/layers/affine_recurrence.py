@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
+from neuro.layers.fast_linear import FastLinear
 from neuro.layers.norm import RMSNorm, wide
 from neuro.state import RecurrenceState
 
@@ -20,12 +21,12 @@ from neuro.state import RecurrenceState
 class AffineRecurrence(nn.Module):
     """[B,T,D] -> [B,T,D] with state h [B,D] in float32, also under autocast."""
 
-    def __init__(self, width: int, span: int, ops: Ops) -> None:
+    def __init__(self, width: int, span: int, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops = ops
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.norm = RMSNorm(width)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = FastLinear(width, width, rank)
         # Time constants of 1 to 8 spans of tokens, spread evenly in the logarithm: a = 1 - 1/tau.
         tau = torch.logspace(0.3, torch.log10(torch.tensor(8.0 * span)).item(), width)
         self.decay_bias = nn.Parameter(torch.log(tau - 1.0))
@@ -33,11 +34,13 @@ class AffineRecurrence(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> RecurrenceState:
         return RecurrenceState(torch.zeros(batch, self.decay_bias.shape[0], device=device))
 
-    def scan(self, x: Tensor, valid: Tensor, state: RecurrenceState) -> tuple[Tensor, RecurrenceState]:
+    def scan(
+        self, x: Tensor, valid: Tensor, state: RecurrenceState, fast: Tensor | None
+    ) -> tuple[Tensor, Tensor, RecurrenceState]:
         decay, drive, gate = wide(self.project(x)).chunk(3, -1)
         a = torch.sigmoid(decay + self.decay_bias)
         # Padding lies only before a row's first token, where h is 0: adding nothing keeps it 0.
         b = (1.0 - a) * drive * valid.unsqueeze(-1)
         h = self.ops.affine_scan(a.transpose(0, 1), b.transpose(0, 1), state.h)
         y = self.norm(h.transpose(0, 1)) * gate * torch.sigmoid(gate)
-        return self.out(y), RecurrenceState(h[-1])
+        return *self.out(y, fast), RecurrenceState(h[-1])

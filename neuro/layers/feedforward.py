@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.config import CortexConfig
+from neuro.layers.fast_linear import FastLinear
 from neuro.layers.norm import wide
 from neuro.state import LifState
 
@@ -23,29 +24,32 @@ from neuro.state import LifState
 class DenseFeedforward(nn.Module):
     """[B,T,D] -> [B,T,D], no state. Its hidden width is two thirds, for equal parameters with the spiking one."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, rank: int) -> None:
         super().__init__()
         hidden = hidden * 2 // 3
         self.up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.down = FastLinear(hidden, width, rank)
 
     def init_state(self, batch: int, device: torch.device) -> tuple[()]:
         return ()
 
-    def scan(self, x: Tensor, route: Tensor, state: tuple[()]) -> tuple[Tensor, Tensor | None, tuple[()]]:
+    def scan(
+        self, x: Tensor, route: Tensor, state: tuple[()], fast: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[()]]:
         gate, value = self.up(x).chunk(2, -1)
-        return self.down(gate * torch.sigmoid(gate) * value) * route.unsqueeze(-1), None, state
+        y, eligibility = self.down(gate * torch.sigmoid(gate) * value, fast)
+        return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), None, state
 
 
 class SpikingFeedforward(nn.Module):
     """[B,T,D] -> ([B,T,D], spikes [B,T,N] of 0 and 1); the membrane is carried from token to token."""
 
-    def __init__(self, width: int, config: CortexConfig, ops: Ops) -> None:
+    def __init__(self, width: int, config: CortexConfig, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops, self.config = ops, config
         neurons = config.feedforward_width
         self.inject = nn.Linear(width, neurons)
-        self.project = nn.Linear(neurons, width, bias=False)
+        self.project = FastLinear(neurons, width, rank)
         # Unit-rms inputs give a membrane whose spread makes about one neuron in ten cross the threshold at the start.
         spread = 0.78 * config.v_threshold * math.sqrt(1.0 - config.decay**2)
         nn.init.normal_(self.inject.weight, std=spread / math.sqrt(width))
@@ -55,11 +59,13 @@ class SpikingFeedforward(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> LifState:
         return LifState(torch.zeros(batch, self.config.feedforward_width, device=device))
 
-    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, LifState]:
+    def scan(
+        self, x: Tensor, route: Tensor, state: LifState, fast: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, LifState]:
         c = self.config
         current = wide(self.inject(x)) * route.unsqueeze(-1)
         spikes, v = self.ops.lif_scan(
             current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, c.surrogate_slope
         )
         spikes = spikes.transpose(0, 1)
-        return self.project(spikes), spikes, LifState(v)
+        return *self.project(spikes, fast), spikes, LifState(v)

@@ -14,16 +14,19 @@ def wide(x: Tensor) -> Tensor:
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last axis, in float32 at least. Source: Zhang & Sennrich 2019, arXiv:1910.07467."""
 
+    eps = 1e-6
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = wide(x)
-        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * self.weight
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 def normalize(x: Tensor) -> Tensor:
     """Unit vectors along the last axis; zero stays zero."""
     x = wide(x)
-    return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-8)
+    # A floor and not a summand: exporters drop the addition of so small a number.
+    return x * torch.rsqrt((x * x).sum(-1, keepdim=True).clamp_min(1e-12))

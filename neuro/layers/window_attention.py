@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
+from neuro.layers.fast_linear import FastLinear
 from neuro.layers.norm import wide
 from neuro.state import WindowState
 
@@ -18,11 +19,11 @@ class WindowAttention(nn.Module):
 
     slopes: Tensor
 
-    def __init__(self, width: int, heads: int, window: int, ops: Ops) -> None:
+    def __init__(self, width: int, heads: int, window: int, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops, self.heads, self.window = ops, heads, window
         self.project = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = FastLinear(width, width, rank)
         slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
         self.register_buffer("slopes", slopes, persistent=False)
 
@@ -31,7 +32,9 @@ class WindowAttention(nn.Module):
         cache = torch.zeros(batch, self.heads, self.window, width, device=device)
         return WindowState(cache, cache.clone(), torch.zeros(batch, self.window, device=device))
 
-    def scan(self, x: Tensor, valid: Tensor, state: WindowState) -> tuple[Tensor, WindowState]:
+    def scan(
+        self, x: Tensor, valid: Tensor, state: WindowState, fast: Tensor | None
+    ) -> tuple[Tensor, Tensor, WindowState]:
         batch, tokens, width = x.shape
         q, k, v = self.project(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         keys = torch.cat([state.keys.to(k.dtype), k], 2)
@@ -40,7 +43,7 @@ class WindowAttention(nn.Module):
         y = self.ops.attention(q, keys, values, self._bias(tokens, seen))
         y = y.transpose(1, 2).reshape(batch, tokens, width)
         kept = WindowState(wide(keys[:, :, tokens:]), wide(values[:, :, tokens:]), seen[:, tokens:])
-        return self.out(y), kept
+        return *self.out(y, fast), kept
 
     def _bias(self, tokens: int, seen: Tensor) -> Tensor:
         """[B,H,T,W+T]: -slope * distance, and -inf for the future, beyond the window, and padding."""

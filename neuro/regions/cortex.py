@@ -7,6 +7,7 @@ The hormones m (held since the last commit, centred) scale the features that the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,10 +17,11 @@ from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
-from neuro.layers.norm import RMSNorm
+from neuro.layers.norm import RMSNorm, wide
 from neuro.layers.window_attention import WindowAttention
+from neuro.memory.procedural import ProceduralMemory
 from neuro.regions.base import Channels, Region
-from neuro.state import CortexState, LayerState
+from neuro.state import CortexState, Held, LayerState, ProceduralState, SpanBuffer
 
 
 class CortexLayer(nn.Module):
@@ -28,19 +30,20 @@ class CortexLayer(nn.Module):
     def __init__(self, config: BrainConfig, mixer: str, feedforward: str, ops: Ops) -> None:
         super().__init__()
         width, c = config.d_model, config.cortex
+        rank = config.procedural.rank if config.procedural.enabled else 0
         self.mixer_norm, self.feedforward_norm = RMSNorm(width), RMSNorm(width)
         self.modulation = nn.Linear(len(HORMONES), width, bias=False)
         nn.init.zeros_(self.modulation.weight)
         self.mixer: Any  # AffineRecurrence or WindowAttention
         if mixer == "recurrence":
-            self.mixer = AffineRecurrence(width, config.plasticity_span, ops)
+            self.mixer = AffineRecurrence(width, config.plasticity_span, rank, ops)
         else:
-            self.mixer = WindowAttention(width, c.heads, c.window, ops)
+            self.mixer = WindowAttention(width, c.heads, c.window, rank, ops)
         self.feedforward: Any  # SpikingFeedforward or DenseFeedforward
         if feedforward == "spiking":
-            self.feedforward = SpikingFeedforward(width, c, ops)
+            self.feedforward = SpikingFeedforward(width, c, rank, ops)
         else:
-            self.feedforward = DenseFeedforward(width, c.feedforward_width)
+            self.feedforward = DenseFeedforward(width, c.feedforward_width, rank)
 
 
 class Cortex(Region):
@@ -51,32 +54,44 @@ class Cortex(Region):
     def __init__(self, config: BrainConfig, ops: Ops, record_raster: bool = False) -> None:
         super().__init__()
         self.record_raster = record_raster
+        c, self.rank = config.cortex, config.procedural.rank if config.procedural.enabled else 0
         if record_raster:
-            self.writes = (*Cortex.writes, "raster")
-        c = config.cortex
+            self.writes = (*self.writes, "raster")
+        self.procedural: ProceduralMemory | None = None
+        if self.rank:
+            self.writes = (*self.writes, "eligibility")
+            self.procedural = ProceduralMemory(config.d_model, 2 * len(c.mixers), config.procedural)
         pairs = zip(c.mixers, c.feedforwards, strict=True)
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in pairs)
         self.spiking_layers = tuple(i for i, f in enumerate(c.feedforwards) if f == "spiking")
 
     def init_state(self, batch: int, device: torch.device) -> CortexState:
-        return CortexState(
-            tuple(
-                LayerState(layer.mixer.init_state(batch, device), layer.feedforward.init_state(batch, device))
-                for layer in self._layers()
-            )
+        layers = tuple(
+            LayerState(layer.mixer.init_state(batch, device), layer.feedforward.init_state(batch, device))
+            for layer in self._layers()
         )
+        if self.procedural is None:
+            return CortexState(layers, ())
+        width, traces = self.procedural.log_rate.shape[1], self.procedural.projections * self.rank
+        fast = torch.zeros(batch, traces, width, device=device)
+        return CortexState(layers, ProceduralState(fast, fast[..., 0].clone()))
 
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
         x, route, valid = inputs["relay"], inputs["route"], inputs["valid"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
-        states, rasters, rates = [], [], []
+        states, rasters, rates, traces = [], [], [], []
+        fast = self._fast(state)
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
             scaled = layer.mixer_norm(x) * (1.0 + layer.modulation(mood))
-            y, mixer = layer.mixer.scan(scaled, valid, before.mixer)
+            y, trace, mixer = layer.mixer.scan(scaled, valid, before.mixer, fast[2 * index])
             x = x + y
+            traces.append(trace)
             gate = route[..., index] * valid
-            y, spikes, feedforward = layer.feedforward.scan(layer.feedforward_norm(x), gate, before.feedforward)
+            y, trace, spikes, feedforward = layer.feedforward.scan(
+                layer.feedforward_norm(x), gate, before.feedforward, fast[2 * index + 1]
+            )
             x = x + y
+            traces.append(trace)
             states.append(LayerState(mixer, feedforward))
             if spikes is not None:
                 rasters.append(spikes)
@@ -89,7 +104,28 @@ class Cortex(Region):
             outputs["spikes"] = torch.stack([raster.detach().sum(-1) for raster in rasters], -1)
         if self.record_raster:
             outputs["raster"] = torch.stack([raster.detach() for raster in rasters], 2)
-        return outputs, CortexState(tuple(states))
+        procedural = state.procedural
+        if isinstance(procedural, ProceduralState):
+            eligibility = wide(torch.cat(traces, -1)) * valid.unsqueeze(-1)
+            waiting = procedural.last_eligibility.unsqueeze(1)
+            outputs["eligibility"] = torch.cat([waiting, eligibility[:, :-1]], 1)
+            procedural = procedural._replace(last_eligibility=eligibility[:, -1])
+        return outputs, CortexState(tuple(states), procedural)
+
+    def commit(
+        self, state: CortexState, span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor
+    ) -> CortexState:
+        memory = state.procedural
+        if self.procedural is None or not isinstance(memory, ProceduralState):
+            return state
+        fast = self.procedural.write(memory.fast, span.error, span.eligibility, modulators, tokens)
+        return state._replace(procedural=memory._replace(fast=fast))
+
+    def _fast(self, state: CortexState) -> Sequence[Tensor | None]:
+        """The fast weights [B,r,D] of each projection, two a layer."""
+        if not isinstance(state.procedural, ProceduralState):
+            return [None] * (2 * len(self.layers))
+        return state.procedural.fast.split(self.rank, 1)
 
     def _layers(self) -> list[CortexLayer]:
         return cast(list[CortexLayer], list(self.layers))

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
+from neuro.state import ReadoutState
 
 
 class Readout(Region):
     name = "readout"
-    reads = ("hidden", "recall", "modulators~")
-    writes = ("logits",)
+    reads: tuple[str, ...] = ("hidden", "recall", "modulators~")
+    writes: tuple[str, ...] = ("logits",)
 
     def __init__(self, config: BrainConfig, embedding: nn.Parameter) -> None:
         super().__init__()
@@ -24,8 +25,44 @@ class Readout(Region):
         self.weight = embedding  # tied: the brain owns it
         self.gain = nn.Linear(len(HORMONES), 1, bias=False)
         nn.init.zeros_(self.gain.weight)
+        self.remembers = config.procedural.enabled  # what a prediction was read from, until its token comes
+        if self.remembers:
+            self.reads = (*Readout.reads, "valid")
+            self.writes = (*Readout.writes, "read_before")
 
-    def scan(self, inputs: Channels, state: tuple[()]) -> tuple[dict[str, Tensor], tuple[()]]:
-        x = self.norm(inputs["hidden"] + inputs["recall"])
-        gain = torch.exp(0.5 * torch.tanh(wide(self.gain((inputs["modulators~"] - 0.5).unsqueeze(1)))))
-        return {"logits": (x * gain) @ self.weight.T}, state
+    def init_state(self, batch: int, device: torch.device) -> ReadoutState | tuple[()]:
+        if not self.remembers:
+            return ()
+        return ReadoutState(torch.zeros(batch, self.norm.weight.numel(), device=device))
+
+    def scan(
+        self, inputs: Channels, state: ReadoutState | tuple[()]
+    ) -> tuple[dict[str, Tensor], ReadoutState | tuple[()]]:
+        x = inputs["hidden"] + inputs["recall"]
+        outputs = {"logits": (self.norm(x) * self._gain(inputs["modulators~"])) @ self.weight.T}
+        if isinstance(state, ReadoutState):
+            x = wide(x) * inputs["valid"].unsqueeze(-1)
+            outputs["read_before"] = torch.cat([state.last_input.unsqueeze(1), x[:, :-1]], 1)
+            state = ReadoutState(x[:, -1])
+        return outputs, state
+
+    def error(self, x: Tensor, said: Tensor, logits: Tensor, modulators: Tensor) -> Tensor:
+        """Minus the gradient of the surprise at ``said`` [B,T,D], the embedding of the token that came.
+
+        Args:
+            x: [B,T,D] what the prediction was read from.
+            logits: [B,T,V] the prediction.
+            modulators: [B,H] hormones of now: their gain stands for that of the prediction.
+
+        Returns:
+            [B,T,D], cut from the graph: a teaching signal, not a path for gradients.
+        """
+        x, logits, weight = x.detach(), logits.detach(), self.weight.detach()
+        missed = wide(said.detach()) - wide(torch.softmax(logits, -1) @ weight)
+        towards = missed * self._gain(modulators).detach() * self.norm.weight.detach()
+        rms = torch.rsqrt((x * x).mean(-1, keepdim=True) + self.norm.eps)
+        unit = x * rms
+        return rms * (towards - unit * (unit * towards).mean(-1, keepdim=True))
+
+    def _gain(self, modulators: Tensor) -> Tensor:
+        return torch.exp(0.5 * torch.tanh(wide(self.gain((modulators - 0.5).unsqueeze(1)))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import signal
@@ -46,11 +47,15 @@ def train(
     """
     t = run.train
     chosen = backends.select(backend)
-    data = corpus.prepare(run.data, run.brain.vocab_size, out)
+    start = folder.locate(t.init) if t.init else None
+    source = dataclasses.replace(run.data, tokenizer=str(start / "tokenizer.json")) if start else run.data
+    data = corpus.prepare(source, run.brain.vocab_size, out)
     run = configs.apply_sets(run, [f"brain.vocab_size={data.tokenizer.vocab_size}"])
     torch.manual_seed(t.seed)
     brain = Brain(run.brain, chosen)
     brain.tokenizer = data.tokenizer
+    if start:
+        folder.adopt_weights(brain, start)
     adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay)
     streams = Streams(data.train, data.starts, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
     initial = brain.init_state(t.batch)

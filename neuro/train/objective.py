@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuro.brain import Brain
 from neuro.config import TrainConfig
-from neuro.state import BrainState, detach, tree_map
+from neuro.state import BrainState, HippocampusState, ProceduralState, detach, tree_map
 
 
 class WindowLoss(NamedTuple):
@@ -38,7 +38,7 @@ def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainCo
             predicted.append(out.aux.predicted.sum())
             rates.append(out.aux.layer_rates.mean((0, 1)))
             routes.append(out.aux.route.mean())
-            state = brain.commit(out.state)[0]
+            state = _forget(brain.commit(out.state)[0], config.memory_dropout)
     mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
     layer_rates, route = torch.stack(rates).mean(0), torch.stack(routes).mean()
     total = mean_nats + config.rate_weight * ((layer_rates - brain.config.cortex.rate_target) ** 2).sum()
@@ -46,6 +46,29 @@ def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainCo
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
+
+
+def _forget(state: BrainState, share: float) -> BrainState:
+    """``share`` of the rows without episodic and as many without procedural memory; half of them have neither.
+
+    Always the same rows, so that what a row learns to do without stays away for a whole document.
+    """
+    rows = state.started.shape[0]
+    count = round(share * rows)
+    if not count:
+        return state
+    row = torch.arange(rows, device=state.started.device)
+    memory, procedural = state.regions.hippocampus, state.regions.cortex.procedural
+    regions = state.regions
+    if isinstance(memory, HippocampusState):
+        keep = (row >= count).to(memory.strengths.dtype).unsqueeze(-1)
+        regions = regions._replace(hippocampus=memory._replace(strengths=memory.strengths * keep))
+    if isinstance(procedural, ProceduralState):
+        first = count // 2
+        keep = ((row < first) | (row >= first + count)).to(procedural.fast.dtype).reshape(-1, 1, 1)
+        procedural = procedural._replace(fast=procedural.fast * keep)
+        regions = regions._replace(cortex=regions.cortex._replace(procedural=procedural))
+    return state._replace(regions=regions)
 
 
 def fresh_rows(state: BrainState, initial: BrainState, fresh: Tensor) -> BrainState:

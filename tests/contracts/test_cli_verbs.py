@@ -166,7 +166,7 @@ def test_train_evaluate_run_and_price(tmp_path, capsys):
     assert [r["step"] for r in log if r["event"] == "step"] == list(range(1, 9))
     assert main(["eval", str(out / "model"), str(text), "--json", "-q"]) == 0
     arms = json.loads(capsys.readouterr().out)["arms"]
-    assert [arm["arm"] for arm in arms] == ["real", "off"]
+    assert [arm["arm"] for arm in arms] == ["real", "episodic", "procedural", "off"]
     assert main(["run", str(out / "model"), "The", "--tokens", "5", "--out", str(tmp_path / "seen")]) == 0
     capsys.readouterr()
     assert main(["energy", str(tmp_path / "seen" / "run.json"), "--json"]) == 0

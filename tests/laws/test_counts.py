@@ -95,6 +95,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["cortex.mixers=window,window", "cortex.feedforwards=dense,dense"],
         ["thalamus.enabled=false", "amygdala.enabled=false"],
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
+        ["procedural.enabled=false"],
     ],
 )
 def test_multiply_accumulates_equal_what_torch_dispatched(sets):
@@ -117,6 +118,8 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     c, h = brain.config, brain.config.hippocampus
     on = h.enabled
     record = (h.key_width + c.d_model if on else 0) + 8
+    if c.procedural.enabled:
+        record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans)
     if on:
         rows = h.key_width + c.d_model + 1

@@ -15,9 +15,12 @@ import pytest
 import torch
 
 import backends
+from neuro import folder as model_folder
 from neuro import presets
+from neuro.brain import Brain
 from neuro.config import BrainConfig, DataConfig, RunConfig, TrainConfig, apply_sets
 from neuro.state import leaves
+from neuro.tokenizer import Tokenizer
 from neuro.train import loop, objective
 
 BASE = ["cortex.mixers=recurrence,window", "cortex.feedforwards=spiking,dense"]
@@ -52,6 +55,12 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.top_k": ("1", {"logits"}),
     "hippocampus.writes_per_span": ("2", {"logits"}),
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
+    "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
+    "procedural.rank": ("3", {"parameters", "state shapes"}),
+    "procedural.rate": ("0.002", {"logits"}),
+    "procedural.half_life_tokens": ("8.0", {"logits"}),
+    "procedural.max_step": ("0.01", {"logits"}),
+    "procedural.max_norm": ("0.01", {"logits"}),
 }
 # Fields that change nothing in the forward pass of given weights, and must not: they only shape the learning.
 LEARNING_ONLY = {"thalamus.route_budget", "cortex.surrogate_slope", "cortex.rate_target"}
@@ -170,6 +179,8 @@ TRAIN: dict[str, str] = {
     "rate_weight": "1.0",
     "route_weight": "50.0",
     "rehearsal": "0.9",
+    "memory_dropout": "0.5",
+    "init": "start",
     "mixed_precision": "false",
     "eval_every": "3",
     "eval_tokens": "64",
@@ -186,6 +197,11 @@ def folder(tmp_path_factory) -> Path:
         words = ["".join(rng.choices("abcdefgh", k=rng.randint(1, 6))) for _ in range(60)]
         lines = [" ".join(rng.choices(words, k=9)) + "." for _ in range(300)]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    torch.manual_seed(7)
+    tokenizer = Tokenizer.train((folder / "text.txt").read_text(encoding="utf-8").split("\n"), 300)
+    start = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
+    start.tokenizer = tokenizer
+    model_folder.save(start, folder / "start")
     return folder
 
 
@@ -196,7 +212,8 @@ def train(folder: Path, out: Path, sets: list[str], monkeypatch) -> tuple[list[d
     monkeypatch.setattr(loop.backends, "select", lambda name: chosen)
     short = ["steps=6", "batch=2", "spans_per_step=4", "warmup_steps=2", "eval_every=6", "eval_tokens=128"]
     base = [f"data.train={folder / 'text.txt'}", "train.rehearsal=0.3", *(f"train.{item}" for item in short)]
-    sets = [item.replace("other.txt", str(folder / "other.txt")) for item in sets]
+    for name in ("other.txt", "start"):
+        sets = [item.replace(f"={name}", f"={folder / name}") for item in sets]
     brain = loop.train(apply_sets(presets.tiny(), [*base, *sets]), out)
     lines = (out / "log.jsonl").read_text(encoding="utf-8").split("\n")
     log = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines if line]

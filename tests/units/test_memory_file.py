@@ -60,7 +60,7 @@ def test_uncommitted_tokens_and_brains_without_memory_are_refused(brain, tmp_pat
     session.feed(torch.arange(3).unsqueeze(0))
     with pytest.raises(UsageError, match="not committed"):
         memory_file.save(tmp_path / "m", brain, session.state)
-    plain = Brain(apply_sets(presets.tiny().brain, ["hippocampus.enabled=false"]))
-    with pytest.raises(UsageError, match="no hippocampus"):
+    plain = Brain(apply_sets(presets.tiny().brain, ["hippocampus.enabled=false", "procedural.enabled=false"]))
+    with pytest.raises(UsageError, match="this brain has none"):
         memory_file.save(tmp_path / "m", plain, plain.init_state(1))
     assert not (tmp_path / "m").exists()

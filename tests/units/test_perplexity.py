@@ -11,7 +11,7 @@ from neuro import presets
 from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import UsageError
-from neuro.evaluate import perplexity
+from neuro.evaluate import arms, perplexity
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
@@ -64,9 +64,9 @@ def test_evaluation_changes_nothing_and_gives_the_same_bits_twice(brain):
 
 def test_the_off_arm_reads_no_memory(brain):
     raw = "the cat sat on a wall and sat and sat\n" * 12
-    real, off = (perplexity.evaluate(brain, raw, arm=arm) for arm in perplexity.ARMS)
+    real, off = (perplexity.evaluate(brain, raw, arm=arm) for arm in ("real", "off"))
     assert real.nats != off.nats
-    state = perplexity.without_memory(brain.init_state(1))
+    state = arms.without_memory(brain.init_state(1))
     assert all(not leaf.any() for name, leaf in leaves(state) if "strengths" in name)
 
 
@@ -80,5 +80,5 @@ def test_words_are_scored_in_a_closed_vocabulary():
 
 
 def test_an_unknown_arm_and_an_empty_text_are_refused(brain):
-    with pytest.raises(UsageError, match="expected one of real, off"):
+    with pytest.raises(UsageError, match="expected one of real, episodic, procedural, off"):
         perplexity.evaluate(brain, "x\n", arm="on")

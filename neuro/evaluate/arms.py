@@ -1,0 +1,52 @@
+"""The arms of a memory's trial: same weights, same text, only what the memories hold differs.
+
+REAL keeps both memories, OFF empties both after every commit, the arms between keep one. (SHUFFLED, another stream's
+memory, is made where there is another stream: `benchmarks/facts.py`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from neuro.brain import Brain
+from neuro.state import BrainState, HippocampusState, ProceduralState
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "real": ("episodic", "procedural"),
+    "episodic": ("episodic",),
+    "procedural": ("procedural",),
+    "off": (),
+}
+
+
+def of(brain: Brain) -> list[str]:
+    """The arms that differ for this brain, REAL first and OFF last."""
+    on = [
+        name
+        for name, enabled in (
+            ("episodic", brain.config.hippocampus.enabled),
+            ("procedural", brain.config.procedural.enabled),
+        )
+        if enabled
+    ]
+    return list(ARMS) if len(on) == 2 else ["real", "off"] if on else ["real"]
+
+
+def keep_only(state: BrainState, memories: Collection[str]) -> BrainState:
+    """The same state with every memory emptied but those named ("episodic", "procedural")."""
+    regions = state.regions
+    if "episodic" not in memories and isinstance(regions.hippocampus, HippocampusState):
+        empty = torch.zeros_like(regions.hippocampus.strengths)
+        regions = regions._replace(hippocampus=regions.hippocampus._replace(strengths=empty))
+    if "procedural" not in memories and isinstance(regions.cortex.procedural, ProceduralState):
+        fast = torch.zeros_like(regions.cortex.procedural.fast)
+        procedural = regions.cortex.procedural._replace(fast=fast)
+        regions = regions._replace(cortex=regions.cortex._replace(procedural=procedural))
+    return state._replace(regions=regions)
+
+
+def without_memory(state: BrainState) -> BrainState:
+    """The same state with both memories empty."""
+    return keep_only(state, ())

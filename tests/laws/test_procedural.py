@@ -1,0 +1,162 @@
+"""Law: the procedural memory does what its rule says, cannot blow up, and leaves the trained weights alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from neuro import presets
+from neuro.brain import Brain
+from neuro.config import ProceduralConfig, apply_sets
+from neuro.evaluate import arms
+from neuro.memory.procedural import ProceduralMemory
+from neuro.session import Session
+from neuro.state import clone
+
+ONE_LAYER = ["cortex.mixers=recurrence", "cortex.feedforwards=dense", "hippocampus.enabled=false"]
+
+
+def fast(state):
+    return state.regions.cortex.procedural.fast
+
+
+def with_fast(state, weights):
+    procedural = state.regions.cortex.procedural._replace(fast=weights)
+    return state._replace(regions=state.regions._replace(cortex=state.regions.cortex._replace(procedural=procedural)))
+
+
+def test_the_error_is_minus_the_gradient_of_the_surprise(tiny_brain, tokens):
+    brain = tiny_brain(dtype=torch.float64)
+    readout = brain.regions["readout"]
+    x = torch.randn(2, 5, 32, dtype=torch.float64, requires_grad=True)
+    modulators = torch.rand(2, 5, dtype=torch.float64)
+    said = tokens(2, 5)
+    channels = {"hidden": x, "recall": torch.zeros(()), "modulators~": modulators, "valid": x.new_ones(2, 5)}
+    logits = readout.scan(channels, readout.init_state(2, x.device))[0]["logits"]
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), said.flatten(), reduction="sum").backward()
+    error = readout.error(x, brain.embedding[said], logits, modulators)
+    assert not error.requires_grad
+    assert torch.allclose(error, -x.grad, atol=1e-12)
+
+
+def test_what_is_gathered_for_the_last_projection_is_its_gradient(tiny_brain, tokens, drive):
+    """Nothing of the model comes after the last projection, so there the three-factor rule is gradient descent."""
+    brain = tiny_brain(ONE_LAYER, dtype=torch.float64)
+    first = drive(brain, tokens(2, 16)).state  # a fast memory that is not empty
+    weights = fast(first).detach().requires_grad_(True)
+    out = brain.scan(tokens(2, 13, seed=1), with_fast(first, weights))
+    # The first token's prediction was made before these weights were read.
+    (expected,) = torch.autograd.grad(out.aux.surprise[:, 1:].sum(), weights)
+    span = out.state.buffer
+    gathered = span.eligibility[:, 1:].transpose(1, 2) @ span.error[:, 1:]
+    rank = brain.config.procedural.rank
+    assert torch.allclose(gathered[:, -rank:], -expected[:, -rank:], atol=1e-12)
+    assert gathered[:, -rank:].abs().max() > 1e-4
+
+
+def test_a_write_equals_the_formula():
+    config = ProceduralConfig(enabled=True, rank=3, rate=0.4, half_life_tokens=20.0, max_step=0.7, max_norm=1.1)
+    memory = ProceduralMemory(6, 2, config).double()
+    with torch.no_grad():
+        for p in memory.parameters():
+            p.copy_(0.5 * torch.randn_like(p))
+    before, error = torch.randn(2, 6, 6).double(), torch.randn(2, 9, 6).double()
+    trace, hormones = torch.randn(2, 9, 6).double(), torch.rand(2, 5).double()
+    lengths = torch.tensor([9.0, 4.0]).double()
+    after = memory.write(before, error, trace, hormones, lengths)
+    for row in range(2):
+        third = 2.0 / (1.0 + math.exp(-(memory.modulation.weight[0] @ (hormones[row] - 0.5)).item()))
+        for m in range(2):
+            part = slice(3 * m, 3 * m + 3)
+            gradient = sum(torch.outer(trace[row, t, part], error[row, t]) for t in range(9))
+            step = third * 0.4 * memory.log_rate[m].exp() * gradient
+            step = step * min(1.0, 0.7 / step.norm().item())
+            kept = 2.0 ** (-float(lengths[row]) / (20.0 * math.exp(memory.log_life.item())))
+            expected = kept * before[row, part] + step
+            expected = expected * min(1.0, 1.1 / expected.norm().item())
+            assert torch.allclose(after[row, part], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e12])
+def test_no_error_is_large_enough_to_break_the_bounds(scale):
+    config = ProceduralConfig(enabled=True, rank=4, max_step=0.5, max_norm=2.0)
+    memory = ProceduralMemory(8, 3, config)
+    weights = torch.zeros(1, 12, 8)
+    for _ in range(20):
+        error, trace = scale * torch.randn(1, 5, 8), torch.randn(1, 5, 12)
+        after = memory.write(weights, error, trace, torch.rand(1, 5), torch.tensor([5.0])).detach()
+        moved = (after - weights).reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
+        norms = after.reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
+        assert torch.isfinite(after).all()
+        assert (moved <= 0.5 + 2.0 * 0.01).all() and (norms <= 2.0 + 1e-4).all()
+        weights = after
+    assert bool(weights.any()) == (scale > 0)
+
+
+def test_a_reset_leaves_the_rank(tiny_brain, tokens):
+    """Emptied in mid-life, the memory learns again in all its directions: what it senses with is a parameter."""
+    brain = tiny_brain()
+    session = Session(brain)
+    session.feed(tokens(1, 64))
+    session.state = arms.without_memory(session.state)
+    assert not fast(session.state).any()
+    session.feed(tokens(1, 64, seed=1))
+    rank = brain.config.procedural.rank
+    for part in fast(session.state)[0].split(rank, 0):
+        assert torch.linalg.matrix_rank(part) == rank
+
+
+def test_it_learns_what_repeats_and_only_through_its_fast_weights(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.enabled=false", "endocrine.enabled=false"])
+    line = tokens(1, 16)
+
+    def surprise(keep: tuple[str, ...]) -> float:
+        state, nats = brain.init_state(1), 0.0
+        with torch.no_grad():
+            for _ in range(12):
+                out = brain.scan(line, state)
+                nats = float(out.aux.surprise.mean())
+                state = arms.keep_only(brain.commit(out.state)[0], keep)
+        return nats
+
+    assert surprise(("procedural",)) < 0.97 * surprise(())
+
+
+def test_any_amount_of_use_leaves_the_trained_weights_and_the_static_model_as_they_were(tiny_brain, tokens):
+    brain = tiny_brain()
+    weights = {name: x.clone() for name, x in brain.state_dict().items()}
+    probe = tokens(1, 40, seed=9)
+
+    def static() -> torch.Tensor:
+        state, found = brain.init_state(1), []
+        with torch.no_grad():
+            for part in probe.split(16, 1):
+                out = brain.scan(part, state)
+                found.append(out.logits)
+                state = arms.without_memory(brain.commit(out.state)[0])
+        return torch.cat(found, 1)
+
+    before = static()
+    Session(brain, batch=2).feed(tokens(2, 400))
+    assert all(torch.equal(weights[name], x) for name, x in brain.state_dict().items())
+    assert torch.equal(before, static())
+
+
+def test_at_most_two_percent_of_the_weights_move():
+    brain = Brain(apply_sets(presets.small().brain, ["procedural.enabled=true"]))
+    moving = fast(brain.init_state(1)).numel()
+    assert 0 < moving <= 0.02 * sum(brain.parameter_counts().values())
+
+
+def test_forks_of_a_stream_learn_apart(tiny_brain, tokens):
+    brain = tiny_brain()
+    session = Session(brain)
+    session.feed(tokens(1, 32))
+    fork = Session(brain, clone(session.state))
+    session.feed(tokens(1, 32, seed=1))
+    kept = fast(fork.state).clone()
+    session.feed(tokens(1, 16, seed=2))
+    assert torch.equal(kept, fast(fork.state))
+    assert not torch.equal(kept, fast(session.state))
