@@ -15,7 +15,7 @@ SCHEMA = "neuro.memory/1"
 
 
 def save(path: str | Path, brain: Brain, state: BrainState) -> int:
-    """Write the memories -> how many episodes they hold. The state must be committed: what is in the span buffer is not memory yet.
+    """Write the memories -> how many episodes they hold. What is in the span buffer is not memory yet: commit first.
 
     Raises:
         UsageError: uncommitted tokens, or a brain without memories.
