@@ -43,8 +43,8 @@ class Tally:
         self.brain = brain
         self.tokens = self.calls = self.row_calls = self.attended = self.commits = 0
         self.writes = self.evictions = self.filled = 0
-        self.routed = [0] * len(brain.config.cortex.mixers)
-        self.spikes = [0] * sum(name == "spiking" for name in brain.config.cortex.feedforwards)
+        self.routed = [0] * len(brain.config.cortex.layers)
+        self.spikes = [0] * len(spiking_names(brain))
 
     def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
         for event in events:
@@ -65,8 +65,8 @@ class Tally:
 
 def spiking_names(brain: Brain) -> list[str]:
     """Population names in the order of the spike counts."""
-    kinds = brain.config.cortex.feedforwards
-    return [f"cortex.layers.{i}.feedforward" for i, kind in enumerate(kinds) if kind == "spiking"]
+    layers = enumerate(brain.config.cortex.layers)
+    return [f"cortex.layers.{i}.feedforward" for i, (_, kind) in layers if kind == "spiking"]
 
 
 def workload(
@@ -102,7 +102,7 @@ def workload(
             )
         )
     operations = [Operation("readout", "vocabulary", "mac", "dense", tally.tokens * brain.embedding.numel())]
-    if config.procedural.enabled:  # the teaching signal: what every prediction missed, in the embedding's terms
+    if config.fast_rank:  # the teaching signal: what every prediction missed, in the embedding's terms
         products = tally.tokens * brain.embedding.numel() + tally.row_calls * len(HORMONES)
         operations += [
             Operation("readout", "error", "mac", "dense", products),
@@ -187,7 +187,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             extra = [row("compare", h.slots * tokens), row("transcendental", h.slots * tokens)]
             return [row("mac", read), *extra, row("elementwise", h.slots * tally.commits)]
         case Thalamus():
-            layers = len(c.cortex.mixers)
+            layers = len(c.cortex.layers)
             return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
         case Amygdala():
             hidden = c.amygdala.hidden

@@ -72,7 +72,7 @@ class Brain(nn.Module):
         super().__init__()
         backend = backend or backends.select()
         self.config, self.backend, self.ops = config, backend, backend.ops
-        if record_raster and "spiking" not in config.cortex.feedforwards:
+        if record_raster and "spiking" not in [feedforward for _, feedforward in config.cortex.layers]:
             raise UsageError("brain: record_raster without a spiking layer.", "Make a feed-forward 'spiking'.")
         self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
         regions: list[Region] = []
@@ -107,8 +107,7 @@ class Brain(nn.Module):
         config, device = self.config, self.embedding.device
         span = config.plasticity_span
         memory = config.hippocampus if config.hippocampus.enabled else None
-        p = config.procedural
-        fast_weights = 2 * len(config.cortex.mixers) * p.rank if p.enabled else 0
+        fast_weights = 2 * len(config.cortex.layers) * config.fast_rank
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(batch, *shape, device=device)
@@ -282,7 +281,7 @@ class Brain(nn.Module):
         value = bus.CHANNELS[name].silent
         if isinstance(value, str):
             return channels[value]
-        width = {"route": (len(self.config.cortex.mixers),), "affect": (2,), "recall": (1,)}.get(name, ())
+        width = {"route": (len(self.config.cortex.layers),), "affect": (2,), "recall": (1,)}.get(name, ())
         return channels["valid"].new_full((*channels["token"].shape, *width), float(value or 0.0))
 
     def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:

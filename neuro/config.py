@@ -52,6 +52,7 @@ class EndocrineConfig:
 class CortexConfig:
     """Layers of a token mixer and a feed-forward each."""
 
+    enabled: bool = True  # off: no layers, and no fast weights on them: what the thalamus relays is what is read out
     mixers: tuple[str, ...] = ("recurrence", "window", "recurrence", "window")
     feedforwards: tuple[str, ...] = ("spiking", "spiking", "dense", "spiking")
     heads: int = 4  # of the window attention
@@ -62,6 +63,11 @@ class CortexConfig:
     v_threshold: float = 1.0  # of the membrane; soft reset subtracts it
     surrogate_slope: float = 4.0  # of the fast sigmoid in the backward pass
     rate_target: float = 0.08  # spikes per neuron and token the rate loss aims at
+
+    @property
+    def layers(self) -> tuple[tuple[str, str], ...]:
+        """(mixer, feed-forward) of each layer there is."""
+        return tuple(zip(self.mixers, self.feedforwards, strict=True)) if self.enabled else ()
 
     @property
     def decay(self) -> float:
@@ -109,6 +115,11 @@ class BrainConfig:
     cortex: CortexConfig = CortexConfig()
     hippocampus: HippocampusConfig = HippocampusConfig()
     procedural: ProceduralConfig = ProceduralConfig()
+
+    @property
+    def fast_rank(self) -> int:
+        """Rank of the fast weights on each of the cortex's output projections; 0 without a procedural memory."""
+        return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
 
     def __post_init__(self) -> None:
         def need(ok: bool, key: str, expected: str) -> None:

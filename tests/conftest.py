@@ -32,6 +32,8 @@ LAYERS = {
     "window only": ["cortex.mixers=window,window"],
     "window first": ["cortex.mixers=window,recurrence", "cortex.feedforwards=dense,spiking"],
     "window longer than two spans": ["cortex.window=40"],
+    "no cortex": ["cortex.enabled=false"],
+    "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
     "few writes": ["hippocampus.writes_per_span=3", "hippocampus.slots=5", "hippocampus.top_k=2"],
 }

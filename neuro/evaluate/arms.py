@@ -27,7 +27,7 @@ def of(brain: Brain) -> list[str]:
         name
         for name, enabled in (
             ("episodic", brain.config.hippocampus.enabled),
-            ("procedural", brain.config.procedural.enabled),
+            ("procedural", brain.config.fast_rank > 0),
         )
         if enabled
     ]

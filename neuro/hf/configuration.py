@@ -61,4 +61,5 @@ class NeuroConfig(PretrainedConfig):
     @property
     def num_hidden_layers(self) -> int:
         """Layers of the cortex."""
-        return len(self.brain["cortex"]["mixers"])
+        cortex = self.brain["cortex"]
+        return len(cortex["mixers"]) if cortex["enabled"] else 0

@@ -1,6 +1,6 @@
 """A linear layer whose weights have a slow part, which training sets, and a fast part, which the stream itself writes.
 
-    y_t = W x_t + F^T e_t,   e_t = sqrt(r) unit(A x_t)
+    y_t = W x_t + F^T e_t,   z_t = A x_t,   e_t = z_t / sqrt(mean(z_t^2) + 1/1000)
 
 W and A are parameters; F is state, one per stream. e_t is the synapses' eligibility: what was active when the layer
 spoke, to be credited or blamed once it is known how right the prediction was (`neuro.memory.procedural`). Source: the
@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from neuro.layers.norm import normalize
+from neuro.layers.norm import wide
 
 
 class FastLinear(nn.Linear):
@@ -31,5 +31,7 @@ class FastLinear(nn.Linear):
         y = super().forward(x)
         if fast is None:
             return y, y[..., :0]
-        eligibility = math.sqrt(self.rank) * normalize(x @ self.sense.T.to(x.dtype))
+        z = wide(x @ self.sense.T.to(x.dtype))
+        # A floor far above rounding: a token that drives nothing must not have a gradient of a million.
+        eligibility = z * torch.rsqrt((z * z).mean(-1, keepdim=True) + 1e-3)
         return y + eligibility @ fast, eligibility

@@ -30,7 +30,7 @@ class CortexLayer(nn.Module):
     def __init__(self, config: BrainConfig, mixer: str, feedforward: str, ops: Ops) -> None:
         super().__init__()
         width, c = config.d_model, config.cortex
-        rank = config.procedural.rank if config.procedural.enabled else 0
+        rank = config.fast_rank
         self.mixer_norm, self.feedforward_norm = RMSNorm(width), RMSNorm(width)
         self.modulation = nn.Linear(len(HORMONES), width, bias=False)
         nn.init.zeros_(self.modulation.weight)
@@ -54,16 +54,15 @@ class Cortex(Region):
     def __init__(self, config: BrainConfig, ops: Ops, record_raster: bool = False) -> None:
         super().__init__()
         self.record_raster = record_raster
-        c, self.rank = config.cortex, config.procedural.rank if config.procedural.enabled else 0
+        layers = config.cortex.layers
+        self.rank = config.fast_rank
         if record_raster:
             self.writes = (*self.writes, "raster")
         self.procedural: ProceduralMemory | None = None
         if self.rank:
             self.writes = (*self.writes, "eligibility")
-            self.procedural = ProceduralMemory(config.d_model, 2 * len(c.mixers), config.procedural)
-        pairs = zip(c.mixers, c.feedforwards, strict=True)
-        self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in pairs)
-        self.spiking_layers = tuple(i for i, f in enumerate(c.feedforwards) if f == "spiking")
+            self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural)
+        self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
 
     def init_state(self, batch: int, device: torch.device) -> CortexState:
         layers = tuple(

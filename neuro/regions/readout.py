@@ -25,7 +25,7 @@ class Readout(Region):
         self.weight = embedding  # tied: the brain owns it
         self.gain = nn.Linear(len(HORMONES), 1, bias=False)
         nn.init.zeros_(self.gain.weight)
-        self.remembers = config.procedural.enabled  # what a prediction was read from, until its token comes
+        self.remembers = config.fast_rank > 0  # what a prediction was read from, until its token comes
         if self.remembers:
             self.reads = (*Readout.reads, "valid")
             self.writes = (*Readout.writes, "read_before")

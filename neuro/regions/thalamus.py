@@ -20,19 +20,24 @@ from neuro.regions.base import Channels, Region
 class Thalamus(Region):
     name = "thalamus"
     reads = ("embedding", "modulators~")
-    writes = ("relay", "route")
+    writes: tuple[str, ...] = ("relay", "route")
 
     def __init__(self, config: BrainConfig) -> None:
         super().__init__()
-        width, layers = config.d_model, len(config.cortex.mixers)
+        width, layers = config.d_model, len(config.cortex.layers)
         self.norm = RMSNorm(width)
         self.gate = nn.Linear(width, width)
-        self.route = nn.Linear(width, layers)
         self.gate_modulation = nn.Linear(len(HORMONES), width, bias=False)
-        self.route_modulation = nn.Linear(len(HORMONES), layers, bias=False)
-        for linear in (self.gate, self.gate_modulation, self.route_modulation):
+        for linear in (self.gate, self.gate_modulation):
             nn.init.zeros_(linear.weight)
         nn.init.zeros_(self.gate.bias)
+        self.routes = layers > 0
+        if not self.routes:  # without a cortex there is nothing to route
+            self.writes = ("relay",)
+            return
+        self.route = nn.Linear(width, layers)
+        self.route_modulation = nn.Linear(len(HORMONES), layers, bias=False)
+        nn.init.zeros_(self.route_modulation.weight)
         nn.init.normal_(self.route.weight, std=width**-0.5)
         nn.init.constant_(self.route.bias, 1.5)
 
@@ -40,7 +45,10 @@ class Thalamus(Region):
         x = self.norm(inputs["embedding"])
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
         gate = 2.0 * torch.sigmoid(self.gate(x) + self.gate_modulation(mood))
+        outputs = {"relay": inputs["embedding"] * gate}
+        if not self.routes:
+            return outputs, state
         p = torch.sigmoid(wide(self.route(x) + self.route_modulation(mood)))
         # Straight-through: hard forward, the sigmoid's gradient backward.
         route = (p > 0.5).to(p.dtype) + (p - p.detach())
-        return {"relay": inputs["embedding"] * gate, "route": route}, state
+        return outputs | {"route": route}, state

@@ -37,12 +37,14 @@ def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainCo
             nats.append(out.aux.surprise.sum())
             predicted.append(out.aux.predicted.sum())
             rates.append(out.aux.layer_rates.mean((0, 1)))
-            routes.append(out.aux.route.mean())
+            if out.aux.route.numel():
+                routes.append(out.aux.route.mean())
             state = _forget(brain.commit(out.state)[0], config.memory_dropout)
     mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
-    layer_rates, route = torch.stack(rates).mean(0), torch.stack(routes).mean()
+    layer_rates = torch.stack(rates).mean(0)
+    route = torch.stack(routes).mean() if routes else torch.ones_like(mean_nats)  # nothing to route: all of it ran
     total = mean_nats + config.rate_weight * ((layer_rates - brain.config.cortex.rate_target) ** 2).sum()
-    if brain.config.thalamus.enabled:
+    if routes and brain.config.thalamus.enabled:
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)

@@ -21,7 +21,7 @@ from neuro.errors import CheckError, FormatError, NeuroError, UsageError
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
-SWITCHES = ["", "thalamus", "amygdala", "endocrine", "hippocampus", "procedural"]
+SWITCHES = ["", "thalamus", "amygdala", "endocrine", "hippocampus", "cortex", "procedural"]
 
 
 @pytest.fixture(scope="module")

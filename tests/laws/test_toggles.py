@@ -37,6 +37,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "amygdala.half_life_tokens": ("2", {"logits"}),
     "endocrine.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "endocrine.half_lives_tokens": ("6,32,128,1024,512", {"logits"}),
+    "cortex.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "cortex.mixers": ("window,recurrence", {"parameters", "state shapes"}),
     "cortex.feedforwards": ("dense,spiking", {"parameters", "state shapes"}),
     "cortex.heads": ("4", {"state shapes", "logits"}),
