@@ -16,7 +16,7 @@ from backends.kernels import cpu
 from backends.surrogate import fast_sigmoid_slope
 
 # Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
-# fall out of the cache: equal at 2,048, 3 times quicker at 8,192 (benchmarks/affine_scan.py).
+# fall out of the cache: equal at 2,048, twice as quick at 8,192 (benchmarks/affine_scan.py).
 _WIDE = 2048
 
 

@@ -110,7 +110,7 @@ def _backends() -> list[Row]:
 def _kernels(built: bool, says: str) -> Row:
     if built:
         return _row("kernels", True, f"the time loops run in C++ on the CPU ({says})")
-    cost = "the time loops run as torch operators, the affine recurrence 2 to 6 times slower on the CPU"
+    cost = "the time loops run as torch operators, the affine recurrence 2 to 5 times slower on the CPU"
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
