@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from backends.errors import BackendError
+
 
 @dataclasses.dataclass(frozen=True)
 class Ops:
@@ -20,7 +22,10 @@ class Ops:
     embed: Callable[[Tensor, Tensor], Tensor]
     """(ids [B,T], weight [V,D]) -> [B,T,D]: rows of the weight."""
     affine_scan: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D] with h_t = a_t * h_{t-1} + b_t."""
+    """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D] with h_t = a_t * h_{t-1} + b_t.
+
+    One floating type, which is also that of h; T >= 1. Differentiable once.
+    """
     lif_scan: Callable[[Tensor, Tensor, float, float, float], tuple[Tensor, Tensor]]
     """(current [T,B,N], v0 [B,N], decay, threshold, slope) -> (spikes [T,B,N] of 0 and 1, v [B,N]).
 
@@ -54,3 +59,20 @@ class Backend:
     reason: str
     scatter_free: bool = False
     autocast: torch.dtype | None = None
+
+
+def check_affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> None:
+    """Refuse what would be promoted, broadcast or read past its end.
+
+    Raises:
+        BackendError: no token, shapes that do not fit, or more than one type.
+    """
+    if a.dim() != 3 or a.shape[0] == 0:
+        got = f"affine_scan: got a of shape {list(a.shape)}, expected [T,B,D] with T >= 1."
+        raise BackendError(got, "Give it at least one token, time first.")
+    if a.shape != b.shape or a.shape[1:] != h0.shape:
+        got = f"affine_scan: got a {list(a.shape)}, b {list(b.shape)} and h0 {list(h0.shape)}"
+        raise BackendError(f"{got}, expected [T,B,D], [T,B,D] and [B,D].", "Expand or transpose them before the call.")
+    if not a.dtype == b.dtype == h0.dtype or not a.is_floating_point():
+        got = f"affine_scan: got a {a.dtype}, b {b.dtype} and h0 {h0.dtype}, expected one floating-point type."
+        raise BackendError(got, "Convert them to float32 before the call, under autocast too.")

@@ -1,4 +1,7 @@
-"""Operators for devices with gather and scatter (CPU, CUDA): time loops with hand-written backward, fused attention."""
+"""Operators for devices with gather and scatter (CPU, CUDA): time loops with hand-written backward, fused attention.
+
+On a CPU the time loops run in the C++ library (`backends.kernels.cpu`) where it was built.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends import portable
-from backends.contract import Ops
+from backends.contract import Ops, check_affine_scan
+from backends.kernels import cpu
 from backends.surrogate import fast_sigmoid_slope
 
+# Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
+# fall out of the cache: equal at 2,048, twice as quick at 8,192 (benchmarks/affine_scan.py).
+_WIDE = 2048
 
-class _AffineScan(torch.autograd.Function):
+
+class _PerTokenAffineScan(torch.autograd.Function):
     # The loop writes into one buffer; the backward is the same recurrence run towards the past.
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, h0: Tensor) -> Tensor:  # type: ignore[override]
@@ -37,10 +45,18 @@ class _AffineScan(torch.autograd.Function):
         return grad_a, grad_b, grad_b[0] * a[0]
 
 
+def per_token_affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """`affine_scan` with one operator a token: for rows so wide that starting an operator costs nothing beside it."""
+    return _PerTokenAffineScan.apply(a, b, h0)
+
+
 def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    if a.shape[0] == 1:
-        return a * h0 + b
-    return _AffineScan.apply(a, b, h0)
+    check_affine_scan(a, b, h0)
+    if a.shape[0] > 1 and cpu.runs(a, b, h0):
+        return cpu.affine_scan(a, b, h0)
+    if a.shape[0] > 1 and a.device.type == "cpu" and h0.numel() > _WIDE:
+        return per_token_affine_scan(a, b, h0)
+    return portable.affine_scan(a, b, h0)
 
 
 class _LifScan(torch.autograd.Function):
@@ -72,6 +88,8 @@ class _LifScan(torch.autograd.Function):
 def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
     if current.shape[0] == 1:
         return portable.lif_scan(current, v0, decay, threshold, slope)
+    if cpu.runs(current, v0):
+        return cpu.lif_scan(current, v0, decay, threshold, slope)
     return _LifScan.apply(current, v0, decay, threshold, slope)
 
 

@@ -1,14 +1,18 @@
 """Operators for devices without scatter (DirectML): no scatter, index_put, data-dependent shape, in-place write or float64.
 
-Selections are one-hot masks and matrix products, recurrences are doublings over whole tensors; so are their gradients.
+Selections are one-hot masks and matrix products, the affine recurrence is solved for all chunks of a span at once; so are
+their gradients.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from backends.contract import Ops
+from backends.contract import Ops, check_affine_scan
 from backends.surrogate import fast_sigmoid_spike
 
 
@@ -36,18 +40,80 @@ def embed(ids: Tensor, weight: Tensor) -> Tensor:
     return _Embed.apply(ids, weight)
 
 
+class _AffineScan(torch.autograd.Function):
+    """The recurrence in two levels, without a division or a logarithm: exact for any a, zero included.
+
+    Tokens lie in chunks of equal length and a rest. A first sweep over the tokens of a chunk, all chunks at once, finds
+    what each does to whatever state enters it (h -> end + product * h); a short loop carries the state from chunk to
+    chunk; a second sweep gives every state. The backward pass is the same towards the past.
+    """
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, h0: Tensor) -> Tensor:  # type: ignore[override]
+        count, length = _chunks(a.shape[0])
+        whole = count * length
+        a_in, b_in = (x[:whole].unflatten(0, (count, length)).unbind(1) for x in (a, b))
+        end, product = b_in[0], a_in[0]
+        for a_s, b_s in zip(a_in[1:], b_in[1:], strict=True):
+            end, product = torch.addcmul(b_s, a_s, end), product * a_s
+        entering = [h0]
+        for end_c, product_c in zip(end[:-1].unbind(0), product[:-1].unbind(0), strict=True):
+            entering.append(torch.addcmul(end_c, product_c, entering[-1]))
+        h, states, rest = torch.stack(entering), [], []
+        for a_s, b_s in zip(a_in, b_in, strict=True):
+            h = torch.addcmul(b_s, a_s, h)
+            states.append(h)
+        last = h[-1]
+        for a_t, b_t in zip(a[whole:].unbind(0), b[whole:].unbind(0), strict=True):
+            last = torch.addcmul(b_t, a_t, last)
+            rest.append(last)
+        out = _in_order(states, rest)
+        ctx.save_for_backward(a, out, h0, product)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        a, h, h0, product = ctx.saved_tensors
+        count, length = _chunks(a.shape[0])
+        whole = count * length
+        # `carried` is a_{t+1} * grad_b_{t+1}: what reaches h_t from its future.
+        carried, rest = torch.zeros_like(h0), []
+        for a_t, grad_t in zip(reversed(a[whole:].unbind(0)), reversed(grad[whole:].unbind(0)), strict=True):
+            rest.append(grad_t + carried)
+            carried = a_t * rest[-1]
+        a_in, grad_in = (x[:whole].unflatten(0, (count, length)).unbind(1) for x in (a, grad))
+        start = a_in[-1] * grad_in[-1]
+        for a_s, grad_s in zip(reversed(a_in[:-1]), reversed(grad_in[:-1]), strict=True):
+            start = a_s * (grad_s + start)
+        leaving = [carried]
+        for start_c, product_c in zip(reversed(start[1:].unbind(0)), reversed(product[1:].unbind(0)), strict=True):
+            leaving.append(torch.addcmul(start_c, product_c, leaving[-1]))
+        carried, found = torch.stack(leaving[::-1]), []
+        for a_s, grad_s in zip(reversed(a_in), reversed(grad_in), strict=True):
+            found.append(grad_s + carried)
+            carried = a_s * found[-1]
+        grad_b = _in_order(found[::-1], rest[::-1])
+        return grad_b * torch.cat([h0.unsqueeze(0), h[:-1]]), grad_b, carried[0]
+
+
+def _chunks(tokens: int) -> tuple[int, int]:
+    """(number of chunks, their length). Three operators a token of a chunk and one a chunk: fewest at sqrt(T / 3)."""
+    length = max(1, math.isqrt(tokens // 3))
+    return tokens // length, length
+
+
+def _in_order(states: list[Tensor], rest: list[Tensor]) -> Tensor:
+    """[T,B,D] of [chunk,B,D] for every place in a chunk, and [B,D] for every token after the last chunk."""
+    whole = torch.stack(states, 1).flatten(0, 1)
+    return torch.cat([whole, torch.stack(rest)]) if rest else whole
+
+
 def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """Hillis-Steele doubling: log2(T) rounds of (a2,b2) o (a1,b1) = (a2 a1, a2 b1 + b2) over shifted copies."""
-    tokens = a.shape[0]
-    if tokens == 1:
+    check_affine_scan(a, b, h0)
+    if a.shape[0] == 1:
         return a * h0 + b
-    b = torch.cat([b[:1] + a[:1] * h0, b[1:]])
-    shift = 1
-    while shift < tokens:
-        b = torch.cat([b[:shift], b[shift:] + a[shift:] * b[:-shift]])
-        a = torch.cat([a[:shift], a[shift:] * a[:-shift]])
-        shift *= 2
-    return b
+    return _AffineScan.apply(a, b, h0)
 
 
 def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:

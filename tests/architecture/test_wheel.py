@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import email
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def wheel_path(tmp_path_factory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, out / name, ignore=ignore)
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, out / name)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, out]
     done = subprocess.run([str(item) for item in command], capture_output=True, text=True, check=False, timeout=300)
@@ -65,10 +67,25 @@ def test_it_holds_the_four_packages_and_nothing_else(wheel):
 
 
 def test_it_holds_every_module_and_data_file_of_the_tree(wheel):
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".json")]
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".json", ".cpp")]
     files += [path for path in (ROOT / "neuro" / "models").glob("*/*") if path.is_file()]
     expected = {path.relative_to(ROOT).as_posix() for path in files if not path.name.startswith(".")}
     assert expected - set(wheel.namelist()) == set()
+
+
+def test_it_holds_the_kernels_where_there_is_a_compiler(wheel):
+    built = [name for name in wheel.namelist() if name.startswith("backends/kernels/_scan.")]
+    compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    assert len(built) == (1 if shutil.which(compiler.split()[0]) else 0)
+
+
+def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path / "o"]
+    env = os.environ | {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    done = subprocess.run([str(x) for x in command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no-such-compiler" in done.stdout + done.stderr
+    assert not list(tmp_path.rglob("_scan*"))
 
 
 def test_it_holds_no_corpus(wheel):

@@ -185,6 +185,17 @@ def test_doctor_reports_every_section(capsys):
     assert all(row["ok"] for row in report["packages"])
 
 
+@pytest.mark.parametrize("built", [True, False])
+def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(built, capsys, monkeypatch):
+    from backends.kernels import cpu
+
+    monkeypatch.setattr(cpu, "status", lambda: (built, "the reason"))
+    assert main(["doctor", "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "kernels"]
+    assert row["ok"] == built and "the reason" in row["says"]
+    assert ("times slower" in row["says"] and "C++ compiler" in row["says"]) != built
+
+
 def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
     import backends
 

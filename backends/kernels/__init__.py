@@ -1,0 +1,1 @@
+"""Operators written for one kind of machine, outside torch."""

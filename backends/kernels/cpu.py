@@ -1,0 +1,145 @@
+"""The time loops in C++ (`scan.cpp`), loaded with ctypes. Optional: `library` is None where it was not built.
+
+Tensors are time-first, [T,B,D]; any strides over time and batch, as the batch-first regions hand them over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_VERSION = 1  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
+_REALS = {torch.float32: "float32", torch.float64: "float64"}
+_POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = (("data", _POINTER), ("token", _INDEX), ("batch", _INDEX))
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (("tokens", _INDEX), ("batch", _INDEX), ("width", _INDEX), ("threads", _INDEX))
+
+
+_SIGNATURES = {
+    "affine_scan": (_Rows, _Rows, _POINTER, _Rows, _Shape),
+    "affine_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _Rows, _Rows, _POINTER, _Shape),
+    "lif_scan": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _Shape),
+    "lif_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _REAL, _Shape),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The built library, or None."""
+    return _load(Path(__file__).parent)[0]
+
+
+def status() -> tuple[bool, str]:
+    """(built and loaded, the file or why not)."""
+    return library() is not None, _load(Path(__file__).parent)[1]
+
+
+def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
+    paths = [folder / f"_scan{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return None, "it was not built when neuro-hybrid was installed"
+    try:
+        found = ctypes.CDLL(str(path))
+        version = found.neuro_scan_version()
+        if version != _VERSION:
+            return None, f"{path.name} has interface {version}, expected {_VERSION}"
+        for name, signature in _SIGNATURES.items():
+            for real in _REALS.values():
+                function = getattr(found, f"neuro_{name}_{real}")
+                function.argtypes, function.restype = signature, None
+    except (OSError, AttributeError) as error:  # another machine's library, or something else of that name
+        return None, f"{path.name} does not load ({error})"
+    return found, path.name
+
+
+def runs(*tensors: Tensor) -> bool:
+    """Whether the library is here and takes these tensors: time-first on the CPU, all float32 or all float64, no trace."""
+    first = tensors[0].dtype
+    fits = first in _REALS and all(x.dtype == first and x.device.type == "cpu" for x in tensors)
+    return fits and tensors[0].dim() == 3 and not torch.compiler.is_compiling() and library() is not None
+
+
+def _call(name: str, like: Tensor, *arguments: object) -> None:
+    shape = _Shape(*like.shape, torch.get_num_threads())
+    # ctypes releases the interpreter's lock for the call.
+    getattr(library(), f"neuro_{name}_{_REALS[like.dtype]}")(*arguments, shape)
+
+
+def _rows(x: Tensor) -> _Rows:
+    return _Rows(x.data_ptr(), x.stride(0), x.stride(1))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """The tensor, or a copy whose channels lie side by side."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _like(x: Tensor) -> Tensor:
+    """An empty tensor that lies in memory as ``x`` does, so that what follows need not transpose."""
+    out = torch.empty_like(x)
+    return out if out.stride(-1) == 1 else torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+class _AffineScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, h0: Tensor) -> Tensor:  # type: ignore[override]
+        a, b, h0 = _unit(a), _unit(b), h0.contiguous()
+        h = _like(b)
+        _call("affine_scan", h, _rows(a), _rows(b), h0.data_ptr(), _rows(h))
+        ctx.save_for_backward(a, h, h0)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        a, h, h0 = ctx.saved_tensors
+        grad, grad_a, grad_b, grad_h0 = _unit(grad), _like(h), _like(h), torch.empty_like(h0)
+        rows = (_rows(grad), _rows(a), _rows(h), h0.data_ptr(), _rows(grad_a), _rows(grad_b), grad_h0.data_ptr())
+        _call("affine_scan_backward", h, *rows)
+        return grad_a, grad_b, grad_h0
+
+
+def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D], for tensors that `runs` accepts and `check_affine_scan` let pass."""
+    return _AffineScan.apply(a, b, h0)
+
+
+class _LifScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float):  # type: ignore[override]
+        current, v = _unit(current), v0.clone(memory_format=torch.contiguous_format)
+        spikes = _like(current)
+        u = _like(current) if any(ctx.needs_input_grad) else None
+        before = _Rows(None, spikes.stride(0), spikes.stride(1)) if u is None else _rows(u)
+        _call("lif_scan", spikes, _rows(current), before, _rows(spikes), v.data_ptr(), decay, threshold)
+        if u is not None:
+            ctx.save_for_backward(u)
+        ctx.constants = decay, threshold, slope
+        return spikes, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
+        (u,) = ctx.saved_tensors
+        grad_spikes, grad = _unit(grad_spikes), _like(u)
+        grad_v = grad_v.clone(memory_format=torch.contiguous_format)
+        _call("lif_scan_backward", u, _rows(grad_spikes), _rows(u), _rows(grad), grad_v.data_ptr(), *ctx.constants)
+        return grad, grad_v, None, None, None
+
+
+def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
+    """As `backends.contract.Ops.lif_scan`, for tensors that `runs` accepts."""
+    return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, slope)

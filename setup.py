@@ -1,0 +1,36 @@
+"""The one part of the build that pyproject.toml cannot say: an optional C++ library, without which everything runs slower.
+
+`python setup.py build_ext --inplace` builds it in a checkout.
+"""
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildLibrary(build_ext):
+    """Builds a plain shared library, loaded with ctypes: it is no Python module and exports no ``PyInit``."""
+
+    def get_export_symbols(self, ext):
+        return ext.export_symbols
+
+    def build_extension(self, ext):
+        if self.compiler.compiler_type == "msvc":
+            ext.extra_compile_args = ["/O2", "/std:c++17", "/EHsc", "/fp:precise"]
+        else:
+            # No -march: a wheel must run on any machine of its platform; the source picks the instructions when loaded.
+            ext.extra_compile_args = [
+                "-O3",
+                "-g0",
+                "-std=c++17",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+                "-pthread",
+            ]
+            ext.extra_link_args = ["-pthread"]
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], language="c++", optional=True)],
+    cmdclass={"build_ext": BuildLibrary},
+)
