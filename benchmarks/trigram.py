@@ -29,7 +29,6 @@ class KneserNey:
     def __init__(self, stream: list[str]) -> None:
         trigrams = Counter(zip(stream, stream[1:], stream[2:], strict=False))
         bigrams: Counter[tuple[str, ...]] = Counter((v, w) for _, v, w in trigrams)
-        # The first bigram of the stream follows nothing: a continuation it would otherwise lack.
         unigrams: Counter[tuple[str, ...]] = Counter((w,) for _, w in bigrams)
         self.size = len(set(stream))
         self.orders = [self._order(counts) for counts in (unigrams, bigrams, trigrams)]

@@ -301,7 +301,7 @@ class Brain(nn.Module):
     def _error(self, channels: dict[str, Tensor], logits: Tensor, predicted: Tensor, state: BrainState) -> Tensor:
         """How what each token was predicted from should have been [B,T,D]; 0 where nothing was predicted."""
         before = torch.cat([state.logits.unsqueeze(1), logits[:, :-1]], 1)
-        said = self.ops.embed(channels["token"], self.embedding)
+        said = channels["embedding"] / self.config.d_model**0.5
         readout = cast(Readout, self.regions["readout"])
         error = readout.error(channels["read_before"], said, before, channels["modulators~"])
         return error * predicted.unsqueeze(-1)

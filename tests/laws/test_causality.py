@@ -122,7 +122,7 @@ def test_the_gradient_reaches_back_through_commit_and_read(tiny_brain, drive, to
     with_memory = tiny_brain(sets)
     grad = gradients(with_memory, ids, with_memory.init_state(1), LENGTH - 1, 0)
     assert (grad[0, :15].abs().amax(1) > 0).all()
-    without = tiny_brain([*sets, "hippocampus.enabled=false", "endocrine.enabled=false"])
+    without = tiny_brain([*sets, "hippocampus.enabled=false", "endocrine.enabled=false", "procedural.enabled=false"])
     grad = gradients(without, ids, without.init_state(1), LENGTH - 1, 0)
     assert not grad[0, : LENGTH - 2].any() and grad[0, LENGTH - 2].any()  # a window of one besides the current token
 
