@@ -44,6 +44,7 @@ CHANNELS = {
         Channel("pair_key", "[B,T,K]"),
         Channel("pair_value", "[B,T,D]"),
         Channel("pair_candidate", "[B,T]"),
+        Channel("features", "[B,T,D]"),
         Channel("logits", "[B,T,V]"),
         Channel("modulators~", "[B,H]", 0.5),
         Channel("affect~", "[B,2]"),

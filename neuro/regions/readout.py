@@ -1,6 +1,6 @@
 """Readout: the tied vocabulary matrix over what the cortex thinks and the hippocampus recalls.
 
-logits = gain * E norm(hidden + recall),   gain = exp(tanh(w . (m - 1/2)) / 2)
+features = gain * norm(hidden + recall),   logits = E features,   gain = exp(tanh(w . (m - 1/2)) / 2)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from neuro.regions.base import Channels, Region
 class Readout(Region):
     name = "readout"
     reads = ("hidden", "recall", "modulators~")
-    writes = ("logits",)
+    writes = ("features", "logits")
 
     def __init__(self, config: BrainConfig, embedding: nn.Parameter) -> None:
         super().__init__()
@@ -28,4 +28,5 @@ class Readout(Region):
     def scan(self, inputs: Channels, state: tuple[()]) -> tuple[dict[str, Tensor], tuple[()]]:
         x = self.norm(inputs["hidden"] + inputs["recall"])
         gain = torch.exp(0.5 * torch.tanh(wide(self.gain((inputs["modulators~"] - 0.5).unsqueeze(1)))))
-        return {"logits": (x * gain) @ self.weight.T}, state
+        features = x * gain
+        return {"features": features, "logits": features @ self.weight.T}, state
