@@ -44,25 +44,31 @@ from neuro.hf.cache import CACHE_NAME
 PROMPT, WRITTEN, BATCH = 64, 128, 50
 
 
+OWN_DRY = {"dry_multiplier": 0.8, "dry_prompt": False}
+
+
 def _sampling(**options: Any) -> dict[str, Any]:
     return {"do_sample": True, "top_k": 0} | options
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
-    "greedy, DRY": {"do_sample": False, "dry_multiplier": 0.8},
     "contrastive, alpha 0.6, top_k 4": {"penalty_alpha": 0.6, "top_k": 4},
     "temperature 0.8, top_p 0.9": _sampling(temperature=0.8, top_p=0.9),
-    "temperature 0.8, top_p 0.9, DRY": _sampling(temperature=0.8, top_p=0.9, dry_multiplier=0.8),
-    "temperature 0.9, top_p 0.9, DRY": _sampling(temperature=0.9, top_p=0.9, dry_multiplier=0.8),
+    "temperature 0.9, top_p 0.9, DRY of its own text": _sampling(temperature=0.9, top_p=0.9, **OWN_DRY),
     "temperature 0.9, top_p 0.95": _sampling(temperature=0.9, top_p=0.95),
     "temperature 0.9, top_p 0.95, DRY": _sampling(temperature=0.9, top_p=0.95, dry_multiplier=0.8),
+    "temperature 0.9, top_p 0.95, DRY of its own text": _sampling(temperature=0.9, top_p=0.95, **OWN_DRY),
     "temperature 1, top_p 0.9": _sampling(temperature=1.0, top_p=0.9),
     "temperature 1, top_p 0.95": _sampling(temperature=1.0, top_p=0.95),
     "temperature 1, top_p 1": _sampling(temperature=1.0),
     "temperature 1, min_p 0.05": _sampling(temperature=1.0, min_p=0.05),
 }
-FORGETTING = ("temperature 0.8, top_p 0.9", "temperature 0.9, top_p 0.95, DRY", "temperature 1, top_p 0.9")
+FORGETTING = (
+    "temperature 0.8, top_p 0.9",
+    "temperature 0.9, top_p 0.95, DRY of its own text",
+    "temperature 1, top_p 0.9",
+)
 
 
 def windows(brain: Brain, raw: str, count: int) -> tuple[torch.Tensor, np.ndarray]:

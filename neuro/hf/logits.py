@@ -11,33 +11,23 @@ far, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from neuro.errors import UsageError
-from neuro.tokenizer import Tokenizer
-
-SEQUENCE_BREAKERS = ("\n", ":", '"', "*")
-LONGEST_MATCH = 50  # tokens of a repeat that are counted: beyond it the penalty forbids anyway
+from neuro.sampling import Dry
 
 
 class DryLogitsProcessor(LogitsProcessor):
-    """Don't repeat yourself: where the last n tokens occurred before, what followed them there gets less likely.
-
-    score(token) -= multiplier * base ** (n - allowed_length)   for the longest such n, if it is at least allowed_length
-
-    The prompt counts as text that can be repeated; padding at the left does not. Source: P. E. Weidmann, "DRY: A modern
-    repetition penalty" (2024, text-generation-webui pull request 5677).
+    """`neuro.sampling.Dry` for a batch. Padding at the left does not count; the prompt does, unless it is told not to.
 
     Args:
-        multiplier: nats taken at the allowed length; 0 takes none.
-        base: growth of the penalty with each further token.
-        allowed_length: repeats shorter than this are free.
-        sequence_breakers: ids over which no repeat reaches, and that are never penalised (`breaker_ids` finds them).
+        multiplier, base, allowed_length: of the penalty.
+        sequence_breakers: ids over which no repeat reaches (`neuro.sampling.breaker_ids` finds them).
         attention_mask: [B, S] of the prompt, 0 at padding; None means that there is none.
+        prompt_length: columns S of a prompt that may be repeated freely, padding included; 0 lets the prompt count.
 
     Raises:
         UsageError: a number out of its range.
@@ -50,40 +40,16 @@ class DryLogitsProcessor(LogitsProcessor):
         allowed_length: int = 2,
         sequence_breakers: Iterable[int] = (),
         attention_mask: Tensor | None = None,
+        prompt_length: int = 0,
     ) -> None:
-        if not (multiplier >= 0 and base >= 1 and allowed_length >= 1):
-            raise UsageError(
-                f"DRY: got multiplier {multiplier}, base {base}, allowed_length {allowed_length}, "
-                "expected at least 0, 1 and 1.",
-                "Start from 0.8, 1.75 and 2.",
-            )
-        self.multiplier, self.base, self.allowed_length = multiplier, base, allowed_length
-        self.breakers = torch.tensor(sorted(set(sequence_breakers)), dtype=torch.int64)
-        self.padding = None if attention_mask is None else attention_mask.eq(0).sum(1)
+        self.dry = Dry(multiplier, base, allowed_length, tuple(sequence_breakers))
+        padding = torch.zeros(1, dtype=torch.int64) if attention_mask is None else attention_mask.eq(0).sum(1)
+        self.start = padding.clamp_min(prompt_length)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [N, V] of the token after ids [N, T], less the penalties."""
-        rows, length = input_ids.shape
-        breaks = torch.isin(input_ids, self.breakers.to(input_ids.device))
-        column = torch.arange(length, device=input_ids.device)
-        start = torch.zeros(rows, 1, dtype=torch.int64, device=input_ids.device)
-        if self.padding is not None:
-            start = self.padding.to(start.device).repeat_interleave(rows // len(self.padding)).unsqueeze(1)
-        # matched[:, i]: how many tokens up to column i are the last tokens; ``open`` where the match may still grow.
-        matched = torch.zeros_like(input_ids[:, :-1])
-        open_ = ~breaks[:, 1:]
-        for back in range(min(LONGEST_MATCH, length - 1)):
-            last = length - 1 - back
-            grows = (
-                (input_ids[:, :last] == input_ids[:, last, None]) & ~breaks[:, last, None] & (column[:last] >= start)
-            )
-            open_ = open_ & torch.nn.functional.pad(grows, (back, 0))
-            if not bool(open_.any()):
-                break
-            matched = matched + open_
-        penalty = self.multiplier * self.base ** (matched - self.allowed_length).to(scores.dtype)
-        penalty = penalty.masked_fill(matched < self.allowed_length, 0.0)
-        return scores - torch.zeros_like(scores).scatter_reduce(1, input_ids[:, 1:], penalty, "amax")
+        copies = input_ids.shape[0] // self.start.shape[0]
+        return self.dry(input_ids, scores, self.start.repeat_interleave(copies))
 
 
 class FrequencyPenaltyLogitsProcessor(LogitsProcessor):
@@ -116,18 +82,6 @@ class PresencePenaltyLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [N, V] of the token after ids [N, T], less the penalties."""
         return scores - self.penalty * _counts(input_ids[:, self.prompt_length :], scores).clamp_max(1)
-
-
-def breaker_ids(tokenizer: Tokenizer, strings: Sequence[str] = SEQUENCE_BREAKERS) -> list[int]:
-    """Ids of all tokens that contain one of the strings.
-
-    Raises:
-        UsageError: an empty string, which every token contains.
-    """
-    if "" in strings:
-        raise UsageError("DRY: got an empty sequence breaker.", "Give strings of at least one character.")
-    wanted = [string.encode() for string in strings]
-    return [i for i in range(tokenizer.vocab_size) if any(part in tokenizer.token_bytes(i) for part in wanted)]
 
 
 def _counts(ids: Tensor, scores: Tensor) -> Tensor:

@@ -24,13 +24,8 @@ from neuro.hf.cache import CACHE_NAME, NeuroCache, chosen
 from neuro.hf.configuration import NeuroConfig
 from neuro.hf.contrastive import contrastive_search
 from neuro.hf.hub import local_folder
-from neuro.hf.logits import (
-    SEQUENCE_BREAKERS,
-    DryLogitsProcessor,
-    FrequencyPenaltyLogitsProcessor,
-    PresencePenaltyLogitsProcessor,
-    breaker_ids,
-)
+from neuro.hf.logits import DryLogitsProcessor, FrequencyPenaltyLogitsProcessor, PresencePenaltyLogitsProcessor
+from neuro.sampling import SEQUENCE_BREAKERS, breaker_ids
 from neuro.tokenizer import Tokenizer
 
 # What AutoModelForCausalLM adds to a call, and what has no meaning for a model that is not assembled from shards.
@@ -244,6 +239,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         dry_base: float = 1.75,
         dry_allowed_length: int = 2,
         dry_sequence_breakers: Sequence[str] = SEQUENCE_BREAKERS,
+        dry_prompt: bool = True,
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
         penalty_alpha: float | None = None,
@@ -253,10 +249,11 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             inputs, generation_config, logits_processor, kwargs: as transformers documents them.
-            dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `DryLogitsProcessor`.
+            dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `neuro.sampling.Dry`.
             dry_base: growth of the penalty per token.
             dry_allowed_length: repeats shorter than this are free.
             dry_sequence_breakers: texts; no repeat reaches over a token that contains one.
+            dry_prompt: whether repeating the prompt is penalised too.
             frequency_penalty: nats per time that a token was generated.
             presence_penalty: nats for a token that was generated at all.
             penalty_alpha: run `contrastive_search` among the ``top_k`` (default 4) likeliest tokens.
@@ -276,6 +273,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
                     dry_allowed_length,
                     breaker_ids(self.brain.tokenizer, dry_sequence_breakers) if dry_sequence_breakers else (),
                     None if mask is None else mask[:, -width:],
+                    0 if dry_prompt else width,
                 )
             )
         if frequency_penalty:

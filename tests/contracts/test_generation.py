@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from neuro.errors import UsageError
+from neuro.sampling import breaker_ids
 from neuro.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -18,7 +19,6 @@ from neuro.hf import (  # noqa: E402
     FrequencyPenaltyLogitsProcessor,
     NeuroForCausalLM,
     PresencePenaltyLogitsProcessor,
-    breaker_ids,
 )
 from neuro.hf.cache import CACHE_NAME  # noqa: E402
 
@@ -95,6 +95,12 @@ def test_dry_is_its_formula_for_padded_rows_and_their_copies():
         assert torch.allclose(lost[i], torch.tensor(expected, dtype=torch.float64)), i
     assert lost.max() > 0.5 * 1.2**3, "nothing long was repeated"
     assert not torch.equal(lost, -DryLogitsProcessor(0.5, 1.2, 2, [4])(grown, scores)), "padding was not tested"
+
+
+def test_dry_leaves_the_prompt_alone_when_told_to():
+    ids, scores = torch.tensor([[5, 6, 7, 5, 6, 8, 5, 6]]), torch.zeros(1, 20)
+    both, own = (-DryLogitsProcessor(1.0, prompt_length=length)(ids, scores)[0] for length in (0, 3))
+    assert both.nonzero().flatten().tolist() == [7, 8] and own.nonzero().flatten().tolist() == [8]
 
 
 def test_frequency_and_presence_count_what_was_generated():
@@ -296,7 +302,7 @@ def test_contrastive_search_gives_what_was_asked_for(model):
     [
         ({"dry_multiplier": -1.0}, "DRY: got multiplier -1.0.*\nStart from 0.8"),
         ({"dry_multiplier": 1.0, "dry_base": 0.5}, "base 0.5"),
-        ({"dry_multiplier": 1.0, "dry_allowed_length": 0}, "allowed_length 0"),
+        ({"dry_multiplier": 1.0, "dry_allowed_length": 0}, "allowed length 0"),
         ({"dry_multiplier": 1.0, "dry_sequence_breakers": [""]}, "empty sequence breaker.*\nGive strings"),
         ({"penalty_alpha": 1.5}, "penalty_alpha 1.5.*\nStart from penalty_alpha=0.6"),
         ({"penalty_alpha": 0.5, "top_k": 0}, "top_k 0"),
