@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.9, help="0 always takes the likeliest token (default: 0.9)"
     )
     parser.add_argument("--top-p", type=float, default=0.95, help="share of probability to sample from (default: 0.95)")
-    parser.add_argument("--dry", type=float, default=0.8, help="nats taken off repeats of its own text (default: 0.8)")
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
 
 
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     from neuro import accounting, folder, memory_file
     from neuro.errors import MissingError
-    from neuro.sampling import Dry, Sampler, breaker_ids
+    from neuro.sampling import Sampler
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
     from sims.energy.measured import RaplMeter
@@ -74,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         session.state = memory_file.load(args.memory, brain, session.state)
     elif args.memory and not Path(args.memory).resolve().parent.is_dir():
         raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
-    dry = Dry(args.dry, breakers=breaker_ids(brain.tokenizer))
-    sampler = Sampler(args.temperature, args.top_p, brain.tokenizer.never_written, args.seed, dry)
+    sampler = Sampler(args.temperature, args.top_p, brain.tokenizer.never_written, args.seed)
     decoder = StreamDecoder(brain.tokenizer)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
     if not args.json:

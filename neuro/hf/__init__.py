@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from neuro.hf.cache import NeuroCache
     from neuro.hf.configuration import NeuroConfig
     from neuro.hf.contrastive import contrastive_search
-    from neuro.hf.logits import DryLogitsProcessor, FrequencyPenaltyLogitsProcessor, PresencePenaltyLogitsProcessor
+    from neuro.hf.logits import (
+        DryLogitsProcessor,
+        FrequencyPenaltyLogitsProcessor,
+        PresencePenaltyLogitsProcessor,
+        breaker_ids,
+    )
     from neuro.hf.modeling import NeuroForCausalLM
     from neuro.hf.tokenization import NeuroTokenizer
 
@@ -30,6 +35,7 @@ __all__ = [
     "NeuroForCausalLM",
     "NeuroTokenizer",
     "PresencePenaltyLogitsProcessor",
+    "breaker_ids",
     "contrastive_search",
     "register",
 ]
@@ -42,6 +48,7 @@ _HOMES = {
     "NeuroForCausalLM": "modeling",
     "NeuroTokenizer": "tokenization",
     "PresencePenaltyLogitsProcessor": "logits",
+    "breaker_ids": "logits",
     "contrastive_search": "contrastive",
 }
 

@@ -45,7 +45,7 @@ def contrastive_search(
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: from ``generate``.
         penalty_alpha: weight of the likeness, 0 to 1.
-        top_k: candidates. The search costs this many times a greedy one, in time and in memory for the state.
+        top_k: candidates. The search runs this many forks, and copies the state for each: time and memory grow with it.
         streamer: gets every token.
 
     Returns:
@@ -61,7 +61,8 @@ def contrastive_search(
             f"num_beams {beams}, expected 0..1, at least 1, False, 1.",
             "Start from penalty_alpha=0.6, top_k=4, and leave the others out.",
         )
-    cache = chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None)) or NeuroCache()
+    cache = chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
+    cache = NeuroCache() if cache is None else cache
     options = {CACHE_NAME: cache, "use_cache": True, "output_hidden_states": True}
     inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs | options)
     out = model(**inputs)

@@ -24,8 +24,13 @@ from neuro.hf.cache import CACHE_NAME, NeuroCache, chosen
 from neuro.hf.configuration import NeuroConfig
 from neuro.hf.contrastive import contrastive_search
 from neuro.hf.hub import local_folder
-from neuro.hf.logits import DryLogitsProcessor, FrequencyPenaltyLogitsProcessor, PresencePenaltyLogitsProcessor
-from neuro.sampling import SEQUENCE_BREAKERS, breaker_ids
+from neuro.hf.logits import (
+    SEQUENCE_BREAKERS,
+    DryLogitsProcessor,
+    FrequencyPenaltyLogitsProcessor,
+    PresencePenaltyLogitsProcessor,
+    breaker_ids,
+)
 from neuro.tokenizer import Tokenizer
 
 # What AutoModelForCausalLM adds to a call, and what has no meaning for a model that is not assembled from shards.
@@ -249,7 +254,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             inputs, generation_config, logits_processor, kwargs: as transformers documents them.
-            dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `neuro.sampling.Dry`.
+            dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `DryLogitsProcessor`.
             dry_base: growth of the penalty per token.
             dry_allowed_length: repeats shorter than this are free.
             dry_sequence_breakers: texts; no repeat reaches over a token that contains one.

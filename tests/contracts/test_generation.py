@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from neuro.errors import UsageError
-from neuro.sampling import breaker_ids
 from neuro.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -19,6 +18,7 @@ from neuro.hf import (  # noqa: E402
     FrequencyPenaltyLogitsProcessor,
     NeuroForCausalLM,
     PresencePenaltyLogitsProcessor,
+    breaker_ids,
 )
 from neuro.hf.cache import CACHE_NAME  # noqa: E402
 
@@ -286,10 +286,12 @@ def test_contrastive_search_gives_what_was_asked_for(model):
     hidden = torch.cat([step[0] for step in out.hidden_states], 1)
     assert torch.allclose((hidden @ model.brain.embedding.T)[0, 19:], torch.cat(out.logits).double(), atol=1e-5)
     # The cache is where greedy search would leave it: it has seen all but the last token.
-    kept = copy.deepcopy(out[CACHE_NAME])
-    assert kept.get_seq_length() == 49
-    onwards = model.generate(out.sequences, max_new_tokens=10, **{CACHE_NAME: out[CACHE_NAME]})
-    assert torch.equal(onwards, model.generate(out.sequences, max_new_tokens=10))
+    cache = out[CACHE_NAME]
+    assert cache.get_seq_length() == 49
+    greedy = model.generate(out.sequences, max_new_tokens=10)
+    assert torch.equal(model.generate(out.sequences, max_new_tokens=10, **{CACHE_NAME: copy.deepcopy(cache)}), greedy)
+    onwards = model.generate(out.sequences, max_new_tokens=10, penalty_alpha=0.0, **{CACHE_NAME: cache})
+    assert torch.equal(onwards, greedy) and cache.get_seq_length() == 59, "a given cache is advanced in place"
     stopped = model.generate(ids, max_new_tokens=30, penalty_alpha=0.4, eos_token_id=int(out.sequences[0, 25]))
     assert torch.equal(stopped, out.sequences[:, : stopped.shape[1]]) and stopped.shape[1] <= 26
 
@@ -302,7 +304,7 @@ def test_contrastive_search_gives_what_was_asked_for(model):
     [
         ({"dry_multiplier": -1.0}, "DRY: got multiplier -1.0.*\nStart from 0.8"),
         ({"dry_multiplier": 1.0, "dry_base": 0.5}, "base 0.5"),
-        ({"dry_multiplier": 1.0, "dry_allowed_length": 0}, "allowed length 0"),
+        ({"dry_multiplier": 1.0, "dry_allowed_length": 0}, "allowed_length 0"),
         ({"dry_multiplier": 1.0, "dry_sequence_breakers": [""]}, "empty sequence breaker.*\nGive strings"),
         ({"penalty_alpha": 1.5}, "penalty_alpha 1.5.*\nStart from penalty_alpha=0.6"),
         ({"penalty_alpha": 0.5, "top_k": 0}, "top_k 0"),

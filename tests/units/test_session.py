@@ -8,7 +8,7 @@ import torch
 from neuro import presets
 from neuro.brain import Brain
 from neuro.errors import UsageError
-from neuro.sampling import Dry, Sampler
+from neuro.sampling import Sampler
 from neuro.session import Session
 from neuro.state import leaves
 
@@ -37,7 +37,7 @@ def test_feeding_at_once_equals_feeding_in_pieces(brain):
 def test_generation_equals_recomputation_from_the_start(brain):
     session, prompt = Session(brain), ids(20)
     session.feed(prompt)
-    written = list(session.generate(Sampler(temperature=0.0, dry=Dry(0)), 30))
+    written = list(session.generate(Sampler(temperature=0.0), 30))
     text = prompt
     for token in written:
         assert int(Session(brain).feed(text)[0].argmax()) == token
@@ -76,8 +76,8 @@ def test_events_are_delivered_once_per_span(brain):
 
 def test_sampling_never_takes_a_banned_token_and_repeats_with_its_seed():
     logits = torch.tensor([5.0, 1.0, 0.5, 0.2])
-    draws = [Sampler(1.0, 1.0, banned=(0,), seed=4, dry=Dry(0))(logits) for _ in range(3)]
-    sampler = Sampler(1.0, 1.0, banned=(0,), seed=4, dry=Dry(0))
+    draws = [Sampler(1.0, 1.0, banned=(0,), seed=4)(logits) for _ in range(3)]
+    sampler = Sampler(1.0, 1.0, banned=(0,), seed=4)
     assert 0 not in {sampler(logits) for _ in range(200)}
     assert len(set(draws)) == 1
     assert Sampler(0.0, banned=(0,))(logits) == 1
@@ -85,18 +85,8 @@ def test_sampling_never_takes_a_banned_token_and_repeats_with_its_seed():
 
 def test_the_nucleus_keeps_the_smallest_sufficient_set():
     logits = torch.log(torch.tensor([0.6, 0.3, 0.1]))
-    sampler = Sampler(1.0, 0.7, seed=0, dry=Dry(0))
+    sampler = Sampler(1.0, 0.7, seed=0)
     assert {sampler(logits) for _ in range(300)} == {0, 1}
-
-
-def test_the_sampler_is_penalised_for_repeats_of_its_own_text():
-    logits = torch.tensor([3.0, 2.5, 0.0, -9.0])
-    assert [Sampler(0.0, dry=Dry(0))(logits) for _ in range(3)] == [0, 0, 0]
-    sampler = Sampler(0.0, dry=Dry(0.4, base=2.0, allowed_length=1))
-    # After 0 0 another 0 costs 0.4 nats; after 0 0 0 it would cost 0.8, more than 1 is behind.
-    assert [sampler(logits) for _ in range(4)] == [0, 0, 0, 1]
-    breaking = Sampler(0.0, dry=Dry(0.4, base=2.0, allowed_length=1, breakers=(0,)))
-    assert [breaking(logits) for _ in range(4)] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
