@@ -11,7 +11,7 @@ import torch
 
 from neuro.accounting import cpu_name
 
-PACKAGES = ("torch", "numpy", "onnxruntime", "tokenizers", "neuro-hybrid")
+PACKAGES = ("torch", "numpy", "onnxruntime", "tokenizers", "transformers", "neuro-hybrid")
 
 
 def describe() -> dict[str, Any]:

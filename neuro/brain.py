@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
 
 class Aux(NamedTuple):
-    """What training needs with its graph still attached."""
+    """What training and search need, with its graph still attached."""
 
     surprise: Tensor  # [B, T] nats of each token given everything before it; 0 where nothing was predicted yet
     predicted: Tensor  # [B, T] 1 where surprise is one
     route: Tensor  # [B, T, L]
     layer_rates: Tensor  # [B, T, S] spikes per neuron of each spiking layer
+    features: Tensor  # [B, T, D] what the vocabulary matrix turns into logits
 
 
 class ScanOutput(NamedTuple):
@@ -211,9 +212,8 @@ class Brain(nn.Module):
             valid=valid,
             raster=channels.get("raster"),
         )
-        return ScanOutput(
-            logits, after_state, events, Aux(surprise, predicted, channels["route"], channels["layer_rates"])
-        )
+        aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"])
+        return ScanOutput(logits, after_state, events, aux)
 
     def commit(self, state: BrainState) -> tuple[BrainState, CommitEvents]:
         """End the span: hold its means as feedback, update the hormones, write the memory, empty the buffer.

@@ -45,6 +45,7 @@ CHANNELS = {
         Channel("pair_value", "[B,T,D]"),
         Channel("pair_candidate", "[B,T]"),
         Channel("eligibility", "[B,T,R]"),
+        Channel("features", "[B,T,D]"),
         Channel("logits", "[B,T,V]"),
         Channel("read_before", "[B,T,D]"),
         Channel("modulators~", "[B,H]", 0.5),

@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")
     parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
     parser.add_argument("--tokens", type=int, default=60, help="how many tokens to write (default: 60)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
-    parser.add_argument("--top-p", type=float, default=0.9, help="share of probability to sample from")
+    parser.add_argument(
+        "--temperature", type=float, default=0.9, help="0 always takes the likeliest token (default: 0.9)"
+    )
+    parser.add_argument("--top-p", type=float, default=0.95, help="share of probability to sample from (default: 0.95)")
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
 
 

@@ -17,16 +17,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuro.hf.cache import NeuroCache
     from neuro.hf.configuration import NeuroConfig
+    from neuro.hf.contrastive import contrastive_search
+    from neuro.hf.logits import (
+        DryLogitsProcessor,
+        FrequencyPenaltyLogitsProcessor,
+        PresencePenaltyLogitsProcessor,
+        breaker_ids,
+    )
     from neuro.hf.modeling import NeuroForCausalLM
     from neuro.hf.tokenization import NeuroTokenizer
 
-__all__ = ["NeuroCache", "NeuroConfig", "NeuroForCausalLM", "NeuroTokenizer", "register"]
+__all__ = [
+    "DryLogitsProcessor",
+    "FrequencyPenaltyLogitsProcessor",
+    "NeuroCache",
+    "NeuroConfig",
+    "NeuroForCausalLM",
+    "NeuroTokenizer",
+    "PresencePenaltyLogitsProcessor",
+    "breaker_ids",
+    "contrastive_search",
+    "register",
+]
 
 _HOMES = {
+    "DryLogitsProcessor": "logits",
+    "FrequencyPenaltyLogitsProcessor": "logits",
     "NeuroCache": "cache",
     "NeuroConfig": "configuration",
     "NeuroForCausalLM": "modeling",
     "NeuroTokenizer": "tokenization",
+    "PresencePenaltyLogitsProcessor": "logits",
+    "breaker_ids": "logits",
+    "contrastive_search": "contrastive",
 }
 
 

@@ -1,6 +1,6 @@
 """The state of running rows as the cache object that transformers passes around, reorders and returns.
 
-Axes: B batch rows, T tokens, C prosody channels, V vocabulary.
+Axes: B batch rows, T tokens, C prosody channels, D width, V vocabulary.
 
 The rows of one `BrainState` share a clock, so they commit together. Left padding gives the rows of a batch different
 lengths: rows whose clocks differ are kept in states of their own, and every row commits exactly where it would commit
@@ -9,17 +9,23 @@ alone. Rows of equal length (no padding, beams of one prompt, several samples of
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.state import BrainState, detach, select_rows, tree_map
+
+# transformers 5.24 renamed the argument and the output; its generate() knows only its own version's name.
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 @dataclasses.dataclass
@@ -70,7 +76,15 @@ class NeuroCache(Cache):
                 return _take(group.state, [group.rows.index(row)])
         raise UsageError(f"cache: got row {row}, expected 0..{self.batch_size - 1}.", "Choose a row that has run.")
 
-    def run(self, brain: Brain, tokens: Tensor, padding: Sequence[int], prosody: Tensor | None, keep: int) -> Tensor:
+    def run(
+        self,
+        brain: Brain,
+        tokens: Tensor,
+        padding: Sequence[int],
+        prosody: Tensor | None,
+        keep: int,
+        keep_features: int = 0,
+    ) -> tuple[Tensor, Tensor]:
         """Feed every row its tokens, committing at each span's end, with the graph attached.
 
         Args:
@@ -78,9 +92,10 @@ class NeuroCache(Cache):
             padding: how many of its first columns each row skips; only rows that have not started may skip any.
             prosody: [B, T, C], or None.
             keep: of how many last columns the logits are wanted.
+            keep_features: of how many last columns what the logits are made of is wanted.
 
         Returns:
-            logits [B, keep, V]; zero where a row was skipped.
+            logits [B, keep, V] and features [B, keep_features, D]; zero where a row was skipped.
 
         Raises:
             UsageError: another batch than before, or padding after a row's first token.
@@ -93,7 +108,7 @@ class NeuroCache(Cache):
                 f"cache: got {batch} rows of tokens, expected {self.batch_size} as before.",
                 "Give one row of tokens for each row of the cache, or start without a cache.",
             )
-        parts: list[tuple[list[int], Tensor]] = []
+        parts: list[tuple[list[int], tuple[Tensor, Tensor]]] = []
         by_clock: dict[int, list[_Group]] = {}
         for group in self._groups:
             skips = [padding[row] for row in group.rows]
@@ -106,15 +121,20 @@ class NeuroCache(Cache):
                         "Pad on the left: tokenizer.padding_side = 'left'.",
                     )
                 own_prosody = None if prosody is None else _rows(prosody, rows)[:, skip:]
-                logits, state = _advance(brain, _rows(tokens, rows)[:, skip:], state, own_prosody, keep)
-                parts.append((rows, logits))
+                own = _rows(tokens, rows)[:, skip:]
+                found, state = _advance(brain, own, state, own_prosody, (keep, keep_features))
+                parts.append((rows, found))
                 by_clock.setdefault(int(state.clock), []).append(_Group(rows, state))
         self._groups = [_join(groups) for groups in by_clock.values()]
         self._length += length
         if len(parts) == 1:
             return parts[0][1]
-        order = [row for rows, _ in parts for row in rows]
-        return _rows(torch.cat([logits for _, logits in parts]), sorted(range(batch), key=order.__getitem__))
+        ran = [row for rows, _ in parts for row in rows]
+        order = sorted(range(batch), key=ran.__getitem__)
+        logits, features = (
+            _rows(torch.cat(pieces), order) for pieces in zip(*(found for _, found in parts), strict=True)
+        )
+        return logits, features
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i continues from what was row ``beam_idx[i]``: what beam search does after every token."""
@@ -135,6 +155,14 @@ class NeuroCache(Cache):
         """Every row ``repeats`` times, copies side by side."""
         self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
 
+    def fork(self) -> NeuroCache:
+        """Another cache at the same place; running one leaves the other where it is. Copies no tensor."""
+        return copy.copy(self)
+
+    def become(self, other: NeuroCache) -> None:
+        """Go on from where ``other`` has got to."""
+        self._groups, self._length = other._groups, other._length
+
     def detach(self) -> None:
         """Cut the state from the graph that made it: between two windows of truncated backpropagation."""
         self._groups = [_Group(group.rows, detach(group.state)) for group in self._groups]
@@ -154,26 +182,53 @@ class NeuroCache(Cache):
         )
 
 
+def chosen(cache: Any, past_key_values: Any) -> NeuroCache | None:
+    """The one cache that was given under either name.
+
+    Raises:
+        UsageError: both were given, or another kind of cache.
+    """
+    if cache is not None and past_key_values is not None:
+        raise UsageError("cache: got both cache and past_key_values.", "They are two names of one thing: give one.")
+    given = cache if cache is not None else past_key_values
+    if given is not None and not isinstance(given, NeuroCache):
+        raise UsageError(
+            f"cache: got a {type(given).__name__}, expected a NeuroCache.", "Give what forward or generate returned."
+        )
+    return given
+
+
 def _advance(
-    brain: Brain, tokens: Tensor, state: BrainState, prosody: Tensor | None, keep: int
-) -> tuple[Tensor, BrainState]:
-    """Scan and commit tokens [b, T]; logits [b, keep, V] of the last columns, zero before the first token."""
-    batch, length = tokens.shape
-    kept, start = [], 0
+    brain: Brain, tokens: Tensor, state: BrainState, prosody: Tensor | None, keep: tuple[int, int]
+) -> tuple[tuple[Tensor, Tensor], BrainState]:
+    """Scan and commit tokens [b, T]; logits and features of so many last columns, zero before the first token."""
+    length, start = tokens.shape[1], 0
+    kept: tuple[list[Tensor], list[Tensor]] = ([], [])
     while start < length:
         stop = min(length, start + brain.remaining(state))
         out = brain.scan(tokens[:, start:stop], state, None if prosody is None else prosody[:, start:stop])
         state = out.state
-        wanted = min(stop - start, stop - (length - keep))
-        if wanted > 0:
-            kept.append(out.logits[:, -wanted:])
+        for columns, pieces, made in zip(keep, kept, (out.logits, out.aux.features), strict=True):
+            wanted = min(stop - start, stop - (length - columns))
+            if wanted > 0:
+                pieces.append(made[:, -wanted:])
         if brain.remaining(state) == 0:
             state, _ = brain.commit(state)
         start = stop
-    if not kept:
-        return brain.embedding.new_zeros(batch, keep, brain.config.vocab_size, dtype=brain.carried_dtype), state
-    logits = torch.cat(kept, 1)
-    return F.pad(logits, (0, 0, keep - logits.shape[1], 0)), state
+    widths = (brain.config.vocab_size, brain.config.d_model)
+    logits, features = (
+        _padded(brain, tokens, pieces, columns, width)
+        for pieces, columns, width in zip(kept, keep, widths, strict=True)
+    )
+    return (logits, features), state
+
+
+def _padded(brain: Brain, tokens: Tensor, pieces: list[Tensor], columns: int, width: int) -> Tensor:
+    """The pieces side by side, with zeros at the left up to [b, columns, width]."""
+    if not pieces:
+        return brain.embedding.new_zeros(tokens.shape[0], columns, width, dtype=brain.carried_dtype)
+    whole = torch.cat(pieces, 1)
+    return F.pad(whole, (0, 0, columns - whole.shape[1], 0))
 
 
 def _rows(tensor: Tensor, rows: list[int]) -> Tensor:

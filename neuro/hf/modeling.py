@@ -1,30 +1,37 @@
 """A brain as a causal language model of transformers: labels and loss, generate(), save and load.
 
-Axes: B batch, T tokens of this call, S columns run before it, C prosody channels, V vocabulary.
+Axes: B batch, T tokens of this call, S columns run before it, C prosody channels, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from neuro import atomic, folder
 from neuro.brain import Brain
 from neuro.errors import UsageError
-from neuro.hf.cache import NeuroCache
+from neuro.hf.cache import CACHE_NAME, NeuroCache, chosen
 from neuro.hf.configuration import NeuroConfig
+from neuro.hf.contrastive import contrastive_search
 from neuro.hf.hub import local_folder
+from neuro.hf.logits import (
+    SEQUENCE_BREAKERS,
+    DryLogitsProcessor,
+    FrequencyPenaltyLogitsProcessor,
+    PresencePenaltyLogitsProcessor,
+    breaker_ids,
+)
 from neuro.tokenizer import Tokenizer
-
-# transformers 5.24 renamed the argument and the output; its generate() knows only its own version's name.
-CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 # What AutoModelForCausalLM adds to a call, and what has no meaning for a model that is not assembled from shards.
 _IGNORED = ("_from_auto", "adapter_kwargs", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "proxies")
@@ -35,7 +42,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
 
     Spans end and commit where they do everywhere else; the state travels as a `NeuroCache`, which generate() reorders
     under beam search. Not supported, and refused: assisted and prompt-lookup decoding, cropping a cache, input
-    embeddings, hidden states and attentions as outputs, other caches, another vocabulary size.
+    embeddings, attentions as outputs, other caches, another vocabulary size.
 
     Args:
         config: of the brain.
@@ -180,7 +187,9 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
             num_items_in_batch: divides the summed loss instead of the number of labels (gradient accumulation).
             return_dict: False returns a tuple; None is ``config.return_dict``.
             cache: the name that transformers 5.24 gave to ``past_key_values``.
-            inputs_embeds, output_attentions, output_hidden_states: refused.
+            output_hidden_states: also return what the vocabulary matrix turns into logits: hidden_states is a tuple of
+                one, [B, T, D], zero at padding.
+            inputs_embeds, output_attentions: refused.
 
         Returns:
             loss [] or None, logits [B, T, V] for the token after each (zero at padding), and the cache.
@@ -188,9 +197,9 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             UsageError: wrong shapes, ids, padding or cache, or an output that does not exist.
         """
-        if inputs_embeds is not None or output_attentions or output_hidden_states:
+        if inputs_embeds is not None or output_attentions:
             raise UsageError(
-                "forward: got inputs_embeds, output_attentions or output_hidden_states, which this model does not have.",
+                "forward: got inputs_embeds or output_attentions, which this model does not have.",
                 "Give input_ids; model.brain.scan returns what happened inside, as events.",
             )
         if input_ids is None or input_ids.dim() != 2 or input_ids.shape[1] == 0:
@@ -199,11 +208,13 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         tokens = input_ids.to(self.brain.embedding.device)
         prosody = None if prosody is None else prosody.to(tokens.device)
         length = tokens.shape[1]
-        running = _chosen(cache, past_key_values)
+        running = chosen(cache, past_key_values)
         running = NeuroCache() if running is None else running
         padding = _padding(attention_mask, tokens, running.get_seq_length())
         keep = length if labels is not None or not logits_to_keep else min(logits_to_keep, length)
-        logits = running.run(self.brain, tokens, padding, prosody, keep)
+        logits, features = running.run(
+            self.brain, tokens, padding, prosody, keep, length if output_hidden_states else 0
+        )
         loss = None
         if labels is not None:
             # The first token of a row is predicted by nothing, wherever its padding ends.
@@ -218,8 +229,71 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         out = CausalLMOutputWithPast(loss=loss, logits=logits[:, -logits_to_keep:])
         if use_cache:
             out[CACHE_NAME] = running
+        if output_hidden_states:
+            out["hidden_states"] = (features,)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return out if return_dict else out.to_tuple()
+
+    def generate(  # type: ignore[override]
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        *,
+        dry_multiplier: float = 0.0,
+        dry_base: float = 1.75,
+        dry_allowed_length: int = 2,
+        dry_sequence_breakers: Sequence[str] = SEQUENCE_BREAKERS,
+        dry_prompt: bool = True,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        penalty_alpha: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' generate, with what it no longer carries or never had.
+
+        Args:
+            inputs, generation_config, logits_processor, kwargs: as transformers documents them.
+            dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `DryLogitsProcessor`.
+            dry_base: growth of the penalty per token.
+            dry_allowed_length: repeats shorter than this are free.
+            dry_sequence_breakers: texts; no repeat reaches over a token that contains one.
+            dry_prompt: whether repeating the prompt is penalised too.
+            frequency_penalty: nats per time that a token was generated.
+            presence_penalty: nats for a token that was generated at all.
+            penalty_alpha: run `contrastive_search` among the ``top_k`` (default 4) likeliest tokens.
+
+        Raises:
+            UsageError: a number out of its range, or contrastive search together with sampling or beams.
+        """
+        ids = inputs if inputs is not None else kwargs.get("input_ids")
+        width = 1 if ids is None else ids.shape[1]
+        added: list[LogitsProcessor] = []
+        if dry_multiplier:
+            mask = kwargs.get("attention_mask")
+            added.append(
+                DryLogitsProcessor(
+                    dry_multiplier,
+                    dry_base,
+                    dry_allowed_length,
+                    breaker_ids(self.brain.tokenizer, dry_sequence_breakers) if dry_sequence_breakers else (),
+                    None if mask is None else mask[:, -width:],
+                    0 if dry_prompt else width,
+                )
+            )
+        if frequency_penalty:
+            added.append(FrequencyPenaltyLogitsProcessor(frequency_penalty, width))
+        if presence_penalty:
+            added.append(PresencePenaltyLogitsProcessor(presence_penalty, width))
+        if penalty_alpha is not None:
+            kwargs["custom_generate"] = functools.partial(
+                contrastive_search,
+                penalty_alpha=penalty_alpha,
+                top_k=kwargs.pop("top_k", 4),
+                streamer=kwargs.get("streamer"),  # which transformers hands to no custom method
+            )
+        processors = LogitsProcessorList([*(logits_processor or []), *added])
+        return super().generate(inputs, generation_config, processors, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -228,6 +302,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         prosody: Tensor | None = None,
         use_cache: bool | None = None,
         is_first_iteration: bool | None = False,
+        output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """What ``forward`` gets in each round of generate(): the tokens that the cache has not seen.
@@ -236,7 +311,8 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
             UsageError: a given cache has seen more than the prompt.
         """
         inputs: dict[str, Any] = {"use_cache": use_cache, "logits_to_keep": 1}
-        running = _chosen(kwargs.get("cache"), kwargs.get("past_key_values"))
+        inputs["output_hidden_states"] = output_hidden_states
+        running = chosen(kwargs.get("cache"), kwargs.get("past_key_values"))
         new = input_ids.shape[1]
         if running is not None:
             inputs[CACHE_NAME] = running
@@ -284,7 +360,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Any = None,
         **model_kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
-        running = _chosen(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
+        running = chosen(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
         if running is not None and input_ids is not None and running.batch_size > 0:
             if running.batch_size != input_ids.shape[0]:
                 raise UsageError(
@@ -299,9 +375,9 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
     def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        if generation_config.output_attentions or generation_config.output_hidden_states:
+        if generation_config.output_attentions:
             raise UsageError(
-                "generate: got output_attentions or output_hidden_states, which this model does not have.",
+                "generate: got output_attentions, which this model does not have.",
                 "Use neuro.session.Session with an observer to see what happens inside.",
             )
         if generation_config.cache_implementation is not None:
@@ -310,7 +386,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
                 "Leave it out: the state has one size for any length.",
             )
         generation_config.prefill_chunk_size = None  # forward cuts the prompt at span ends, in constant memory
-        running = _chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
+        running = chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
         if running is None and generation_config.use_cache is False:
             return  # the whole sequence is run again for every token
         running = NeuroCache() if running is None else running
@@ -324,18 +400,6 @@ def _generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
     if tokenizer is None:
         return GenerationConfig(bos_token_id=0)
     return GenerationConfig(bos_token_id=tokenizer.bos_id, suppress_tokens=list(tokenizer.never_written) or None)
-
-
-def _chosen(cache: Any, past_key_values: Any) -> NeuroCache | None:
-    """The one cache that was given under either name."""
-    if cache is not None and past_key_values is not None:
-        raise UsageError("cache: got both cache and past_key_values.", "They are two names of one thing: give one.")
-    given = cache if cache is not None else past_key_values
-    if given is not None and not isinstance(given, NeuroCache):
-        raise UsageError(
-            f"cache: got a {type(given).__name__}, expected a NeuroCache.", "Give what forward or generate returned."
-        )
-    return given
 
 
 def _padding(mask: Tensor | None, tokens: Tensor, seen: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Readout: the tied vocabulary matrix over what the cortex thinks and the hippocampus recalls.
 
-logits = gain * E norm(hidden + recall),   gain = exp(tanh(w . (m - 1/2)) / 2)
+features = gain * norm(hidden + recall),   logits = E features,   gain = exp(tanh(w . (m - 1/2)) / 2)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from neuro.state import ReadoutState
 class Readout(Region):
     name = "readout"
     reads: tuple[str, ...] = ("hidden", "recall", "modulators~")
-    writes: tuple[str, ...] = ("logits",)
+    writes: tuple[str, ...] = ("features", "logits")
 
     def __init__(self, config: BrainConfig, embedding: nn.Parameter) -> None:
         super().__init__()
@@ -39,7 +39,8 @@ class Readout(Region):
         self, inputs: Channels, state: ReadoutState | tuple[()]
     ) -> tuple[dict[str, Tensor], ReadoutState | tuple[()]]:
         x = inputs["hidden"] + inputs["recall"]
-        outputs = {"logits": (self.norm(x) * self._gain(inputs["modulators~"])) @ self.weight.T}
+        features = self.norm(x) * self._gain(inputs["modulators~"])
+        outputs = {"features": features, "logits": features @ self.weight.T}
         if isinstance(state, ReadoutState):
             x = wide(x) * inputs["valid"].unsqueeze(-1)
             outputs["read_before"] = torch.cat([state.last_input.unsqueeze(1), x[:, :-1]], 1)

@@ -278,7 +278,7 @@ def test_the_gradient_crosses_commits_and_can_be_cut(model, tokens):
         ({"attention_mask": torch.ones(1, 5)}, r"shape \[1, 5\], expected \[1, 3\]"),
         ({"past_key_values": (1, 2)}, "got a tuple, expected a NeuroCache"),
         ({"past_key_values": NeuroCache(), "cache": NeuroCache()}, "two names of one thing"),
-        ({"output_hidden_states": True}, "does not have.*\nGive input_ids"),
+        ({"output_attentions": True}, "does not have.*\nGive input_ids"),
         ({"inputs_embeds": torch.zeros(1, 3, 32)}, "does not have"),
     ],
 )
@@ -450,7 +450,7 @@ def test_prosody_belongs_to_the_prompt(model):
         ({"prompt_lookup_num_tokens": 3}, ValueError, "not supported with stateful models"),
         ({"cache_implementation": "static"}, UsageError, "cache_implementation 'static', expected none"),
         ({"cache_implementation": "paged"}, UsageError, "no attention cache to page"),
-        ({"return_dict_in_generate": True, "output_hidden_states": True}, UsageError, "does not have"),
+        ({"return_dict_in_generate": True, "output_attentions": True}, UsageError, "does not have"),
         ({CACHE_NAME: 3}, UsageError, "got a int, expected a NeuroCache"),
         ({"inputs_embeds": torch.zeros(1, 3, 32)}, ValueError, "doesn't have its forwarding implemented"),
         ({"prosodie": 1}, ValueError, "prosodie"),
