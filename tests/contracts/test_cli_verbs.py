@@ -185,3 +185,20 @@ def test_show_spikes_writes_a_picture(model, tmp_path, capsys):
     out = tmp_path / "spikes.png"
     assert main(["show", str(model), "The keeper of the lamp in the harbour", "--spikes", "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failed_run_leaves_no_tokenizer_to_the_next_one(tmp_path, capsys):
+    """The second try, in the same --out, must not inherit the vocabulary of the first."""
+    (tmp_path / "wrong.txt").write_text("ab", encoding="utf-8")
+    (tmp_path / "right.txt").write_text(TEXT, encoding="utf-8")
+    out = tmp_path / "run"
+    argv = ["train", "tiny", "--out", out, "-q", "--set", "train.steps=1", "--set", "train.eval_tokens=32"]
+    assert refused(capsys, *argv, "--set", f"data.train={tmp_path / 'wrong.txt'}")[0] == 2
+    assert not out.exists()
+    # What an interrupt before the first checkpoint leaves is not asked for either.
+    Tokenizer.train(["ab"], 258).save(out / "tokenizer.json")
+    words = [*argv, "--set", f"data.train={tmp_path / 'right.txt'}", "--set", "data.tokenizer=words"]
+    assert main([str(word) for word in words]) == 0
+    assert Tokenizer.load(out / "model" / "tokenizer.json").kind == "words"
+    code, lines = refused(capsys, *argv, "--set", f"data.train={tmp_path / 'right.txt'}", "--set", "data.tokenizer=bpe")
+    assert code == 2 and "got a tokenizer of kind 'words', expected 'bpe'" in lines[0]
