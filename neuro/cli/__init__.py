@@ -95,6 +95,8 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv[1:])  # options may stand between MODEL and ARG
     if args.backend not in BACKENDS:
         raise UsageError(f"--backend: got '{args.backend}'.", nearest(args.backend, BACKENDS))
+    if not 0 <= args.seed < 2**63:
+        raise UsageError(f"--seed: got {args.seed}, expected 0 to 2^63 - 1.", "Give a number in that range.")
     if verb not in UNCHECKED:
         from neuro import _siblings
 

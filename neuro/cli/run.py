@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         _write(prompt)
     interrupted, written = False, 0
     meter = RaplMeter()
-    with meter:
+    with _line_ended(not args.json), meter:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
@@ -94,21 +95,22 @@ def run(args: argparse.Namespace) -> int:
             interrupted = True
         session.commit()
         seconds = time.perf_counter() - started
+    rest = decoder.flush()
+    if not args.json:
+        _write(rest + "\n")  # before anything is saved, so that an error of that begins a line
     load = accounting.workload(brain, tally, str(args.model), len(ids), seconds, *meter.reading())
     saved = memory_file.save(args.memory, brain, session.state) if args.memory else None
     run_file = _save(args.out, load) if args.out else None
     if args.json:
         _print_done(brain, tally, load, written, saved)
-    else:
-        _write(decoder.flush() + "\n")
-        if not args.quiet:
-            decode_seconds = max(1e-9, seconds - prefill_seconds)
-            speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
-            _print_summary(brain, tally, load, written, speeds)
-            if saved is not None:
-                _say(f"saved   {saved} memories in {args.memory}")
-            if run_file:
-                _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
+    elif not args.quiet:
+        decode_seconds = max(1e-9, seconds - prefill_seconds)
+        speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
+        _print_summary(brain, tally, load, written, speeds)
+        if saved is not None:
+            _say(f"saved   {saved} memories in {args.memory}")
+        if run_file:
+            _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
     return 130 if interrupted else 0
 
 
@@ -207,6 +209,18 @@ def _memory_words(brain: Brain, tally) -> str:
         f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commit{'s' * (tally.commits != 1)} "
         f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
     )
+
+
+@contextlib.contextmanager
+def _line_ended(text: bool) -> Iterator[None]:
+    """End the line of an unfinished ``text``, so that the error that broke it off begins its own."""
+    try:
+        yield
+    except BaseException:
+        if text:
+            with contextlib.suppress(OSError):  # the error is that standard output takes no more
+                _write("\n")
+        raise
 
 
 def _write(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from neuro import folder, presets
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
+from neuro.session import Session
 from neuro.tokenizer import Tokenizer
 
 TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows the colour of the old boat.\n" * 30
@@ -202,3 +204,56 @@ def test_a_failed_run_leaves_no_tokenizer_to_the_next_one(tmp_path, capsys):
     assert Tokenizer.load(out / "model" / "tokenizer.json").kind == "words"
     code, lines = refused(capsys, *argv, "--set", f"data.train={tmp_path / 'right.txt'}", "--set", "data.tokenizer=bpe")
     assert code == 2 and "got a tokenizer of kind 'words', expected 'bpe'" in lines[0]
+
+
+def damaged(model: Path, target: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(model, target))
+
+
+def test_a_model_record_without_a_brain_is_foreign(model, tmp_path, capsys):
+    broken = damaged(model, tmp_path / "broken")
+    for brain in ({}, {"brain": None}):
+        (broken / "config.json").write_text(json.dumps({"schema": folder.SCHEMA} | brain), encoding="utf-8")
+        code, lines = refused(capsys, "run", broken, "x")
+        assert code == 1 and lines == [
+            f"{broken / 'config.json'}: has no table 'brain'.",
+            "Use another copy of the model.",
+        ]
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(model, tmp_path, capsys):
+    broken = damaged(model, tmp_path / "broken")
+    for value in (torch.nan, torch.inf):
+        brain = folder.load(model)
+        with torch.no_grad():
+            brain.embedding[3, 1] = value
+        folder.save(brain, broken)
+        code, lines = refused(capsys, "run", broken, "x")
+        assert code == 1 and "'embedding' holds values that are not finite" in lines[0] and len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--temperature=nan", "--temperature=inf", "--temperature=1e-45", "--top-p=nan", f"--seed={10**25}", "--seed=-1"],
+)
+def test_a_number_out_of_range_is_wrong_usage(option, model, capsys):
+    code, lines = refused(capsys, "run", model, "x", option)
+    assert code == 2 and len(lines) == 2 and lines[0].startswith(option.partition("=")[0])
+
+
+def test_an_error_after_the_prompt_begins_a_line(model, capsys, monkeypatch):
+    """Finite weights, but logits that are not: found when the first token is sampled, behind the printed prompt."""
+    feed = Session.feed
+    monkeypatch.setattr(Session, "feed", lambda self, tokens: _poisoned(self, feed(self, tokens)))
+    assert main(["run", str(model), "The keeper", "--tokens", "2"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "The keeper\n"
+    assert captured.err.split("\n")[0] == "sampling: the logits are not finite."
+    assert main(["run", str(model), "The keeper", "--tokens", "2", "--json"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def _poisoned(session: Session, logits: torch.Tensor) -> torch.Tensor:
+    session.state = session.state._replace(logits=torch.full_like(logits, torch.nan))
+    return session.state.logits
