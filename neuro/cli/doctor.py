@@ -15,6 +15,8 @@ from neuro.extras import EXTRAS, installed
 
 Row = dict[str, Any]
 
+COMMON: tuple[str, ...] = ()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """It takes none of its own."""

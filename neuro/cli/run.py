@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "The history of the city began when"
 
+COMMON = ("backend", "seed", "set", "out")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")

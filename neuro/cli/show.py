@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "mermaid", "svg")
 
+COMMON = ("backend", "set", "out")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model, a model folder, or a preset")
@@ -28,19 +30,17 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in FORMATS:
         raise UsageError(f"--format: got '{args.format}'.", nearest(args.format, FORMATS))
     brain = _brain(args)
-    if args.json:
-        record: dict[str, Any] = {"schema": "neuro.show/1", "parameters": brain.parameter_counts()}
-        record |= {"order": brain.wiring.order, "silent": brain.wiring.silent, "edges": brain.wiring.edges}
-        print(json.dumps(record))
-        return 0
     text = {"text": _text, "mermaid": _mermaid, "svg": _svg}[args.format](brain)
     if args.out:
         from neuro import atomic
 
         atomic.write_text(args.out, text)
-        print(args.out)
+    if args.json:
+        record: dict[str, Any] = {"schema": "neuro.show/1", "out": args.out, "parameters": brain.parameter_counts()}
+        record |= {"order": brain.wiring.order, "silent": brain.wiring.silent, "edges": brain.wiring.edges}
+        print(json.dumps(record))
     else:
-        print(text)
+        print(args.out or text)
     return 0
 
 

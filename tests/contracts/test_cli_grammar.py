@@ -61,7 +61,7 @@ def test_an_unknown_option_gets_the_nearest(capsys):
 
 def test_options_may_stand_between_the_model_and_its_argument(capsys):
     """argparse alone gives up on `neuro config --json show tiny`."""
-    assert main(["config", "--json", "show", "--seed", "1", "tiny"]) == 0
+    assert main(["config", "--json", "show", "--set", "train.seed=1", "tiny"]) == 0
     assert json.loads(capsys.readouterr().out)
 
 
@@ -101,6 +101,30 @@ def test_common_options_are_everywhere(capsys):
         text = capsys.readouterr().out
         for option in ("--backend", "--seed", "--set", "--out", "--json", "-q", "-v"):
             assert option in text, (verb, option)
+
+
+GIVEN = {"backend": "cpu", "seed": "1", "set": "brain.d_model=8", "out": "somewhere"}
+
+
+@pytest.mark.parametrize("option", cli.COMMON)
+def test_a_common_option_without_effect_is_refused_by_name(option, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = [f"--{option}", GIVEN[option]]
+    arguments = {"verify": ["x"], "config": ["show"]}
+    refusing = [verb for verb in cli.VERBS if option not in importlib.import_module(f"neuro.cli.{verb}").COMMON]
+    assert {"verify", "doctor", "version"} <= set(refusing)
+    cases = [(verb, [verb, *arguments.get(verb, [])]) for verb in refusing]
+    cases.append(("energy why", ["energy", "why", "loihi1.synop"]))
+    if option in ("backend", "set"):
+        cases.append(("energy x.json", ["energy", "x.json"]))
+    if option == "out":
+        cases.append(("config check", ["config", "check", "tiny"]))
+    for where, argv in cases:
+        assert complaint(capsys, [*argv, *given]) == (
+            2,
+            [f"neuro {where}: --{option} has no effect here.", f"Leave out --{option}."],
+        )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

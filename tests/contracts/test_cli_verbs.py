@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuro import folder, presets
+from neuro import config, folder, presets
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
@@ -155,24 +155,45 @@ def test_invalid_utf8_and_truncated_models_are_refused(model, capsys, tmp_path, 
 def test_train_evaluate_run_and_price(tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
-    config = tmp_path / "train.toml"
-    config.write_text(
+    path = tmp_path / "train.toml"
+    path.write_text(
         f'preset = "tiny"\n[data]\ntrain = {json.dumps(str(text))}\n[train]\nsteps = 8\neval_every = 4\neval_tokens = 128\n',
         encoding="utf-8",
     )
     out = tmp_path / "run"
-    assert main(["train", str(config), "--out", str(out), "--json"]) == 0
+    assert main(["train", str(path), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schema"] == "neuro.train/1"
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().strip().split("\n")]
     assert [r["step"] for r in log if r["event"] == "step"] == list(range(1, 9))
-    assert main(["eval", str(out / "model"), str(text), "--json", "-q"]) == 0
-    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert main(["eval", str(out / "model"), str(text), "--json", "-q", "--out", str(tmp_path / "seen")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "seen" / "eval.json").read_text(encoding="utf-8")) == printed
+    arms = printed["arms"]
     assert [arm["arm"] for arm in arms] == ["real", "episodic", "procedural", "off"]
     assert main(["run", str(out / "model"), "The", "--tokens", "5", "--out", str(tmp_path / "seen")]) == 0
     capsys.readouterr()
-    assert main(["energy", str(tmp_path / "seen" / "run.json"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema"] == "neuro.energy/1"
+    seen = tmp_path / "seen"
+    assert main(["energy", str(seen / "run.json"), "--json", "--out", str(seen)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "neuro.energy/1"
+    assert json.loads((seen / "energy.json").read_text(encoding="utf-8")) == printed
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 5), (["--seed", "0"], 0), (["--seed", "3"], 3)])
+def test_the_seed_of_the_command_line_overrides_the_configured_one(given, expected, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    sets = [f"data.train={tmp_path / 'text.txt'}", "train.seed=5", "train.steps=1", "train.eval_tokens=32"]
+    argv = ["train", "tiny", "--out", str(tmp_path / "run"), "-q", *(word for item in sets for word in ("--set", item))]
+    assert main([*argv, *given]) == 0
+    assert config.load(tmp_path / "run" / "config.toml").train.seed == expected
+
+
+def test_show_writes_its_picture_and_prints_its_record(model, tmp_path, capsys):
+    out = tmp_path / "wiring.svg"
+    assert main(["show", str(model), "--json", "--format", "svg", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == str(out)
+    assert out.read_text(encoding="utf-8").startswith("<svg")
 
 
 @pytest.mark.parametrize("form", ["text", "mermaid", "svg"])
