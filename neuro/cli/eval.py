@@ -69,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
 def _print(rows: list[Perplexity]) -> None:
     print(f"{rows[0].words} words, {rows[0].tokens} tokens, {rows[0].vocabulary} vocabulary, one stream, batch 1")
     for row in rows:
-        low, high = row.word_perplexity_interval
-        print(
-            f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  (95 % {low:.2f} to {high:.2f}, "
-            f"{row.units} articles or blocks)  {row.bits_per_byte:.4f} bits per byte"
-        )
+        spread = "too few units for an interval"
+        if row.word_perplexity_interval is not None:
+            low, high = row.word_perplexity_interval
+            spread = f"95 % {low:.2f} to {high:.2f}"
+        line = f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  ({spread}, {row.units} articles or blocks)"
+        print(line if row.bits_per_byte is None else f"{line}  {row.bits_per_byte:.4f} bits per byte")

@@ -278,3 +278,18 @@ def test_an_error_after_the_prompt_begins_a_line(model, capsys, monkeypatch):
 def _poisoned(session: Session, logits: torch.Tensor) -> torch.Tensor:
     session.state = session.state._replace(logits=torch.full_like(logits, torch.nan))
     return session.state.logits
+
+
+def test_what_cannot_be_told_of_a_text_is_not_printed(tmp_path, capsys):
+    """One block has no interval, and a closed vocabulary no bits per byte."""
+    tokenizer = Tokenizer.train(TEXT.split("\n"), 40, kind="words")
+    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
+    brain.tokenizer = tokenizer
+    words = folder.save(brain, tmp_path / "words")
+    (tmp_path / "text.txt").write_text("The keeper of the zebra.\n", encoding="utf-8")
+    assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q"]) == 0
+    told = capsys.readouterr().out
+    assert "too few units for an interval" in told and "bits per byte" not in told and "95 %" not in told
+    assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q", "--json"]) == 0
+    arm = json.loads(capsys.readouterr().out)["arms"][0]
+    assert (arm["bits_per_byte"], arm["word_perplexity_interval"]) == (None, None)
