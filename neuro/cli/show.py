@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro import bus
 from neuro.errors import MissingError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def _mermaid(brain: Brain) -> str:
         arrow = "-.->" if writer == "commit" else "-->"
         lines.append(f'    {writer} {arrow}|"{", ".join(channels)}"| {reader}')
     for name in brain.wiring.order:
-        lines.append(f"    {name} -.-> commit")
+        read = [channel for channel in brain.region(name).writes if channel in bus.COMMITTED]
+        if read:
+            lines.append(f'    {name} -.->|"{", ".join(read)}"| commit')
     return "\n".join(lines)
 
 
