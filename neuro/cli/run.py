@@ -16,9 +16,11 @@ from neuro.errors import UsageError
 if TYPE_CHECKING:
     from neuro.brain import Brain
     from neuro.events import CommitEvents, Events
+    from neuro.sampling import Sampler
     from neuro.workload import Workload
 
 DEFAULT_PROMPT = "The history of the city began when"
+TOKENS, TEMPERATURE, TOP_P = 60, 0.8, 0.9
 
 COMMON = ("backend", "seed", "set", "out")
 
@@ -26,9 +28,9 @@ COMMON = ("backend", "seed", "set", "out")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")
     parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
-    parser.add_argument("--tokens", type=int, default=60, help="how many tokens to write (default: 60)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token")
-    parser.add_argument("--top-p", type=float, default=0.9, help="share of probability to sample from")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many tokens to write (default: {TOKENS})")
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="0 always takes the likeliest token")
+    parser.add_argument("--top-p", type=float, default=TOP_P, help="share of probability to sample from")
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
 
 
@@ -59,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
     from neuro import accounting, folder, memory_file
     from neuro.errors import MissingError
-    from neuro.sampling import Sampler
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
     from sims.energy.measured import RaplMeter
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         session.state = memory_file.load(args.memory, brain, session.state)
     elif args.memory and not Path(args.memory).resolve().parent.is_dir():
         raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
-    sampler = Sampler(args.temperature, args.top_p, brain.tokenizer.never_written, args.seed)
+    sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
     decoder = StreamDecoder(brain.tokenizer)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
     if not args.json:
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     saved = memory_file.save(args.memory, brain, session.state) if args.memory else None
     run_file = _save(args.out, load) if args.out else None
     if args.json:
-        _print_done(brain, tally, load, written, saved)
+        _print_done(brain, tally, load, written, saved, rest)
     elif not args.quiet:
         decode_seconds = max(1e-9, seconds - prefill_seconds)
         speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
@@ -117,11 +118,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
-    """The work of reading ``text`` (default: a short prompt) and writing 60 tokens, counted; for `neuro energy MODEL`."""
+    """The counted work of reading ``text`` (default: a short prompt) and writing as `run` does; for `neuro energy MODEL`."""
     import torch
 
     from neuro import accounting, folder
-    from neuro.sampling import Sampler
     from neuro.session import Session
     from sims.energy.measured import RaplMeter
 
@@ -133,11 +133,18 @@ def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
     with meter:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
-        for _ in session.generate(Sampler(seed=args.seed), 60):
+        for _ in session.generate(_sampler(brain, args.seed), TOKENS):
             pass
         session.commit()
         seconds = time.perf_counter() - started
     return accounting.workload(brain, tally, model, len(ids), seconds, *meter.reading())
+
+
+def _sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> Sampler:
+    """The one way that a verb writes: with the same seed, `run` and `energy` write the same."""
+    from neuro.sampling import Sampler
+
+    return Sampler(temperature, top_p, brain.tokenizer.never_written, seed)
 
 
 def _prompt(given: str | None) -> str:
@@ -159,7 +166,7 @@ def _save(out: str, load: Workload) -> Path:
     return path
 
 
-def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None) -> None:
+def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None, rest: str) -> None:
     from neuro import accounting
     from sims.energy.report import estimate
 
@@ -168,12 +175,14 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
         "event": "done",
         "schema": "neuro.run/1",
         "tokens": written,
+        "text": rest,  # of a character that the last token left unfinished
         "backend": brain.backend.name,
         "reason": brain.backend.reason,
         "tokens_per_second": round(load.tokens / load.seconds, 1),
         "spikes_per_token": {name: round(count / load.tokens, 2) for name, count in layers},
         "writes": tally.writes,
         "filled": tally.filled,
+        "memory": _memory_words(brain, tally),
         "saved": saved,
         "energy": estimate(load).to_dict(),
     }

@@ -73,6 +73,9 @@ def test_an_empty_prompt_starts_from_the_beginning_of_text(model, capsys):
 def test_nothing_written_is_explained(model, capsys):
     assert main(["run", str(model), "", "--tokens", "0"]) == 0
     assert "nothing written: a memory is what followed a token" in capsys.readouterr().err
+    assert main(["run", str(model), "", "--tokens", "0", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert done["writes"] == 0 and done["memory"].startswith("nothing written: a memory is what followed a token")
     assert main(["run", str(model), "a", "--tokens", "2", "--set", "hippocampus.slots=16"]) == 0
     assert "16 slots filled" in capsys.readouterr().err
 
@@ -293,3 +296,42 @@ def test_what_cannot_be_told_of_a_text_is_not_printed(tmp_path, capsys):
     assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q", "--json"]) == 0
     arm = json.loads(capsys.readouterr().out)["arms"][0]
     assert (arm["bits_per_byte"], arm["word_perplexity_interval"]) == (None, None)
+
+
+def test_json_holds_the_text_to_its_last_byte(model, capsys, monkeypatch):
+    """The last token may end inside a character: what plain output shows of it, JSON shows too."""
+    first_of_two = next(i for i in range(300) if folder.load(model).tokenizer.token_bytes(i) == b"\xc3")
+    monkeypatch.setattr(Session, "generate", lambda self, sampler, most: iter([first_of_two]))
+    assert main(["run", str(model), "", "--tokens", "1", "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["run", str(model), "", "--tokens", "1", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+    assert "".join(record.get("text", "") for record in records) + "\n" == shown == "\N{REPLACEMENT CHARACTER}\n"
+
+
+def test_energy_prices_the_run_that_run_makes(model, tmp_path, capsys, monkeypatch):
+    """The same seed, the same tokens; ids that are never written are not sampled for a measurement either."""
+    monkeypatch.setattr(Tokenizer, "never_written", property(lambda self: tuple(range(150))))
+    assert main(["run", str(model), "The keeper", "--seed", "4", "-q", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    reports = []
+    for target in ([str(tmp_path / "run.json")], [str(model), "The keeper"]):
+        assert main(["energy", *target, "--seed", "4", "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("form", ["svg", "mermaid"])
+def test_without_a_thalamus_the_input_still_reaches_the_cortex(form, capsys):
+    assert main(["show", "tiny", "--set", "brain.thalamus.enabled=false", "--format", form]) == 0
+    out = capsys.readouterr().out
+    if form == "svg":
+        assert ">relay</text>" in out
+    else:
+        assert '    input -->|"relay, valid"| cortex' in out.split("\n") and "    embedding -->" not in out
+
+
+def test_only_what_a_commit_reads_points_to_it(capsys):
+    assert main(["show", "tiny", "--format", "mermaid"]) == 0
+    pointing = [line.split()[0] for line in capsys.readouterr().out.split("\n") if line.endswith("| commit")]
+    assert sorted(pointing) == ["amygdala", "cortex", "hippocampus", "readout"]
