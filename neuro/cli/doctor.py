@@ -110,8 +110,9 @@ def _backends() -> list[Row]:
 
 def _extras() -> list[Row]:
     rows = []
-    for extra, (packages, cost) in EXTRAS.items():
-        missing = [package for package in packages if not installed(package)]
+    for extra, costs in EXTRAS.items():
+        missing = [package for package in costs if not installed(package)]
+        cost = ", ".join(dict.fromkeys(costs[package] for package in missing))
         says = f"without {', '.join(missing)}: {cost} (pip install 'neuro-hybrid[{extra}]')"
         rows.append(_row(extra, not missing, says if missing else "installed"))
     return rows
