@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from export import onnx_graph, package, parity, quantize
+from export import onnx_graph, package, parity, quantize, runtime
 from export.ports import INTO
 from export.runtime import Runtime
 from neuro import folder, text
@@ -136,6 +136,33 @@ def test_the_folder_runs_without_this_package(exported, tmp_path):
         done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
+
+
+def run_py(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(out / "run.py"), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_runner_reads_a_literal_bos_as_the_tokenizer_does(exported, monkeypatch, capsys):
+    out, read = exported[1], []
+    monkeypatch.setattr(Runtime, "generate", lambda self, ids, n: read.extend(ids) or [])
+    monkeypatch.setattr(runtime, "__file__", str(out / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "a<bos>b <unk>"])
+    assert runtime.main() == 0
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    assert read == [tokenizer.bos_id, *tokenizer.encode("a<bos>b <unk>")]
+    assert tokenizer.bos_id not in read[1:]
+
+
+def test_the_runner_refuses_an_id_that_is_none_in_two_lines(exported):
+    done = run_py(exported[1], "12", "99999")
+    assert done.returncode == 2
+    assert done.stderr.split("\n") == [
+        "run.py: got the token id 99999, expected ids below 300.",
+        "Give ids of this folder's tokenizer.json, or a text.",
+        "",
+    ]
 
 
 def test_verify_is_content_with_a_fresh_export_and_leaves_it_as_it_is(exported):
