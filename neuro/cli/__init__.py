@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -30,6 +31,9 @@ BACKENDS = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
 COMMON = ("backend", "seed", "set", "out")
 
 
+# Errors of writing. Files are written by neuro/atomic.py, which names them: without a name it was standard output, whose
+# buffer may be dropped with the error, so that a second flush says nothing.
+_NO_SPACE = tuple(getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name))
 # What these say about the siblings is the point of them, so a hidden sibling must not stop them.
 UNCHECKED = ("doctor",)
 
@@ -73,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             _complain(what, do)
             return int(getattr(error, "exit_code", 1))
         if isinstance(error, OSError) and error.strerror:
-            where = error.filename or ("standard output" if _abandon_stdout() else "a file")
+            full = _abandon_stdout() or error.errno in _NO_SPACE
+            where = error.filename or ("standard output" if full else "a file")
             _complain(f"{where}: {error.strerror}.", "Check the path, its permissions and the free space.")
             return 1
         _complain(f"internal error: {type(error).__name__}: {error}", "Run it again with -v and report what it prints.")

@@ -124,6 +124,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(model, capsys, tmp_path)
         (3, ["train", tmp_path / "none.toml"]),
         (2, ["show", model, "--spikes"]),
         (2, ["config", "shwo"]),
+        (3, ["energy", tmp_path / "missing.json"]),
     ]
     for code, argv in cases:
         got, lines = refused(capsys, *argv)
