@@ -31,12 +31,18 @@ from export.parity import Parity
 from export.runtime import SCHEMA, Runtime
 from neuro import config, folder
 from neuro.brain import Brain
-from neuro.errors import CheckError, FormatError, MissingError, NeuroError, UsageError, nearest
+from neuro.errors import CheckError, MissingError, NeuroError, UsageError, nearest
 
 GAP_LIMIT = 1e-4  # float32: of logits and state, where the spikes are the same
 FLIP_LIMIT = 1e-5  # float32: spikes that fall on the other side, per neuron and token (one is always forgiven)
 DIVERGENCE_LIMIT = 0.05  # int8: nats per token
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE")
+# What every export holds; a manifest that lists less would let the others change unseen.
+FILES = (
+    "step.onnx", "commit.onnx", "run.py", "tokenizer.json", "golden.npz",
+    "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
+)  # fmt: skip
+MADE_WITH = ("neuro", "versions")  # of the machine that exported; the one that verifies may have others
 _GOLDEN_STRIDE = 8  # golden.npz keeps every eighth row of logits
 _SIDE_BATCH, _SIDE_TOKENS = 3, 16  # a second shape, unlike the traced one
 # onnxruntime's errors share no base class of their own.
@@ -117,26 +123,30 @@ def export_onnx(
 
 
 def verify(path: str | Path) -> Report:
-    """Check every file of an exported folder, then measure parity against its torch model again.
+    """Check every file of an exported folder and its manifest, then measure parity against its torch model again.
 
     Raises:
         MissingError: no such folder.
-        FormatError: not an export, truncated, or of another version.
-        CheckError: a file was changed, or the graphs no longer say what torch says.
+        CheckError: it is no longer what was exported: a file is missing, truncated, changed or of another version, or the
+            graphs do not say what torch says.
     """
     path = Path(path)
     if not path.is_dir():
         raise MissingError(f"{path}: no such folder.", "Give a folder that 'neuro export' wrote.")
     manifest = _read_manifest(path)
     _check_files(path, manifest["files"])
-    brain = folder.load(path / "torch", "cpu")
+    try:
+        brain = folder.load(path / "torch", "cpu")
+    except NeuroError as error:
+        raise CheckError(error.what, "Export again.") from error
+    _check_manifest(path, manifest, brain)
     try:
         golden = np.load(path / "golden.npz")["tokens"]
         runtime = Runtime(path)
         quantized = manifest["quantization"]
         measured = parity.measure(brain, runtime, golden[None], realign=not quantized)
     except _NOT_RUNNING as error:
-        raise FormatError(
+        raise CheckError(
             f"{path}: the export does not run ({type(error).__name__}: {_first_line(error)}).", "Export again."
         ) from error
     _judge(measured, bool(quantized), f"{path}", "Export again; do not use this folder.")
@@ -275,21 +285,43 @@ def _refuse_foreign(out: Path) -> None:
         return
     try:
         _read_manifest(out)
-    except FormatError:
+    except CheckError:
         raise UsageError(f"{out}: holds something that is no export.", "Name an empty or new folder.") from None
 
 
-def _check_files(path: Path, files: dict[str, dict[str, Any]]) -> None:
+def _check_files(path: Path, files: Any) -> None:
+    do = "Copy or export the folder again."
+    unlisted = set(FILES) - set(files) if isinstance(files, dict) else set(FILES)
+    if unlisted:
+        raise CheckError(f"{path / 'manifest.json'}: does not list {min(unlisted)}.", do)
     for name, record in files.items():
         file = path / name
-        size = file.stat().st_size if file.is_file() else None
-        if size is None or size < record["bytes"]:
-            got = "nothing" if size is None else f"{size} bytes"
-            raise FormatError(
-                f"{file}: got {got}, expected {record['bytes']} bytes.", "Copy or export the folder again."
+        found = describe_file(file) if file.is_file() else None
+        if found == record:
+            continue
+        got = f"{found['bytes']} bytes, sha256 {found['sha256'][:12]}" if found else "nothing"
+        expected = "what the manifest lists"
+        if isinstance(record, dict) and {"bytes", "sha256"} <= record.keys():
+            expected = f"{record['bytes']} bytes, sha256 {str(record['sha256'])[:12]}"
+        raise CheckError(f"{file}: is not as exported: got {got}, expected {expected}.", do)
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
+    """Raises CheckError where the manifest says something else than the graphs and the model beside it."""
+    try:
+        for name in onnx_graph.GRAPHS:
+            onnx.checker.check_model(path / f"{name}.onnx")
+    except (OSError, onnx.checker.ValidationError) as error:
+        raise CheckError(f"{path}: {name}.onnx is no graph ({_first_line(error)}).", "Export again.") from error
+    expected = json.loads(json.dumps(describe(brain, path))) | {"quantization": quantize.recipe_of(path / "step.onnx")}
+    quantization = manifest["quantization"]
+    told = manifest | {"quantization": quantization.get("recipe") if isinstance(quantization, dict) else quantization}
+    for key, value in expected.items():
+        if key not in MADE_WITH and told.get(key) != value:
+            raise CheckError(
+                f"{path / 'manifest.json'}: '{key}' is not that of the graphs and the model in this folder.",
+                "Export again; the runner would not do what the model does.",
             )
-        if describe_file(file) != record:
-            raise CheckError(f"{file}: is not the file that was exported (sha256 differs).", "Export again.")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -297,13 +329,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path / 'manifest.json'}: cannot be read ({_first_line(error)}).", do) from error
+        raise CheckError(f"{path / 'manifest.json'}: cannot be read ({_first_line(error)}).", do) from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
-        raise FormatError(f"{path / 'manifest.json'}: got schema {schema!r}, expected '{SCHEMA}'.", do)
+        raise CheckError(f"{path / 'manifest.json'}: got schema {schema!r}, expected '{SCHEMA}'.", do)
     missing = {"state", "graphs", "files", "quantization", "parity"} - manifest.keys()
     if missing:
-        raise FormatError(f"{path / 'manifest.json'}: has no '{min(missing)}'.", do)
+        raise CheckError(f"{path / 'manifest.json'}: has no '{min(missing)}'.", do)
     return manifest
 
 

@@ -67,6 +67,12 @@ def int8(step: Path) -> dict[str, Any]:
     }
 
 
+def recipe_of(step: Path) -> str | None:
+    """The recipe that a ``step.onnx`` was quantized by; None for a float graph."""
+    kinds = {tensor.data_type for tensor in onnx.load(step).graph.initializer if len(tensor.dims) >= 2}
+    return "int8" if TensorProto.INT8 in kinds else None
+
+
 def _float_matrices(model: onnx.ModelProto) -> list[TensorProto]:
     return [t for t in model.graph.initializer if len(t.dims) >= 2 and t.data_type == TensorProto.FLOAT]
 

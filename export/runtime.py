@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,14 @@ def main() -> int:
     runtime = Runtime(folder)
     bos = [runtime.manifest["bos"]]
     if options.prompt and all(word.isdecimal() for word in options.prompt):
-        written = runtime.generate(bos + [int(word) for word in options.prompt], options.tokens)
+        ids = [int(word) for word in options.prompt]
+        if max(ids) >= runtime.manifest["vocab_size"]:
+            sys.stderr.write(
+                f"run.py: got the token id {max(ids)}, expected ids below {runtime.manifest['vocab_size']}.\n"
+                "Give ids of this folder's tokenizer.json, or a text.\n"
+            )
+            return 2
+        written = runtime.generate(bos + ids, options.tokens)
         sys.stdout.write(" ".join(map(str, written)) + "\n")
         return 0
     try:
@@ -141,7 +149,9 @@ def main() -> int:
         return 3
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompt = " ".join(options.prompt)
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    # A literal "<bos>" is cut in two: text can never forge the start of a document.
+    parts = re.split("(?<=<bo)(?=s>)", prompt)
+    ids = [i for part in parts for i in tokenizer.encode(part, add_special_tokens=False).ids]
     sys.stdout.write(prompt + tokenizer.decode(runtime.generate(bos + ids, options.tokens)) + "\n")
     return 0
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from neuro.errors import NeuroError
+
+_STARTED = time.time()
 
 
 @contextmanager
@@ -32,6 +37,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
+        _remove_stale(target)
         _sync_folder(target.parent)
     except OSError as error:
         raise _cannot_write(target, error) from error
@@ -43,6 +49,16 @@ def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text with ``\\n`` line ends, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed processes left of the same target; younger files may be another writer's, at work."""
+    mine = re.compile(re.escape(f".{target.name}.") + r"\w{8}")  # as mkstemp names them
+    for path in target.parent.iterdir():
+        if mine.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # gone already, or not ours to remove: no reason to fail a good write
+                if path.stat().st_mtime < _STARTED:
+                    path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ class Channel:
 
     name: str
     axes: str
-    silent: float | str | None = None  # a str names the channel that stands in for it
+    silent: float | str | None = None  # a str names the channel of `INPUTS` that stands in for it
 
 
 CHANNELS = {
@@ -56,6 +56,11 @@ CHANNELS = {
     )
 }
 INPUTS = ("token", "embedding", "prosody", "valid")
+# What a commit reads, through the span buffer, of what the regions write; it makes surprise of the logits.
+COMMITTED = (
+    "affect", "salience", "spike_rate", "novelty", "pair_key", "pair_value", "pair_candidate", "eligibility", "logits",
+    "read_before",
+)  # fmt: skip
 
 
 class Wired(Protocol):
@@ -72,7 +77,8 @@ class Wiring:
 
     order: tuple[str, ...]
     silent: tuple[str, ...]
-    edges: tuple[tuple[str, str, str], ...]  # (writer, channel, reader); the writer of feedback is "commit"
+    edges: tuple[tuple[str, str, str], ...]
+    """(writer, channel, reader); the writer of feedback is "commit", of a constant "silent"."""
 
 
 def wire(regions: Sequence[Wired]) -> Wiring:
@@ -124,7 +130,8 @@ def wire(regions: Sequence[Wired]) -> Wiring:
                     )
                 if name not in silent:
                     silent.append(name)
-                edges.append((stand_in if isinstance(stand_in, str) else "silent", name, region.name))
+                source = writer[stand_in] if isinstance(stand_in, str) else "silent"
+                edges.append((source, name, region.name))
                 continue
             edges.append((writer[name], name, region.name))
             if writer[name] != "input":

@@ -203,6 +203,7 @@ class TrainConfig:
 
         for key, least in (("steps", 0), ("warmup_steps", 0), ("seed", 0), ("eval_tokens", 2)):
             need(getattr(self, key) >= least, key, f"at least {least}")
+        need(self.seed < 2**63, "seed", "below 2^63")  # what every generator takes
         for key in ("batch", "spans_per_step", "eval_every"):
             need(getattr(self, key) >= 1, key, "at least 1")
         for key in ("learning_rate", "clip_norm"):

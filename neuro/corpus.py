@@ -25,25 +25,34 @@ class Corpus:
     tokenizer: Tokenizer
 
 
-def prepare(data: DataConfig, vocab_size: int, out: Path) -> Corpus:
-    """Read, tokenize, and keep the tokenizer in ``out/tokenizer.json`` (one already there is used as it is).
+def prepare(data: DataConfig, vocab_size: int, kept: Path | None = None) -> Corpus:
+    """Read and tokenize; nothing is written.
+
+    Args:
+        data: what to read.
+        vocab_size: of a tokenizer that is trained here.
+        kept: the tokenizer.json of a run that goes on; None makes or loads the one that ``data`` asks for.
 
     Raises:
-        UsageError: no training text, or too little of it.
+        UsageError: no training text, too little of it, or a kept tokenizer of another kind than asked for.
         MissingError, FormatError: a file that is not there or cannot be read as text.
     """
     if not data.train:
         raise UsageError("config data.train: is empty, expected a text file, a folder or 'hf:NAME'.", "Set data.train.")
     documents = read_documents(data.train)
-    kept = out / "tokenizer.json"
-    if kept.exists():
+    kind = data.tokenizer
+    if kept is not None:
         tokenizer = Tokenizer.load(kept)
-    elif data.tokenizer in ("bpe", "words"):
+        if kind in ("bpe", "words") and tokenizer.kind != kind:
+            raise UsageError(
+                f"{kept}: got a tokenizer of kind '{tokenizer.kind}', expected '{kind}' as in data.tokenizer.",
+                "Set data.tokenizer back, or choose another --out.",
+            )
+    elif kind in ("bpe", "words"):
         lines = (line + "\n" for document in documents for line in document.split("\n"))
-        tokenizer = Tokenizer.train(lines, vocab_size, kind="words" if data.tokenizer == "words" else "bpe")
+        tokenizer = Tokenizer.train(lines, vocab_size, kind="words" if kind == "words" else "bpe")
     else:
-        tokenizer = Tokenizer.load(Path(data.tokenizer))
-    tokenizer.save(kept)
+        tokenizer = Tokenizer.load(Path(kind))
     parts = [encode([document], tokenizer) for document in documents]
     train, starts = np.concatenate([encode([], tokenizer), *parts]), np.cumsum([0, *map(len, parts[:-1])])
     if data.valid:

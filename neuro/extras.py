@@ -8,15 +8,21 @@ from types import ModuleType
 
 from neuro.errors import MissingError
 
-# extra -> (packages to look for, what is missing without them)
+_SERVICE = "nothing yet: reserved for an HTTP service"
+# extra -> package to look for -> what is missing without it
 EXTRAS = {
-    "hf": (("transformers", "datasets"), "no from_pretrained/generate(), no training on Hugging Face datasets"),
-    "plots": (("matplotlib",), "no loss curve and no spike pictures"),
-    "nir": (("nir",), "nothing yet: reserved for NIR graph files"),
-    "sims": (("brian2",), "nothing yet: reserved for Brian2 circuits"),
-    "directml": (("torch_directml",), "no DirectML backend (Windows, WSL)"),
-    "serve": (("fastapi", "uvicorn"), "nothing yet: reserved for an HTTP service"),
-    "dev": (("pytest", "ruff", "mypy", "importlinter"), "no tests and lint"),
+    "hf": {"transformers": "no from_pretrained/generate()", "datasets": "no training on Hugging Face datasets"},
+    "plots": {"matplotlib": "no loss curve and no spike pictures"},
+    "nir": {"nir": "nothing yet: reserved for NIR graph files"},
+    "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
+    "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
+    "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
+    "dev": {
+        "pytest": "no tests",
+        "ruff": "no lint",
+        "mypy": "no type check",
+        "importlinter": "no check of the imports",
+    },
 }
 
 

@@ -68,7 +68,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """config.json of a model folder, its schema checked.
 
     Raises:
-        FormatError: not JSON or another schema.
+        FormatError: not JSON, another schema, or no brain in it.
     """
     try:
         record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -76,6 +76,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{folder / 'config.json'}: {error}.", "Use another copy of the model.") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise FormatError(f"{folder / 'config.json'}: expected schema '{SCHEMA}'.", "Use a model of this version.")
+    if not isinstance(record.get("brain"), dict):
+        raise FormatError(f"{folder / 'config.json'}: has no table 'brain'.", "Use another copy of the model.")
     return record
 
 
@@ -116,11 +118,16 @@ def load_weights(brain: Brain, tensors: dict[str, torch.Tensor], where: str) -> 
     """Put stored tensors into a brain of the same configuration.
 
     Raises:
-        FormatError: names or shapes differ.
+        FormatError: names or shapes differ, or a value is not finite.
     """
     expected = dict(brain.state_dict())
     expected.pop("regions.readout.weight", None)
     tensor_file.check_shapes(tensors, expected, where)
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise FormatError(
+                f"{where}: '{name}' holds values that are not finite.", "Its training diverged: use another model."
+            )
     weights = tensor_file.floats(tensors, brain.backend.dtype)
     brain.load_state_dict(weights | {"regions.readout.weight": weights["embedding"]})
 

@@ -7,7 +7,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from neuro.errors import UsageError
+from neuro.errors import NeuroError, UsageError
+
+# Outside, a temperature overflows or vanishes in float32; long before, it only takes the likeliest or any token.
+TEMPERATURES = (1e-3, 1e3)
 
 
 @dataclasses.dataclass
@@ -15,10 +18,14 @@ class Sampler:
     """Logits [V] -> token id. The defaults were chosen by `benchmarks/generation.py` on WikiText-2 valid.
 
     Args:
-        temperature: 0 takes the most likely token.
+        temperature: 0 takes the most likely token; otherwise within `TEMPERATURES`.
         top_p: smallest set of tokens with this joint probability (Holtzman et al. 2020, arXiv:1904.09751).
         banned: ids that are never chosen.
         seed: of the generator.
+
+    Raises:
+        UsageError: a temperature or a share outside its range.
+        NeuroError: when called: logits that are not finite.
     """
 
     temperature: float = 0.9
@@ -27,14 +34,19 @@ class Sampler:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UsageError(f"--temperature: got {self.temperature}, expected at least 0.", "0 is greedy.")
+        least, most = TEMPERATURES
+        if self.temperature != 0 and not least <= self.temperature <= most:
+            raise UsageError(
+                f"--temperature: got {self.temperature}, expected 0 or {least:g} to {most:g}.", "0 is greedy."
+            )
         if not 0 < self.top_p <= 1:
             raise UsageError(f"--top-p: got {self.top_p}, expected in (0, 1].", "1 samples from all tokens.")
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def __call__(self, logits: Tensor) -> int:
         logits = logits.detach().float().cpu().clone()
+        if not bool(torch.isfinite(logits).all()):
+            raise NeuroError("sampling: the logits are not finite.", "Use another model or another --backend.")
         logits[list(self.banned)] = -torch.inf
         if self.temperature == 0:
             return int(logits.argmax())

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from neuro.errors import FormatError, UsageError
+from neuro.errors import FormatError, MissingError, UsageError
 
 SCHEMA = "neuro.workload/1"
 SIGNALS = ("binary", "graded", "dense")
@@ -141,8 +141,11 @@ def read(path: str | Path) -> Workload:
     """Read ``run.json``.
 
     Raises:
+        MissingError: no such file.
         FormatError: the file cannot be read or is no workload.
     """
+    if not Path(path).exists():
+        raise MissingError(f"{path}: no such file.", "Give the run.json that 'neuro run --out DIR' wrote.")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import NoReturn
 
 from neuro.errors import UsageError, nearest
@@ -25,8 +27,13 @@ VERBS = {
     "version": "print the version",
 }
 BACKENDS = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
+# Every verb knows these; those in its COMMON have an effect there, the others are refused. (--json, -q, -v always have.)
+COMMON = ("backend", "seed", "set", "out")
 
 
+# Errors of writing. Files are written by neuro/atomic.py, which names them: without a name it was standard output, whose
+# buffer may be dropped with the error, so that a second flush says nothing.
+_NO_SPACE = tuple(getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name))
 # What these say about the siblings is the point of them, so a hidden sibling must not stop them.
 UNCHECKED = ("doctor",)
 
@@ -70,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             _complain(what, do)
             return int(getattr(error, "exit_code", 1))
         if isinstance(error, OSError) and error.strerror:
-            where = error.filename or ("standard output" if _abandon_stdout() else "a file")
+            full = _abandon_stdout() or error.errno in _NO_SPACE
+            where = error.filename or ("standard output" if full else "a file")
             _complain(f"{where}: {error.strerror}.", "Check the path, its permissions and the free space.")
             return 1
         _complain(f"internal error: {type(error).__name__}: {error}", "Run it again with -v and report what it prints.")
@@ -91,10 +99,15 @@ def _dispatch(argv: list[str]) -> int:
     module = importlib.import_module(f"neuro.cli.{verb}")
     parser = _Parser(prog=f"neuro {verb}", description=VERBS[verb], allow_abbrev=False)
     module.add_arguments(parser)
-    _add_common(parser)
+    _add_common(parser, module.COMMON)
     args = parser.parse_intermixed_args(argv[1:])  # options may stand between MODEL and ARG
+    args.given = {name for name in COMMON if getattr(args, name) is not None}
+    args.backend, args.seed, args.set = args.backend or "auto", args.seed or 0, args.set or []
     if args.backend not in BACKENDS:
         raise UsageError(f"--backend: got '{args.backend}'.", nearest(args.backend, BACKENDS))
+    if not 0 <= args.seed < 2**63:
+        raise UsageError(f"--seed: got {args.seed}, expected 0 to 2^63 - 1.", "Give a number in that range.")
+    refuse(args, verb, [name for name in COMMON if name not in module.COMMON])
     if verb not in UNCHECKED:
         from neuro import _siblings
 
@@ -102,12 +115,24 @@ def _dispatch(argv: list[str]) -> int:
     return module.run(args)
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def refuse(args: argparse.Namespace, where: str, names: Iterable[str]) -> None:
+    """Raises UsageError for a common option that was given and would be ignored."""
+    for name in names:
+        if name in args.given:
+            raise UsageError(f"neuro {where}: --{name} has no effect here.", f"Leave out --{name}.")
+
+
+def _add_common(parser: argparse.ArgumentParser, effective: Iterable[str]) -> None:
     group = parser.add_argument_group("common options")
-    group.add_argument("--backend", default="auto", metavar="NAME", help=f"where to run: {', '.join(BACKENDS)}")
-    group.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
-    group.add_argument("--out", metavar="PATH", help="where to write")
+
+    def says(name: str, text: str) -> str:
+        return text if name in effective else "no effect here: refused"
+
+    where = f"where to run: {', '.join(BACKENDS)}"
+    group.add_argument("--backend", metavar="NAME", help=says("backend", where))
+    group.add_argument("--seed", type=int, help=says("seed", "of everything random (default: 0)"))
+    group.add_argument("--set", action="append", metavar="KEY=VALUE", help=says("set", "override a configuration key"))
+    group.add_argument("--out", metavar="PATH", help=says("out", "where to write"))
     group.add_argument("--json", action="store_true", help="print JSON with a schema instead of words")
     group.add_argument("-q", dest="quiet", action="store_true", help="results only")
     group.add_argument("-v", dest="verbose", action="store_true", help="tracebacks and details")

@@ -6,9 +6,12 @@ import argparse
 import json
 
 from neuro import atomic, config
+from neuro.cli import refuse
 from neuro.errors import UsageError, nearest
 
 ACTIONS = ("show", "check")
+
+COMMON = ("set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.action not in ACTIONS:
         raise UsageError(f"neuro config: unknown action '{args.action}'.", nearest(args.action, ACTIONS))
+    if args.action == "check":
+        refuse(args, "config check", ["out"])
     resolved = config.load(args.target, args.set)
     if args.action == "check":
         print(json.dumps({"schema": "neuro.config/1", "ok": True}) if args.json else f"{args.target}: fine")

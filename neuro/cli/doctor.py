@@ -15,6 +15,8 @@ from neuro.extras import EXTRAS, installed
 
 Row = dict[str, Any]
 
+COMMON: tuple[str, ...] = ()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """It takes none of its own."""
@@ -116,8 +118,9 @@ def _kernels(built: bool, says: str) -> Row:
 
 def _extras() -> list[Row]:
     rows = []
-    for extra, (packages, cost) in EXTRAS.items():
-        missing = [package for package in packages if not installed(package)]
+    for extra, costs in EXTRAS.items():
+        missing = [package for package in costs if not installed(package)]
+        cost = ", ".join(dict.fromkeys(costs[package] for package in missing))
         says = f"without {', '.join(missing)}: {cost} (pip install 'neuro-hybrid[{extra}]')"
         rows.append(_row(extra, not missing, says if missing else "installed"))
     return rows

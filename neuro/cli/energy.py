@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
+from neuro import atomic, workload
+from neuro.cli import refuse
 from neuro.errors import UsageError
+
+COMMON = ("backend", "seed", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from sims.energy import report
 
     if args.target == "why":
+        refuse(args, "energy why", COMMON)
         if not args.text:
             raise UsageError("neuro energy why: no term.", "For example: neuro energy why loihi1.synop")
         words = report.why(args.text)
@@ -28,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"neuro energy {args.target}: got a text too.", "A run.json is priced as it is; omit the text."
             )
-        from neuro import workload
-
+        refuse(args, f"energy {args.target}", ["backend", "set"])
         load = workload.read(args.target)
     else:
         from neuro.cli.run import measure
@@ -37,4 +42,6 @@ def run(args: argparse.Namespace) -> int:
         load = measure(args.target, args.text, args)
     priced = report.estimate(load, args.chip, args.seed)
     print(json.dumps(priced.to_dict()) if args.json else priced.to_text())
+    if args.out:
+        atomic.write_text(Path(args.out) / "energy.json", json.dumps(priced.to_dict(), indent=1) + "\n")
     return 0

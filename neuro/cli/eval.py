@@ -6,8 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from neuro.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from neuro.evaluate.perplexity import Perplexity
 
 SUITES = ("perplexity",)
 WORDS = {
@@ -16,6 +20,8 @@ WORDS = {
     "procedural": "procedural memory only",
     "off": "memory off",
 }
+
+COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from neuro import folder, text
+    from neuro import atomic, folder, text
     from neuro.evaluate import arms, perplexity
 
     if args.suite not in SUITES:
@@ -44,15 +50,28 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(f"scoring with {WORDS[arm]} ...", file=sys.stderr, flush=True)
         rows.append(perplexity.evaluate(brain, raw, args.wikitext, arm, args.articles))
+    record: dict[str, Any] = {
+        "schema": "neuro.eval/1",
+        "suite": "perplexity",
+        "model": args.model,
+        "text": Path(args.text).name,
+    }
+    record |= {"wikitext": args.wikitext, "arms": [row.to_dict() for row in rows]}
     if args.json:
-        record = {"schema": "neuro.eval/1", "suite": "perplexity", "model": args.model, "text": Path(args.text).name}
-        print(json.dumps(record | {"wikitext": args.wikitext, "arms": [row.to_dict() for row in rows]}))
-        return 0
+        print(json.dumps(record))
+    else:
+        _print(rows)
+    if args.out:
+        atomic.write_text(Path(args.out) / "eval.json", json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def _print(rows: list[Perplexity]) -> None:
     print(f"{rows[0].words} words, {rows[0].tokens} tokens, {rows[0].vocabulary} vocabulary, one stream, batch 1")
     for row in rows:
-        low, high = row.word_perplexity_interval
-        print(
-            f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  (95 % {low:.2f} to {high:.2f}, "
-            f"{row.units} articles or blocks)  {row.bits_per_byte:.4f} bits per byte"
-        )
-    return 0
+        spread = "too few units for an interval"
+        if row.word_perplexity_interval is not None:
+            low, high = row.word_perplexity_interval
+            spread = f"95 % {low:.2f} to {high:.2f}"
+        line = f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  ({spread}, {row.units} articles or blocks)"
+        print(line if row.bits_per_byte is None else f"{line}  {row.bits_per_byte:.4f} bits per byte")

@@ -9,6 +9,8 @@ from neuro.errors import UsageError, nearest
 
 TARGETS = ("onnx",)
 
+COMMON = ("set", "out")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,28 @@ from neuro.errors import UsageError
 if TYPE_CHECKING:
     from neuro.brain import Brain
     from neuro.events import CommitEvents, Events
+    from neuro.sampling import Sampler
     from neuro.workload import Workload
 
 DEFAULT_PROMPT = "The history of the city began when"
+TOKENS, TEMPERATURE, TOP_P = 60, 0.9, 0.95
+
+COMMON = ("backend", "seed", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")
     parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
-    parser.add_argument("--tokens", type=int, default=60, help="how many tokens to write (default: 60)")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many tokens to write (default: {TOKENS})")
     parser.add_argument(
-        "--temperature", type=float, default=0.9, help="0 always takes the likeliest token (default: 0.9)"
+        "--temperature",
+        type=float,
+        default=TEMPERATURE,
+        help=f"0 always takes the likeliest token (default: {TEMPERATURE})",
     )
-    parser.add_argument("--top-p", type=float, default=0.95, help="share of probability to sample from (default: 0.95)")
+    parser.add_argument(
+        "--top-p", type=float, default=TOP_P, help=f"share of probability to sample from (default: {TOP_P})"
+    )
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
 
 
@@ -58,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
 
     from neuro import accounting, folder, memory_file
     from neuro.errors import MissingError
-    from neuro.sampling import Sampler
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
     from sims.energy.measured import RaplMeter
@@ -73,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
         session.state = memory_file.load(args.memory, brain, session.state)
     elif args.memory and not Path(args.memory).resolve().parent.is_dir():
         raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
-    sampler = Sampler(args.temperature, args.top_p, brain.tokenizer.never_written, args.seed)
+    sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
     decoder = StreamDecoder(brain.tokenizer)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
     if not args.json:
         _write(prompt)
     interrupted, written = False, 0
     meter = RaplMeter()
-    with meter:
+    with _line_ended(not args.json), meter:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
@@ -96,30 +105,30 @@ def run(args: argparse.Namespace) -> int:
             interrupted = True
         session.commit()
         seconds = time.perf_counter() - started
+    rest = decoder.flush()
+    if not args.json:
+        _write(rest + "\n")  # before anything is saved, so that an error of that begins a line
     load = accounting.workload(brain, tally, str(args.model), len(ids), seconds, *meter.reading())
     saved = memory_file.save(args.memory, brain, session.state) if args.memory else None
     run_file = _save(args.out, load) if args.out else None
     if args.json:
-        _print_done(brain, tally, load, written, saved)
-    else:
-        _write(decoder.flush() + "\n")
-        if not args.quiet:
-            decode_seconds = max(1e-9, seconds - prefill_seconds)
-            speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
-            _print_summary(brain, tally, load, written, speeds)
-            if saved is not None:
-                _say(f"saved   {saved} memories in {args.memory}")
-            if run_file:
-                _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
+        _print_done(brain, tally, load, written, saved, rest)
+    elif not args.quiet:
+        decode_seconds = max(1e-9, seconds - prefill_seconds)
+        speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
+        _print_summary(brain, tally, load, written, speeds)
+        if saved is not None:
+            _say(f"saved   {saved} memories in {args.memory}")
+        if run_file:
+            _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
     return 130 if interrupted else 0
 
 
 def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
-    """The work of reading ``text`` (default: a short prompt) and writing 60 tokens, counted; for `neuro energy MODEL`."""
+    """The counted work of reading ``text`` (default: a short prompt) and writing as `run` does; for `neuro energy MODEL`."""
     import torch
 
     from neuro import accounting, folder
-    from neuro.sampling import Sampler
     from neuro.session import Session
     from sims.energy.measured import RaplMeter
 
@@ -131,11 +140,18 @@ def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
     with meter:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
-        for _ in session.generate(Sampler(seed=args.seed), 60):
+        for _ in session.generate(_sampler(brain, args.seed), TOKENS):
             pass
         session.commit()
         seconds = time.perf_counter() - started
     return accounting.workload(brain, tally, model, len(ids), seconds, *meter.reading())
+
+
+def _sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> Sampler:
+    """The one way that a verb writes: with the same seed, `run` and `energy` write the same."""
+    from neuro.sampling import Sampler
+
+    return Sampler(temperature, top_p, brain.tokenizer.never_written, seed)
 
 
 def _prompt(given: str | None) -> str:
@@ -157,7 +173,7 @@ def _save(out: str, load: Workload) -> Path:
     return path
 
 
-def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None) -> None:
+def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | None, rest: str) -> None:
     from neuro import accounting
     from sims.energy.report import estimate
 
@@ -166,12 +182,14 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
         "event": "done",
         "schema": "neuro.run/1",
         "tokens": written,
+        "text": rest,  # of a character that the last token left unfinished
         "backend": brain.backend.name,
         "reason": brain.backend.reason,
         "tokens_per_second": round(load.tokens / load.seconds, 1),
         "spikes_per_token": {name: round(count / load.tokens, 2) for name, count in layers},
         "writes": tally.writes,
         "filled": tally.filled,
+        "memory": _memory_words(brain, tally),
         "saved": saved,
         "energy": estimate(load).to_dict(),
     }
@@ -209,6 +227,18 @@ def _memory_words(brain: Brain, tally) -> str:
         f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commit{'s' * (tally.commits != 1)} "
         f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
     )
+
+
+@contextlib.contextmanager
+def _line_ended(text: bool) -> Iterator[None]:
+    """End the line of an unfinished ``text``, so that the error that broke it off begins its own."""
+    try:
+        yield
+    except BaseException:
+        if text:
+            with contextlib.suppress(OSError):  # the error is that standard output takes no more
+                _write("\n")
+        raise
 
 
 def _write(text: str) -> None:

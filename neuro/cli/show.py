@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro import bus
 from neuro.errors import MissingError, UsageError, nearest
 
 if TYPE_CHECKING:
     from neuro.brain import Brain
 
 FORMATS = ("text", "mermaid", "svg")
+
+COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +31,17 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in FORMATS:
         raise UsageError(f"--format: got '{args.format}'.", nearest(args.format, FORMATS))
     brain = _brain(args)
-    if args.json:
-        record: dict[str, Any] = {"schema": "neuro.show/1", "parameters": brain.parameter_counts()}
-        record |= {"order": brain.wiring.order, "silent": brain.wiring.silent, "edges": brain.wiring.edges}
-        print(json.dumps(record))
-        return 0
     text = {"text": _text, "mermaid": _mermaid, "svg": _svg}[args.format](brain)
     if args.out:
         from neuro import atomic
 
         atomic.write_text(args.out, text)
-        print(args.out)
+    if args.json:
+        record: dict[str, Any] = {"schema": "neuro.show/1", "out": args.out, "parameters": brain.parameter_counts()}
+        record |= {"order": brain.wiring.order, "silent": brain.wiring.silent, "edges": brain.wiring.edges}
+        print(json.dumps(record))
     else:
-        print(text)
+        print(args.out or text)
     return 0
 
 
@@ -81,7 +82,9 @@ def _mermaid(brain: Brain) -> str:
         arrow = "-.->" if writer == "commit" else "-->"
         lines.append(f'    {writer} {arrow}|"{", ".join(channels)}"| {reader}')
     for name in brain.wiring.order:
-        lines.append(f"    {name} -.-> commit")
+        read = [channel for channel in brain.region(name).writes if channel in bus.COMMITTED]
+        if read:
+            lines.append(f'    {name} -.->|"{", ".join(read)}"| commit')
     return "\n".join(lines)
 
 

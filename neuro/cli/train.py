@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+COMMON = ("backend", "seed", "set", "out")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", default="small", help="a TOML file or a preset (see: neuro config show)")
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sets(args: argparse.Namespace) -> list[str]:
-    return list(args.set or []) + ([f"train.seed={args.seed}"] if args.seed else [])
+    return list(args.set or []) + ([f"train.seed={args.seed}"] if "seed" in args.given else [])
 
 
 class _Progress:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+COMMON: tuple[str, ...] = ()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="a folder that 'neuro export' wrote")

@@ -7,6 +7,8 @@ import json
 
 import neuro
 
+COMMON: tuple[str, ...] = ()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """It takes none of its own."""

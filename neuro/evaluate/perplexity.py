@@ -4,6 +4,8 @@ Every token is scored, batch 1, state and memory carried over the whole text, ne
 
     word perplexity = exp(total nats / (words + one <eos> per line)),   bits per byte = total bits / bytes of the file
 
+Bits per byte are of a lossless code, so a closed vocabulary has none.
+
 A byte-BPE model codes the text losslessly ("open vocabulary"): with ``wikitext`` a line whose detokenized form gives the
 line back exactly is coded in that form, any other line as it stands, and each non-blank line pays for the flag that says
 which (share of other lines in the training split: 0.41 %). A word model (33,278 types) is "closed vocabulary". The two
@@ -49,8 +51,8 @@ class Perplexity:
     words: int
     nats: float
     word_perplexity: float
-    word_perplexity_interval: tuple[float, float]  # 95 %, bootstrap over articles (or blocks)
-    bits_per_byte: float
+    word_perplexity_interval: tuple[float, float] | None  # 95 %, bootstrap over articles (or blocks); None below two
+    bits_per_byte: float | None  # None for a closed vocabulary: <unk> does not say which word it was
     nats_per_token: float
     units: int
 
@@ -118,7 +120,7 @@ def evaluate(
         nats=total,
         word_perplexity=math.exp(total / words.sum()),
         word_perplexity_interval=_interval(nats, words),
-        bits_per_byte=total / math.log(2) / coded.size_bytes,
+        bits_per_byte=total / math.log(2) / coded.size_bytes if brain.tokenizer.kind == "bpe" else None,
         nats_per_token=float(surprise.mean()),
         units=len(words),
     )
@@ -134,17 +136,21 @@ def _surprises(brain: Brain, stream: list[int], arm: str) -> np.ndarray:
 
     training = brain.training
     brain.eval()
-    session = Session(brain, observers=[Collect()])
-    span = brain.config.plasticity_span
-    for start in range(0, len(stream), span):
-        session.feed(torch.tensor([stream[start : start + span]]))
-        session.state = arms.keep_only(session.state, arms.ARMS[arm])
-    session.commit()
-    brain.train(training)
+    try:
+        session = Session(brain, observers=[Collect()])
+        span = brain.config.plasticity_span
+        for start in range(0, len(stream), span):
+            session.feed(torch.tensor([stream[start : start + span]]))
+            session.state = arms.keep_only(session.state, arms.ARMS[arm])
+        session.commit()
+    finally:
+        brain.train(training)
     return np.concatenate(collected)
 
 
-def _interval(nats: np.ndarray, words: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def _interval(nats: np.ndarray, words: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float] | None:
+    if len(words) < 2:
+        return None  # every draw of one unit is that unit: no width, and no certainty either
     rows = np.random.default_rng(seed).integers(0, len(words), (draws, len(words)))
     samples = np.exp(nats[rows].sum(1) / words[rows].sum(1))
     low, high = np.quantile(samples, [0.025, 0.975])

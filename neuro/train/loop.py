@@ -38,8 +38,8 @@ def train(
     folder ``model/``. An interrupt saves a checkpoint first.
 
     Args:
-        run: brain, data and training. A BPE tokenizer is trained when the run folder has none; the vocabulary of the
-            brain follows the tokenizer.
+        run: brain, data and training. The vocabulary of the brain follows the tokenizer: the run's own when it resumes,
+            otherwise the one that ``data.tokenizer`` asks for.
         report: called with one record per step and per evaluation.
 
     Raises:
@@ -49,7 +49,9 @@ def train(
     chosen = backends.select(backend)
     start = folder.locate(t.init) if t.init else None
     source = dataclasses.replace(run.data, tokenizer=str(start / "tokenizer.json")) if start else run.data
-    data = corpus.prepare(source, run.brain.vocab_size, out)
+    path, kept = out / "checkpoint.safetensors", out / "tokenizer.json"
+    # Without a checkpoint, what lies there is of a try that failed, perhaps on another text.
+    data = corpus.prepare(source, run.brain.vocab_size, kept if path.exists() and kept.exists() else None)
     run = configs.apply_sets(run, [f"brain.vocab_size={data.tokenizer.vocab_size}"])
     torch.manual_seed(t.seed)
     brain = Brain(run.brain, chosen)
@@ -61,10 +63,10 @@ def train(
     initial = brain.init_state(t.batch)
     state = initial
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
-    path = out / "checkpoint.safetensors"
     if path.exists():
         state, progress = checkpoint.restore(path, brain, adam, state, streams, run)
-    # Only now: a configuration that does not fit the checkpoint must not replace the one that does.
+    # Only now: what does not fit the checkpoint must not replace what does.
+    data.tokenizer.save(kept)
     atomic.write_text(out / "config.toml", configs.to_toml(run))
     log = _read_log(out / "log.jsonl", progress["step"])
     started = time.monotonic() - progress["seconds"]

@@ -61,7 +61,7 @@ def test_an_unknown_option_gets_the_nearest(capsys):
 
 def test_options_may_stand_between_the_model_and_its_argument(capsys):
     """argparse alone gives up on `neuro config --json show tiny`."""
-    assert main(["config", "--json", "show", "--seed", "1", "tiny"]) == 0
+    assert main(["config", "--json", "show", "--set", "train.seed=1", "tiny"]) == 0
     assert json.loads(capsys.readouterr().out)
 
 
@@ -103,6 +103,30 @@ def test_common_options_are_everywhere(capsys):
             assert option in text, (verb, option)
 
 
+GIVEN = {"backend": "cpu", "seed": "1", "set": "brain.d_model=8", "out": "somewhere"}
+
+
+@pytest.mark.parametrize("option", cli.COMMON)
+def test_a_common_option_without_effect_is_refused_by_name(option, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = [f"--{option}", GIVEN[option]]
+    arguments = {"verify": ["x"], "config": ["show"]}
+    refusing = [verb for verb in cli.VERBS if option not in importlib.import_module(f"neuro.cli.{verb}").COMMON]
+    assert {"verify", "doctor", "version"} <= set(refusing)
+    cases = [(verb, [verb, *arguments.get(verb, [])]) for verb in refusing]
+    cases.append(("energy why", ["energy", "why", "loihi1.synop"]))
+    if option in ("backend", "set"):
+        cases.append(("energy x.json", ["energy", "x.json"]))
+    if option == "out":
+        cases.append(("config check", ["config", "check", "tiny"]))
+    for where, argv in cases:
+        assert complaint(capsys, [*argv, *given]) == (
+            2,
+            [f"neuro {where}: --{option} has no effect here.", f"Leave out --{option}."],
+        )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(NeuroError, 1), (FormatError, 1), (UsageError, 2), (MissingError, 3), (CheckError, 4)],
@@ -122,7 +146,7 @@ def test_interrupts_full_disks_and_our_own_mistakes(capsys, monkeypatch):
     for problem, code, word in (
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device", "f.json"), 1, "f.json: No space left"),
-        (OSError(28, "No space left on device"), 1, "a file: No space left"),
+        (OSError(5, "Input/output error"), 1, "a file: Input/output error"),
         (PermissionError(13, "Permission denied", "f.json"), 1, "f.json: Permission denied"),
         (OSError("a library's own words"), 1, "internal error: OSError"),
         (ValueError("several\nlines"), 1, "internal error: ValueError: several lines"),
@@ -149,9 +173,11 @@ def test_v_adds_the_traceback_above_the_two_lines(capsys, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_behind_standard_output_is_two_lines():
+@pytest.mark.parametrize("argv", [("config", "show", "tiny"), ("show", "tiny", "--format", "svg")])
+def test_a_full_disk_behind_standard_output_is_two_lines(argv):
+    """Found when the process ends, or, with more than a buffer of text, when it is printed."""
     with open("/dev/full", "w") as full:
-        done = neuro("config", "show", "tiny", stdout=full.fileno())
+        done = neuro(*argv, stdout=full.fileno())
     assert done.returncode == 1
     assert done.stderr.strip().split("\n") == [
         "standard output: No space left on device.",
@@ -207,6 +233,17 @@ def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
     report = json.loads(capsys.readouterr().out)
     assert report["backends"] == [{"name": "backends", "ok": False, "says": "RuntimeError: driver says no"}]
     assert len(report["system"]) > 5
+
+
+def test_doctor_names_the_cost_of_what_is_missing_and_of_nothing_else(capsys, monkeypatch):
+    doctor = importlib.import_module("neuro.cli.doctor")
+    monkeypatch.setattr(doctor, "installed", lambda package: package != "datasets")
+    assert main(["doctor", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["extras"]}
+    assert rows["hf"]["says"] == (
+        "without datasets: no training on Hugging Face datasets (pip install 'neuro-hybrid[hf]')"
+    )
+    assert all(row["ok"] for name, row in rows.items() if name != "hf")
 
 
 def test_config_show_prints_what_config_load_reads(capsys, tmp_path):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from neuro import folder, presets
+from neuro import config, folder, presets
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
+from neuro.session import Session
 from neuro.tokenizer import Tokenizer
 
 TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows the colour of the old boat.\n" * 30
@@ -71,6 +73,9 @@ def test_an_empty_prompt_starts_from_the_beginning_of_text(model, capsys):
 def test_nothing_written_is_explained(model, capsys):
     assert main(["run", str(model), "", "--tokens", "0"]) == 0
     assert "nothing written: a memory is what followed a token" in capsys.readouterr().err
+    assert main(["run", str(model), "", "--tokens", "0", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert done["writes"] == 0 and done["memory"].startswith("nothing written: a memory is what followed a token")
     assert main(["run", str(model), "a", "--tokens", "2", "--set", "hippocampus.slots=16"]) == 0
     assert "16 slots filled" in capsys.readouterr().err
 
@@ -119,6 +124,7 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(model, capsys, tmp_path)
         (3, ["train", tmp_path / "none.toml"]),
         (2, ["show", model, "--spikes"]),
         (2, ["config", "shwo"]),
+        (3, ["energy", tmp_path / "missing.json"]),
     ]
     for code, argv in cases:
         got, lines = refused(capsys, *argv)
@@ -153,24 +159,45 @@ def test_invalid_utf8_and_truncated_models_are_refused(model, capsys, tmp_path, 
 def test_train_evaluate_run_and_price(tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
-    config = tmp_path / "train.toml"
-    config.write_text(
+    path = tmp_path / "train.toml"
+    path.write_text(
         f'preset = "tiny"\n[data]\ntrain = {json.dumps(str(text))}\n[train]\nsteps = 8\neval_every = 4\neval_tokens = 128\n',
         encoding="utf-8",
     )
     out = tmp_path / "run"
-    assert main(["train", str(config), "--out", str(out), "--json"]) == 0
+    assert main(["train", str(path), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schema"] == "neuro.train/1"
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().strip().split("\n")]
     assert [r["step"] for r in log if r["event"] == "step"] == list(range(1, 9))
-    assert main(["eval", str(out / "model"), str(text), "--json", "-q"]) == 0
-    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert main(["eval", str(out / "model"), str(text), "--json", "-q", "--out", str(tmp_path / "seen")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "seen" / "eval.json").read_text(encoding="utf-8")) == printed
+    arms = printed["arms"]
     assert [arm["arm"] for arm in arms] == ["real", "episodic", "procedural", "off"]
     assert main(["run", str(out / "model"), "The", "--tokens", "5", "--out", str(tmp_path / "seen")]) == 0
     capsys.readouterr()
-    assert main(["energy", str(tmp_path / "seen" / "run.json"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema"] == "neuro.energy/1"
+    seen = tmp_path / "seen"
+    assert main(["energy", str(seen / "run.json"), "--json", "--out", str(seen)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "neuro.energy/1"
+    assert json.loads((seen / "energy.json").read_text(encoding="utf-8")) == printed
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], 5), (["--seed", "0"], 0), (["--seed", "3"], 3)])
+def test_the_seed_of_the_command_line_overrides_the_configured_one(given, expected, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    sets = [f"data.train={tmp_path / 'text.txt'}", "train.seed=5", "train.steps=1", "train.eval_tokens=32"]
+    argv = ["train", "tiny", "--out", str(tmp_path / "run"), "-q", *(word for item in sets for word in ("--set", item))]
+    assert main([*argv, *given]) == 0
+    assert config.load(tmp_path / "run" / "config.toml").train.seed == expected
+
+
+def test_show_writes_its_picture_and_prints_its_record(model, tmp_path, capsys):
+    out = tmp_path / "wiring.svg"
+    assert main(["show", str(model), "--json", "--format", "svg", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == str(out)
+    assert out.read_text(encoding="utf-8").startswith("<svg")
 
 
 @pytest.mark.parametrize("form", ["text", "mermaid", "svg"])
@@ -185,3 +212,127 @@ def test_show_spikes_writes_a_picture(model, tmp_path, capsys):
     out = tmp_path / "spikes.png"
     assert main(["show", str(model), "The keeper of the lamp in the harbour", "--spikes", "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failed_run_leaves_no_tokenizer_to_the_next_one(tmp_path, capsys):
+    """The second try, in the same --out, must not inherit the vocabulary of the first."""
+    (tmp_path / "wrong.txt").write_text("ab", encoding="utf-8")
+    (tmp_path / "right.txt").write_text(TEXT, encoding="utf-8")
+    out = tmp_path / "run"
+    argv = ["train", "tiny", "--out", out, "-q", "--set", "train.steps=1", "--set", "train.eval_tokens=32"]
+    assert refused(capsys, *argv, "--set", f"data.train={tmp_path / 'wrong.txt'}")[0] == 2
+    assert not out.exists()
+    # What an interrupt before the first checkpoint leaves is not asked for either.
+    Tokenizer.train(["ab"], 258).save(out / "tokenizer.json")
+    words = [*argv, "--set", f"data.train={tmp_path / 'right.txt'}", "--set", "data.tokenizer=words"]
+    assert main([str(word) for word in words]) == 0
+    assert Tokenizer.load(out / "model" / "tokenizer.json").kind == "words"
+    code, lines = refused(capsys, *argv, "--set", f"data.train={tmp_path / 'right.txt'}", "--set", "data.tokenizer=bpe")
+    assert code == 2 and "got a tokenizer of kind 'words', expected 'bpe'" in lines[0]
+
+
+def damaged(model: Path, target: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(model, target))
+
+
+def test_a_model_record_without_a_brain_is_foreign(model, tmp_path, capsys):
+    broken = damaged(model, tmp_path / "broken")
+    for brain in ({}, {"brain": None}):
+        (broken / "config.json").write_text(json.dumps({"schema": folder.SCHEMA} | brain), encoding="utf-8")
+        code, lines = refused(capsys, "run", broken, "x")
+        assert code == 1 and lines == [
+            f"{broken / 'config.json'}: has no table 'brain'.",
+            "Use another copy of the model.",
+        ]
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(model, tmp_path, capsys):
+    broken = damaged(model, tmp_path / "broken")
+    for value in (torch.nan, torch.inf):
+        brain = folder.load(model)
+        with torch.no_grad():
+            brain.embedding[3, 1] = value
+        folder.save(brain, broken)
+        code, lines = refused(capsys, "run", broken, "x")
+        assert code == 1 and "'embedding' holds values that are not finite" in lines[0] and len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--temperature=nan", "--temperature=inf", "--temperature=1e-45", "--top-p=nan", f"--seed={10**25}", "--seed=-1"],
+)
+def test_a_number_out_of_range_is_wrong_usage(option, model, capsys):
+    code, lines = refused(capsys, "run", model, "x", option)
+    assert code == 2 and len(lines) == 2 and lines[0].startswith(option.partition("=")[0])
+
+
+def test_an_error_after_the_prompt_begins_a_line(model, capsys, monkeypatch):
+    """Finite weights, but logits that are not: found when the first token is sampled, behind the printed prompt."""
+    feed = Session.feed
+    monkeypatch.setattr(Session, "feed", lambda self, tokens: _poisoned(self, feed(self, tokens)))
+    assert main(["run", str(model), "The keeper", "--tokens", "2"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "The keeper\n"
+    assert captured.err.split("\n")[0] == "sampling: the logits are not finite."
+    assert main(["run", str(model), "The keeper", "--tokens", "2", "--json"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def _poisoned(session: Session, logits: torch.Tensor) -> torch.Tensor:
+    session.state = session.state._replace(logits=torch.full_like(logits, torch.nan))
+    return session.state.logits
+
+
+def test_what_cannot_be_told_of_a_text_is_not_printed(tmp_path, capsys):
+    """One block has no interval, and a closed vocabulary no bits per byte."""
+    tokenizer = Tokenizer.train(TEXT.split("\n"), 40, kind="words")
+    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
+    brain.tokenizer = tokenizer
+    words = folder.save(brain, tmp_path / "words")
+    (tmp_path / "text.txt").write_text("The keeper of the zebra.\n", encoding="utf-8")
+    assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q"]) == 0
+    told = capsys.readouterr().out
+    assert "too few units for an interval" in told and "bits per byte" not in told and "95 %" not in told
+    assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q", "--json"]) == 0
+    arm = json.loads(capsys.readouterr().out)["arms"][0]
+    assert (arm["bits_per_byte"], arm["word_perplexity_interval"]) == (None, None)
+
+
+def test_json_holds_the_text_to_its_last_byte(model, capsys, monkeypatch):
+    """The last token may end inside a character: what plain output shows of it, JSON shows too."""
+    first_of_two = next(i for i in range(300) if folder.load(model).tokenizer.token_bytes(i) == b"\xc3")
+    monkeypatch.setattr(Session, "generate", lambda self, sampler, most: iter([first_of_two]))
+    assert main(["run", str(model), "", "--tokens", "1", "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["run", str(model), "", "--tokens", "1", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
+    assert "".join(record.get("text", "") for record in records) + "\n" == shown == "\N{REPLACEMENT CHARACTER}\n"
+
+
+def test_energy_prices_the_run_that_run_makes(model, tmp_path, capsys, monkeypatch):
+    """The same seed, the same tokens; ids that are never written are not sampled for a measurement either."""
+    monkeypatch.setattr(Tokenizer, "never_written", property(lambda self: tuple(range(150))))
+    assert main(["run", str(model), "The keeper", "--seed", "4", "-q", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    reports = []
+    for target in ([str(tmp_path / "run.json")], [str(model), "The keeper"]):
+        assert main(["energy", *target, "--seed", "4", "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("form", ["svg", "mermaid"])
+def test_without_a_thalamus_the_input_still_reaches_the_cortex(form, capsys):
+    assert main(["show", "tiny", "--set", "brain.thalamus.enabled=false", "--format", form]) == 0
+    out = capsys.readouterr().out
+    if form == "svg":
+        assert ">relay</text>" in out
+    else:
+        assert '    input -->|"relay, valid"| cortex' in out.split("\n") and "    embedding -->" not in out
+
+
+def test_only_what_a_commit_reads_points_to_it(capsys):
+    assert main(["show", "tiny", "--format", "mermaid"]) == 0
+    pointing = [line.split()[0] for line in capsys.readouterr().out.split("\n") if line.endswith("| commit")]
+    assert sorted(pointing) == ["amygdala", "cortex", "hippocampus", "readout"]

@@ -13,11 +13,12 @@ import onnx
 import pytest
 import torch
 
-from export import onnx_graph, package, parity, quantize
+from export import onnx_graph, package, parity, quantize, runtime
 from export.ports import INTO
 from export.runtime import Runtime
 from neuro import folder, text
-from neuro.errors import CheckError, FormatError, NeuroError, UsageError
+from neuro.cli import main
+from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
@@ -137,6 +138,33 @@ def test_the_folder_runs_without_this_package(exported, tmp_path):
         assert done.stdout.strip()
 
 
+def run_py(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(out / "run.py"), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_runner_reads_a_literal_bos_as_the_tokenizer_does(exported, monkeypatch, capsys):
+    out, read = exported[1], []
+    monkeypatch.setattr(Runtime, "generate", lambda self, ids, n: read.extend(ids) or [])
+    monkeypatch.setattr(runtime, "__file__", str(out / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "a<bos>b <unk>"])
+    assert runtime.main() == 0
+    tokenizer = Tokenizer.load(out / "tokenizer.json")
+    assert read == [tokenizer.bos_id, *tokenizer.encode("a<bos>b <unk>")]
+    assert tokenizer.bos_id not in read[1:]
+
+
+def test_the_runner_refuses_an_id_that_is_none_in_two_lines(exported):
+    done = run_py(exported[1], "12", "99999")
+    assert done.returncode == 2
+    assert done.stderr.split("\n") == [
+        "run.py: got the token id 99999, expected ids below 300.",
+        "Give ids of this folder's tokenizer.json, or a text.",
+        "",
+    ]
+
+
 def test_verify_is_content_with_a_fresh_export_and_leaves_it_as_it_is(exported):
     before = {path: path.read_bytes() for path in exported[1].rglob("*") if path.is_file()}
     report = package.verify(exported[1])
@@ -154,15 +182,66 @@ def copy(source: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["step.onnx", "commit.onnx", "tokenizer.json", "run.py", "torch/model.safetensors"])
-def test_verify_refuses_a_truncated_and_a_changed_file(name, exported, tmp_path):
+def test_verify_refuses_a_missing_a_truncated_and_a_changed_file(name, exported, tmp_path):
     out = copy(exported[1], tmp_path / "out")
     whole = (out / name).read_bytes()
-    (out / name).write_bytes(whole[:-1])
-    with pytest.raises(FormatError, match="bytes"):
+    for broken in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        (out / name).write_bytes(broken)
+        with pytest.raises(CheckError, match=rf"{name}: is not as exported: got {len(broken)} bytes, sha256"):
+            package.verify(out)
+    (out / name).unlink()
+    with pytest.raises(CheckError, match=rf"{name}: is not as exported: got nothing, expected {len(whole)} bytes"):
         package.verify(out)
-    (out / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(CheckError, match="sha256"):
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"never_written": []},
+        {"bos": 5},
+        {"plasticity_span": 8},
+        {"vocab_size": 299},
+        {"fingerprint": "0" * 64},
+        {"state": []},
+        {"graphs": {}},
+        {"quantization": {"recipe": "int8"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_verify_notices_a_changed_manifest(change, exported, tmp_path):
+    """What the runner may never write, where it starts and when it commits decide what it says."""
+    out = copy(exported[1], tmp_path / "out")
+    record = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    (out / "manifest.json").write_text(json.dumps(record | change), encoding="utf-8")
+    with pytest.raises(CheckError, match=f"manifest.json: '{next(iter(change))}' is not that of the graphs"):
         package.verify(out)
+
+
+def test_what_is_no_longer_an_export_exits_4_and_what_is_not_there_exits_3(exported, tmp_path, capsys):
+    def verify(path: Path) -> int:
+        code = main(["verify", str(path)])
+        assert capsys.readouterr().err.count("\n") == (2 if code else 0)
+        return code
+
+    out = copy(exported[1], tmp_path / "out")
+    assert (verify(out), verify(tmp_path / "none")) == (0, 3)
+    manifest = out / "manifest.json"
+    record = json.loads(manifest.read_text(encoding="utf-8"))
+    without = {name: entry for name, entry in record["files"].items() if name != "run.py"}
+    for change in (
+        {"files": {"step.onnx": {}}},
+        {"files": record["files"] | {"step.onnx": {}}},
+        {"files": record["files"] | {"step.onnx": None}},
+        {"files": []},
+        {"files": without},
+        {"schema": "neuro.export/0"},
+    ):
+        manifest.write_text(json.dumps(record | change), encoding="utf-8")
+        assert verify(out) == 4, change
+    manifest.write_text(json.dumps(record)[:-9], encoding="utf-8")
+    assert verify(out) == 4
+    manifest.unlink()
+    assert verify(out) == 4
 
 
 def test_verify_notices_graphs_that_say_something_else(exported, tmp_path):
@@ -173,6 +252,7 @@ def test_verify_notices_graphs_that_say_something_else(exported, tmp_path):
     onnx.save(model, out / "step.onnx")
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["files"]["step.onnx"] = package.describe_file(out / "step.onnx")
+    manifest["graphs"]["step"]["bytes"] = manifest["files"]["step.onnx"]["bytes"]
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckError, match="parity with torch is broken"):
         package.verify(out)

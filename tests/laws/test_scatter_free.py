@@ -61,7 +61,7 @@ def test_the_training_step_of_portable_operators_passes_the_guard(toggles, token
     assert not torch.equal(before, brain.embedding)
     assert not any(x.is_floating_point() and x.isnan().any() for _, x in leaves(state))
     # It did watch: forward, backward and optimizer operators went by.
-    assert {"mm", "sub", "_softmax", "_softmax_backward_data", "addcdiv_", "sqrt_"} & guard.seen.keys() >= {"addcdiv_"}
+    assert {"mm", "sub", "_softmax", "_softmax_backward_data", "addcdiv_", "sqrt_"} <= guard.seen.keys()
     assert sum(guard.seen.values()) > 500
 
 

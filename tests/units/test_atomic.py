@@ -81,6 +81,23 @@ def test_kill_9_leaves_the_old_file(when, tmp_path):
     assert path.read_text() == "new"
 
 
+def test_a_good_write_removes_what_killed_processes_left_of_the_same_target(tmp_path):
+    old, young = atomic._STARTED - 60, atomic._STARTED + 60
+    for name, when in (
+        (".a.txt.abcd_123", old),  # ours
+        (".a.txt.efgh5678", young),  # perhaps another writer's, at work
+        (".b.txt.abcd_123", old),  # another target's
+        (".a.txt.backup.old", old),  # the user's
+    ):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (when, when))
+    with pytest.raises(ValueError, match="half way"), atomic.replacing(tmp_path / "a.txt"):
+        raise ValueError("half way")
+    assert len(os.listdir(tmp_path)) == 4, "only a write that succeeds cleans up"
+    atomic.write_text(tmp_path / "a.txt", "x")
+    assert sorted(os.listdir(tmp_path)) == [".a.txt.backup.old", ".a.txt.efgh5678", ".b.txt.abcd_123", "a.txt"]
+
+
 def cannot(path: Path, reason: str) -> None:
     with pytest.raises(NeuroError) as error:
         atomic.write_text(path, "x")

@@ -77,6 +77,23 @@ def test_words_are_scored_in_a_closed_vocabulary():
     brain.tokenizer = tokenizer
     row = perplexity.evaluate(brain, "a b zebra\n", wikitext=True)
     assert (row.vocabulary, row.tokens, row.words) == ("closed", 4, 4)
+    assert row.bits_per_byte is None, "<unk> does not say which word it was: the code is not lossless"
+
+
+def test_one_unit_has_no_interval(brain):
+    """A bootstrap over one block is that block."""
+    line = "the cat sat\n"
+    assert perplexity.evaluate(brain, line).word_perplexity_interval is None
+    low, high = perplexity.evaluate(brain, line * perplexity.BLOCK_LINES + "a wall\n").word_perplexity_interval
+    assert low < high
+
+
+def test_evaluation_that_fails_leaves_the_mode_as_it_was(brain, monkeypatch):
+    brain.train()
+    monkeypatch.setattr(brain.tokenizer, "encode", lambda text: [10**6])
+    with pytest.raises(UsageError):
+        perplexity.evaluate(brain, "the cat\n")
+    assert brain.training
 
 
 def test_an_unknown_arm_and_an_empty_text_are_refused(brain):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
-from neuro import presets
+from neuro import accounting, presets
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.sampling import Sampler
@@ -50,6 +52,22 @@ def test_a_long_prompt_keeps_the_state_the_same_size(brain):
     session.feed(ids(2000))
     assert [tuple(x.shape) for _, x in leaves(session.state)] == before
     assert all(torch.isfinite(x).all() for _, x in leaves(session.state) if x.is_floating_point())
+
+
+def test_nothing_is_kept_per_token_beyond_a_span(brain):
+    """However long the text, a session with a counter holds the same tensors, of the same bytes."""
+    session = Session(brain, observers=[accounting.Tally(brain)])
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+        return len(tensors), sum(x.untyped_storage().nbytes() for x in tensors)
+
+    sizes, text = [], ids(16 * 600)  # the same text each time: only what is fed differs
+    for spans in (2, 8, 600):
+        session.feed(text[:, : 16 * spans])
+        sizes.append(held())
+    assert sizes[0] == sizes[1] == sizes[2]
 
 
 def test_snapshot_and_restore_continue_the_same(brain):

@@ -167,7 +167,7 @@ def texts() -> dict[str, str]:
 def test_documents_are_files_for_either_kind_of_tokenizer(kind, tmp_path):
     """In a vocabulary of words every line ends with the token that stands before a document: lines are not documents."""
     source = write(tmp_path / "text", texts())
-    data = corpus.prepare(DataConfig(train=str(source), valid=str(source), tokenizer=kind), 300, tmp_path / "run")
+    data = corpus.prepare(DataConfig(train=str(source), valid=str(source), tokenizer=kind), 300)
     assert len(data.starts) == 3 and data.starts[0] == 0
     assert (data.train[data.starts] == data.tokenizer.bos_id).all()
     for (_, text), start, end in zip(
@@ -182,8 +182,8 @@ def test_documents_are_files_for_either_kind_of_tokenizer(kind, tmp_path):
 
 def test_the_end_is_held_out_when_no_validation_text_is_named(tmp_path):
     source = write(tmp_path / "text", texts())
-    whole = corpus.prepare(DataConfig(train=str(source), valid=str(source)), 300, tmp_path / "run")
-    cut = corpus.prepare(DataConfig(train=str(source)), 300, tmp_path / "run")
+    whole = corpus.prepare(DataConfig(train=str(source), valid=str(source)), 300)
+    cut = corpus.prepare(DataConfig(train=str(source)), 300)
     assert np.array_equal(np.concatenate([cut.train, cut.valid]), whole.train)
     assert len(cut.valid) == max(2, int(0.02 * len(whole.train)))
     assert (cut.starts < len(cut.train)).all()
@@ -192,19 +192,27 @@ def test_the_end_is_held_out_when_no_validation_text_is_named(tmp_path):
 
 def test_missing_and_empty_texts_are_refused(tmp_path, monkeypatch):
     source = write(tmp_path / "text", texts())
-    corpus.prepare(DataConfig(train=str(source)), 300, tmp_path / "first")
-    kept = tmp_path / "first" / "tokenizer.json"
+    kept = tmp_path / "tokenizer.json"
+    corpus.prepare(DataConfig(train=str(source)), 300).tokenizer.save(kept)
     for source, kind, match in (
         ("", UsageError, r"config data.train: is empty.*\nSet data.train"),
         (tmp_path / "none.txt", MissingError, r"none.txt: no such file or folder\.\nCorrect data.train"),
         (write(tmp_path / "nothing", {"a.csv": "x"}), MissingError, r"no .txt, .txt.gz or .md file in it\.\nPut text"),
     ):
         with pytest.raises(kind, match=match):
-            corpus.prepare(DataConfig(train=str(source)), 300, tmp_path / "run")
-    assert not (tmp_path / "run" / "tokenizer.json").exists()
+            corpus.prepare(DataConfig(train=str(source)), 300)
     monkeypatch.setattr(corpus, "read_documents", lambda source: [])  # a dataset without a row
     with pytest.raises(UsageError, match=r"0 tokens, expected at least 2\.\nGive more text"):
-        corpus.prepare(DataConfig(train="hf:empty", valid="hf:empty", tokenizer=str(kept)), 300, tmp_path / "run")
+        corpus.prepare(DataConfig(train="hf:empty", valid="hf:empty", tokenizer=str(kept)), 300)
     monkeypatch.undo()
     with pytest.raises(UsageError, match=r"\d tokens, expected at least 2\.\nGive more text"):
-        corpus.prepare(DataConfig(train=str(write(tmp_path / "short", {"a.txt": "a"}))), 300, tmp_path / "run")
+        corpus.prepare(DataConfig(train=str(write(tmp_path / "short", {"a.txt": "a"}))), 300)
+
+
+def test_a_kept_tokenizer_is_the_one_used_and_of_the_kind_asked_for(tmp_path):
+    source, kept = write(tmp_path / "text", texts()), tmp_path / "tokenizer.json"
+    small = corpus.prepare(DataConfig(train=str(source)), 270).tokenizer
+    small.save(kept)
+    assert corpus.prepare(DataConfig(train=str(source)), 300, kept).tokenizer.fingerprint == small.fingerprint
+    with pytest.raises(UsageError, match=r"got a tokenizer of kind 'bpe', expected 'words'.*\nSet data.tokenizer back"):
+        corpus.prepare(DataConfig(train=str(source), tokenizer="words"), 300, kept)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from neuro.errors import FormatError, UsageError
+from neuro.errors import FormatError, MissingError, UsageError
 from neuro.workload import Operation, Population, Traffic, Workload, from_json, read
 
 POPULATION = Population(
@@ -89,8 +89,8 @@ def test_a_missing_key_is_named():
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.json").write_bytes(b"\xff\xfe")
-    for name in ("absent.json", "latin.json"):
-        with pytest.raises(FormatError, match=name):
+    for name, kind in (("absent.json", MissingError), ("latin.json", FormatError)):
+        with pytest.raises(kind, match=name):
             read(tmp_path / name)
 
 
