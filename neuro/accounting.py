@@ -217,6 +217,15 @@ def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:
             continue
         size = sum(leaf.numel() for _, leaf in leaves(region)) * FLOAT_BYTES
         rows.append(Traffic(name, "state", "state", size * tally.row_calls, size * tally.row_calls))
+    # Carried between regions: a call takes all of it in, a commit reads buffer and held values and writes them anew.
+    calls, commits = tally.row_calls, tally.commits
+    for name, carried, reads, writes in (
+        ("span buffer", state.buffer, calls + commits, calls + commits),
+        ("held values", state.held, calls + commits, commits),
+        ("carried logits", state.logits, calls, calls),
+    ):
+        size = sum(leaf.numel() for _, leaf in leaves(carried)) * FLOAT_BYTES
+        rows.append(Traffic("bus", name, "state", size * reads, size * writes))
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
         slot = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES
