@@ -25,7 +25,7 @@ COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder")
+    parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("text", nargs="?", help="a text file (.txt, .txt.gz) or a folder")
     parser.add_argument("--suite", default="perplexity", help="what to measure: " + ", ".join(SUITES))
     parser.add_argument("--wikitext", action="store_true", help="the text is in WikiText's form: published protocol")
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from neuro import atomic, folder, text
+    from neuro import atomic, text
+    from neuro.cli import _model
     from neuro.evaluate import arms, perplexity
 
     if args.suite not in SUITES:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.articles is not None and args.articles < 1:
         raise UsageError(f"--articles: got {args.articles}, expected at least 1.", "Leave it out for the whole text.")
     raw = text.read_text(Path(args.text))
-    brain = folder.load(args.model, args.backend, sets=args.set)
+    brain = _model.load(args.model, args)
     names = arms.of(brain)
     rows = []
     for arm in names:

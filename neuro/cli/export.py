@@ -13,7 +13,7 @@ COMMON = ("set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder")
+    parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="what to write: " + ", ".join(TARGETS))
     parser.add_argument("--quantize", metavar="RECIPE", help="int8: weights of 8 bits (default: float32)")
 
@@ -24,9 +24,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.out:
         raise UsageError("neuro export: no folder to write to.", "Give one with --out DIR.")
     from export import package
+    from neuro.cli import _model
 
     sets = [item.removeprefix("brain.") for item in args.set]
-    manifest = package.export_onnx(args.model, args.out, args.quantize, sets)
+    manifest = package.export_onnx(_model.locate(args.model), args.out, args.quantize, sets)
     parity, step, quantization = manifest["parity"], manifest["graphs"]["step"], manifest["quantization"]
     if args.json:
         record = {"schema": "neuro.export.done/1", "model": args.model, "out": args.out, "quantization": quantization}

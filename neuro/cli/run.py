@@ -26,7 +26,7 @@ COMMON = ("backend", "seed", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="small", help="a shipped model or a model folder (default: small)")
+    parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many tokens to write (default: {TOKENS})")
     parser.add_argument(
@@ -66,7 +66,8 @@ class _Commits:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from neuro import accounting, folder, memory_file
+    from neuro import accounting, memory_file
+    from neuro.cli import _model
     from neuro.errors import MissingError
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tokens < 0:
         raise UsageError(f"--tokens: got {args.tokens}, expected at least 0.", "Give how many tokens to write.")
     prompt = _prompt(args.prompt)
-    brain = folder.load(args.model, args.backend, sets=args.set)
+    brain = _model.load(args.model, args)
     tally, commits = accounting.Tally(brain), _Commits(args.json)
     session = Session(brain, observers=[tally, commits])
     if args.memory and Path(args.memory).exists():
@@ -128,11 +129,12 @@ def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
     """The counted work of reading ``text`` (default: a short prompt) and writing as `run` does; for `neuro energy MODEL`."""
     import torch
 
-    from neuro import accounting, folder
+    from neuro import accounting
+    from neuro.cli import _model
     from neuro.session import Session
     from sims.energy.measured import RaplMeter
 
-    brain = folder.load(model, args.backend, sets=args.set)
+    brain = _model.load(model, args)
     tally = accounting.Tally(brain)
     session = Session(brain, observers=[tally])
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(_prompt(text))]

@@ -19,7 +19,9 @@ COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="small", help="a shipped model, a model folder, or a preset")
+    parser.add_argument(
+        "model", nargs="?", default="small", help="a shipped model, a folder, a Hugging Face id or a preset"
+    )
     parser.add_argument("text", nargs="?", help="with --spikes: the text to run")
     parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
     parser.add_argument("--spikes", action="store_true", help="draw spikes, affect and hormones over TEXT (PNG)")
@@ -49,10 +51,11 @@ def _brain(args: argparse.Namespace) -> Brain:
     import backends
     from neuro import config, folder, presets
     from neuro.brain import Brain
+    from neuro.cli import _model
 
     if args.model in presets.PRESETS and args.model not in folder.shipped():
         return Brain(config.load(args.model, args.set).brain, backends.select(args.backend))
-    return folder.load(args.model, args.backend, sets=args.set)
+    return _model.load(args.model, args)
 
 
 def _text(brain: Brain) -> str:
@@ -181,7 +184,8 @@ def _spikes(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from neuro import accounting, folder, plots
+    from neuro import accounting, plots
+    from neuro.cli import _model
     from neuro.config import HORMONES
     from neuro.session import Session
 
@@ -189,7 +193,7 @@ def _spikes(args: argparse.Namespace) -> int:
         raise UsageError(
             "neuro show --spikes: no text to run.", 'Give one: neuro show small "Once upon a time" --spikes'
         )
-    brain = folder.load(args.model, args.backend, record_raster=True, sets=args.set)
+    brain = _model.load(args.model, args, record_raster=True)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(args.text)]
     records, hormones, commits = [], [], []
 

@@ -13,7 +13,12 @@ from neuro.extras import require
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "tokenizer_config.json")
 _OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # not "./folder"
+
+
+def is_repository(name: str | os.PathLike[str]) -> bool:
+    """Whether a name has the form of a Hugging Face id, ``org/name``."""
+    return _REPOSITORY.fullmatch(os.fspath(name)) is not None
 
 
 def local_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
@@ -30,7 +35,7 @@ def local_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
     try:
         return folder.locate(os.fspath(name))
     except MissingError:
-        if Path(name).exists() or not _REPOSITORY.fullmatch(os.fspath(name)):
+        if Path(name).exists() or not is_repository(name):
             raise
     hub = require("huggingface_hub", "hf")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import shutil
@@ -336,3 +337,32 @@ def test_only_what_a_commit_reads_points_to_it(capsys):
     assert main(["show", "tiny", "--format", "mermaid"]) == 0
     pointing = [line.split()[0] for line in capsys.readouterr().out.split("\n") if line.endswith("| commit")]
     assert sorted(pointing) == ["amygdala", "cortex", "hippocampus", "readout"]
+
+
+def test_a_model_may_be_a_hugging_face_id(model, capsys, monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    asked: list[str] = []
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append(name) or str(model))
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    for argv in (
+        ["run", "org/name", "x", "--tokens", "1", "-q"],
+        ["eval", "org/name", tmp_path / "text.txt", "-q"],
+        ["energy", "org/name", "x"],
+        ["show", "org/name"],
+    ):
+        assert main([str(word) for word in argv]) == 0, argv
+    assert asked == ["org/name"] * 4
+    package = importlib.import_module("export.package")
+    monkeypatch.setattr(package, "export_onnx", lambda folder, *rest: pytest.fail(str(folder)))
+    with pytest.raises(pytest.fail.Exception, match=str(model)):
+        main(["export", "org/name", "--out", str(tmp_path / "out")])
+    code, lines = refused(capsys, "run", "./name", "x")
+    assert code == 3 and len(asked) == 5, "a path is never asked of the hub"
+    assert "neither a shipped model nor a folder" in lines[0]
+
+
+def test_without_the_hub_a_missing_model_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("neuro.cli._model"), "installed", lambda package: False)
+    code, lines = refused(capsys, "run", "org/name", "x")
+    assert code == 3 and lines[0] == "model 'org/name': neither a shipped model nor a folder."
+    assert lines[1].endswith("A model of the Hugging Face hub needs: pip install 'neuro-hybrid[hf]'")
