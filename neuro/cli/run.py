@@ -213,7 +213,11 @@ def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tu
         rate = 100 * per_token / neurons
         _say(f"spikes  {name}: {per_token:.1f} of {neurons} neurons fire per token ({rate:.1f} %)")
     routed = [count / load.tokens for count in tally.routed]
-    _say("route   feed-forwards run for " + ", ".join(f"{100 * share:.0f} %" for share in routed) + " of the tokens")
+    _say(
+        "route   feed-forwards are driven for "
+        + ", ".join(f"{100 * share:.0f} %" for share in routed)
+        + " of the tokens"
+    )
     _say("memory  " + _memory_words(brain, tally))
     for line in summary_lines(load):
         _say("energy  " + line)
