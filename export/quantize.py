@@ -38,7 +38,9 @@ def int8(step: Path) -> dict[str, Any]:
     _turn_embedding(model)
     weights = {tensor.name: tensor.dims for tensor in _float_matrices(model)}
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
-    left_out = [node.name for node in products if min(weights.get(node.input[1], [0])) < _THIN]
+    thin = [node.name for node in products if min(weights.get(node.input[1], [0])) < _THIN]
+    # The teaching signal's product is given the shared int8 rows afterwards; here it would get a second copy of them.
+    left_out = [*thin, *(node.name for node in products if node.input[1] == EMBEDDING)]
     turned, result = step.with_suffix(".turned.onnx"), step.with_suffix(".int8.onnx")
     try:
         onnx.save(model, turned)
@@ -113,7 +115,7 @@ def _turn_embedding(model: onnx.ModelProto) -> None:
 
 
 def _share_embedding(model: onnx.ModelProto) -> None:
-    """Let the token look-up read the readout's int8 rows: one matrix in the file instead of two."""
+    """Let the token look-up and the teaching signal read the readout's int8 rows: one matrix in the file."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     columns, scale = weights.get(f"{_TURNED}_quantized"), f"{_TURNED}_scale"
@@ -125,6 +127,14 @@ def _share_embedding(model: onnx.ModelProto) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), f"{EMBEDDING}_axis"))
     nodes = [helper.make_node("Transpose", [rows], [columns.name], f"{EMBEDDING}_turn", perm=[1, 0])]
     for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] == EMBEDDING:
+            shares, out = node.input[0], node.output[0]
+            nodes += [
+                helper.make_node("Mul", [shares, scale], [f"{out}_scaled"], f"{out}_scale"),
+                helper.make_node("Cast", [rows], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
+                helper.make_node("MatMul", [f"{out}_scaled", f"{out}_cast"], [out], node.name),
+            ]
+            continue
         if node.op_type != "Gather" or node.input[0] != EMBEDDING:
             nodes.append(node)
             continue
