@@ -22,6 +22,9 @@ from neuro.layers.norm import wide
 from neuro.memory.place_cells import kth_largest
 
 
+_EQUAL = 1e-6  # cosines closer than this count as equal
+
+
 class Pairs(NamedTuple):
     """Candidates of one span. P tokens."""
 
@@ -49,7 +52,8 @@ class EpisodicMemory(nn.Module):
         """query [B,T,K] unit, hidden [B,T,D] -> (recall [B,T,D], novelty [B,T])."""
         filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
         cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
-        chosen = filled & (cosine >= kth_largest(cosine, self.top_k))
+        # Equal keys stay together whatever rounding makes of their products: one context may stand in many slots.
+        chosen = filled & (cosine >= kth_largest(cosine, self.top_k) - _EQUAL)
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
         score = torch.exp(self.log_scale) * cosine + age
         score = torch.where(chosen, score, torch.full_like(score, -1e4))

@@ -227,9 +227,10 @@ def test_the_state_is_float32_under_autocast(scan):
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
 def test_the_recurrent_layer_hands_float32_to_it_under_autocast(ops):
-    layer = AffineRecurrence(8, 16, ops.OPS)
+    layer = AffineRecurrence(8, 16, 0, ops.OPS)
     with torch.autocast("cpu", torch.bfloat16):
-        y, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), layer.init_state(2, torch.device("cpu")))
+        before = layer.init_state(2, torch.device("cpu"))
+        y, _, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), before, None)
     assert y.dtype == torch.bfloat16 and state.h.dtype == torch.float32
 
 

@@ -144,8 +144,8 @@ def feed(brain: Brain, ids: torch.Tensor, observers: list) -> tuple[torch.Tensor
 
 
 def test_observers_change_nothing(toggles, tiny_brain, tokens):
-    sets = [*toggles] if "cortex.feedforwards=dense,dense" not in toggles else []
-    brain, ids, listener = tiny_brain(sets, record_raster=True), tokens(2, 60), Listener()
+    spiking = not {"cortex.feedforwards=dense,dense", "cortex.enabled=false"} & set(toggles)
+    brain, ids, listener = tiny_brain(toggles, record_raster=spiking), tokens(2, 60), Listener()
     logits, session = feed(brain, ids, [])
     for observers in ([listener], [Vandal()], [Vandal(), Listener()]):
         other, watched = feed(brain, ids, observers)
