@@ -21,7 +21,6 @@ from backends import Ops
 from neuro.layers.norm import wide
 from neuro.memory.place_cells import kth_largest
 
-
 _EQUAL = 1e-6  # cosines closer than this count as equal
 
 
