@@ -21,6 +21,7 @@ import torch
 import neuro
 from neuro import text
 from neuro.brain import Brain
+from neuro.evaluate import arms
 from neuro.session import Session
 from neuro.state import BrainState
 
@@ -61,8 +62,7 @@ def memory_of(brain: Brain, fact: str) -> BrainState:
     session = Session(brain)
     session.feed(torch.tensor([[brain.tokenizer.bos_id, *brain.tokenizer.encode(fact)]]))
     session.commit()
-    fresh = brain.init_state(1)
-    return fresh._replace(regions=fresh.regions._replace(hippocampus=session.state.regions.hippocampus))
+    return arms.with_memories_of(brain.init_state(1), session.state)
 
 
 def answer_rank(brain: Brain, state: BrainState, cue: str, answer: str) -> tuple[float, int]:
@@ -98,8 +98,7 @@ def kept_after(brain: Brain, rows: list[tuple[str, str]], filler: list[int], len
                 session.feed(torch.tensor([filler[read:length]]))
                 session.commit()
                 read = length
-            fresh = brain.init_state(1)
-            memory = fresh._replace(regions=fresh.regions._replace(hippocampus=session.state.regions.hippocampus))
+            memory = arms.with_memories_of(brain.init_state(1), session.state)
             hits[index, column] = answer_rank(brain, memory, cue, answer)[1] == 1
     return hits.mean(0).tolist()
 

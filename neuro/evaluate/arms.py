@@ -50,3 +50,16 @@ def keep_only(state: BrainState, memories: Collection[str]) -> BrainState:
 def without_memory(state: BrainState) -> BrainState:
     """The same state with both memories empty."""
     return keep_only(state, ())
+
+
+def with_memories_of(state: BrainState, other: BrainState) -> BrainState:
+    """The same activity with what both memories of another stream of this brain hold."""
+    regions, source = state.regions, other.regions
+    memory, procedural = regions.hippocampus, regions.cortex.procedural
+    if isinstance(memory, HippocampusState) and isinstance(source.hippocampus, HippocampusState):
+        held = {name: getattr(source.hippocampus, name) for name in ("keys", "values", "strengths")}
+        regions = regions._replace(hippocampus=memory._replace(**held))
+    if isinstance(procedural, ProceduralState) and isinstance(source.cortex.procedural, ProceduralState):
+        procedural = procedural._replace(fast=source.cortex.procedural.fast)
+        regions = regions._replace(cortex=regions.cortex._replace(procedural=procedural))
+    return state._replace(regions=regions)

@@ -51,7 +51,7 @@ def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainCo
 
 
 def _forget(state: BrainState, share: float) -> BrainState:
-    """``share`` of the rows without episodic and as many without procedural memory; half of them have neither.
+    """``share`` of the rows without episodic and as many without procedural memory; at least half of them have neither.
 
     Always the same rows, so that what a row learns to do without stays away for a whole document.
     """
@@ -66,7 +66,7 @@ def _forget(state: BrainState, share: float) -> BrainState:
         keep = (row >= count).to(memory.strengths.dtype).unsqueeze(-1)
         regions = regions._replace(hippocampus=memory._replace(strengths=memory.strengths * keep))
     if isinstance(procedural, ProceduralState):
-        first = count // 2
+        first = min(count // 2, rows - count)
         keep = ((row < first) | (row >= first + count)).to(procedural.fast.dtype).reshape(-1, 1, 1)
         procedural = procedural._replace(fast=procedural.fast * keep)
         regions = regions._replace(cortex=regions.cortex._replace(procedural=procedural))

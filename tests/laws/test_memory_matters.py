@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from backends import native, portable, reference
+from neuro import presets
 from neuro.config import HORMONES
-from neuro.evaluate.arms import without_memory
+from neuro.evaluate.arms import with_memories_of, without_memory
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells, kth_largest
 from neuro.state import SpanBuffer, clone, leaves, tree_map
+from neuro.train import objective
 
 TABLES = {"native": native.OPS, "portable": portable.OPS, "reference": reference.OPS}
 
@@ -379,3 +382,25 @@ def test_the_buffer_is_what_a_graph_carries(tiny_brain):
     copy = clone(state)
     places = [{x.data_ptr() for _, x in leaves(tree) if x.numel()} for tree in (state, copy)]
     assert not places[0] & places[1]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 1.0])
+def test_memory_dropout_takes_each_memory_from_that_share_of_the_streams(share, tiny_brain, tokens):
+    brain, t = tiny_brain(), dataclasses.replace(presets.tiny().train, memory_dropout=share)
+    state = objective.window_loss(brain, tokens(8, 32), brain.init_state(8), t).state
+    episodic = hippocampus(state).strengths.any(1)
+    procedural = state.regions.cortex.procedural.fast.flatten(1).any(1)
+    gone = round(share * 8)
+    assert int((~episodic).sum()) == int((~procedural).sum()) == gone
+    assert int((~episodic & ~procedural).sum()) >= gone // 2
+
+
+def test_a_fresh_stream_with_the_memories_of_another_has_nothing_else_of_it(tiny_brain, drive, tokens):
+    brain = tiny_brain()
+    lived, fresh = drive(brain, tokens(2, 40)).state, brain.init_state(2)
+    mixed = dict(leaves(with_memories_of(fresh, lived)))
+    memories = [f"regions.hippocampus.{name}" for name in ("keys", "values", "strengths")]
+    memories.append("regions.cortex.procedural.fast")
+    for (name, old), (_, new) in zip(leaves(fresh), leaves(lived), strict=True):
+        assert torch.equal(mixed[name], new if name in memories else old), name
+    assert all(mixed[name].any() for name in memories)
