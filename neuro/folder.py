@@ -132,8 +132,8 @@ def load_weights(brain: Brain, tensors: dict[str, torch.Tensor], where: str) -> 
     brain.load_state_dict(weights | {"regions.readout.weight": weights["embedding"]})
 
 
-def adopt_weights(brain: Brain, model: Path) -> int:
-    """Start from a model folder: its tensors wherever name and shape agree -> how many; the others stay as they are.
+def adopt_weights(brain: Brain, model: Path) -> None:
+    """Start from a model folder: its tensors wherever name and shape agree; the others stay as they are.
 
     Raises:
         FormatError: not a model folder, or nothing in it fits.
@@ -146,7 +146,6 @@ def adopt_weights(brain: Brain, model: Path) -> int:
     if "embedding" in fits:
         fits["regions.readout.weight"] = fits["embedding"]
     brain.load_state_dict(own | tensor_file.floats(fits, brain.backend.dtype))
-    return len(fits)
 
 
 def fingerprint(brain: Brain) -> str:
