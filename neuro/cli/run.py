@@ -228,7 +228,8 @@ def _memory_words(brain: Brain, tally) -> str:
         return "nothing written: a memory is what followed a token, and fewer than two tokens went through"
     return (
         f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commit{'s' * (tally.commits != 1)} "
-        f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
+        f"({1000 * tally.writes / tally.tokens:.0f} per 1,000 tokens; {tally.filled} of {slots} slots filled, "
+        f"{tally.evictions} older ones replaced)"
     )
 
 
