@@ -147,7 +147,7 @@ def repeated(
 def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]) -> None:
     """Horizontal bars, the first on top, with their values and 95 % intervals."""
     for place, ((value, interval), colour) in enumerate(zip(values.values(), _colours(values), strict=True)):
-        axis.barh(-place, value, color=colour, height=0.6)
+        axis.barh(-place, value, color=colour, height=0.6, alpha=0.7)
         if interval is not None:
             axis.plot(interval, [-place, -place], color="#222222", lw=1.5)
         end = max(value, interval[1] if interval else value)
