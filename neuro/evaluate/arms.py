@@ -1,7 +1,7 @@
 """The arms of a memory's trial: same weights, same text, only what the memories hold differs.
 
-REAL keeps both memories, OFF empties both after every commit, the arms between keep one. (SHUFFLED, another stream's
-memory, is made where there is another stream: `benchmarks/facts.py`.)
+REAL keeps both memories, OFF empties both after every commit, the arms between keep one. SHUFFLED, another stream's
+memory, is made where there is another stream: `neuro/evaluate/repeat.py`, `neuro/evaluate/perplexity.py`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ ARMS: dict[str, tuple[str, ...]] = {
     "procedural": ("procedural",),
     "off": (),
 }
+LABELS = {
+    "real": "memory on",
+    "episodic": "episodic memory only",
+    "procedural": "procedural memory only",
+    "shuffled": "memory of another part",
+    "off": "memory off",
+}
+
+
+def memories(brain: Brain) -> list[str]:
+    """The memories this brain has."""
+    has = {"episodic": brain.config.hippocampus.enabled, "procedural": brain.config.fast_rank > 0}
+    return [name for name, enabled in has.items() if enabled]
 
 
 def of(brain: Brain) -> list[str]:
     """The arms that differ for this brain, REAL first and OFF last."""
-    on = [
-        name
-        for name, enabled in (
-            ("episodic", brain.config.hippocampus.enabled),
-            ("procedural", brain.config.fast_rank > 0),
-        )
-        if enabled
-    ]
+    on = memories(brain)
     return list(ARMS) if len(on) == 2 else ["real", "off"] if on else ["real"]
 
 
