@@ -73,7 +73,9 @@ def recalled(brain: Brain, rows: list[tuple[str, str]], filler: list[int], memor
         session.feed(torch.tensor([filler]))
         session.commit()
         kept = arms.keep_only(session.state, memories)
-        found.append(-math.log(facts.answer_rank(brain, arms.with_memories_of(brain.init_state(1), kept), cue, answer)[0]))
+        found.append(
+            -math.log(facts.answer_rank(brain, arms.with_memories_of(brain.init_state(1), kept), cue, answer)[0])
+        )
     return np.array(found)
 
 
@@ -106,7 +108,9 @@ def main() -> None:
             "repeat": repeated(brain, valid, options.samples, memories),
             "recall after 2,048 tokens": recalled(brain, rows, filler, memories),
             "adaptation (Grimm)": blocks(read(brain, brain.tokenizer.encode(grimm)[: options.tokens], memories)),
-            "WikiText-2 valid": blocks(read(brain, [i for unit in coded.ids for i in unit][: options.tokens], memories)),
+            "WikiText-2 valid": blocks(
+                read(brain, [i for unit in coded.ids for i in unit][: options.tokens], memories)
+            ),
         }
         print(f"{name}: " + ", ".join(f"{task} {x.mean():.3f}" for task, x in costs[name].items()), file=sys.stderr)
     heuristics = [name for name in CONTROLLERS if name != "learned"]
@@ -115,7 +119,9 @@ def main() -> None:
         "model": options.model,
         "machine": _machine.describe(),
         "writes_per_1000_tokens": {"always": 1000, "never": 0} | dict.fromkeys(CONTROLLERS, 1000 // SHARE),
-        "nats_per_token": {arm: {task: round(float(x.mean()), 4) for task, x in by.items()} for arm, by in costs.items()},
+        "nats_per_token": {
+            arm: {task: round(float(x.mean()), 4) for task, x in by.items()} for arm, by in costs.items()
+        },
         "learned_less_heuristic_95": {
             task: {name: interval(costs["learned"][task] - costs[name][task]) for name in heuristics}
             for task in costs["learned"]
