@@ -76,6 +76,8 @@ class Learner:
 
     def gradients(self, surprise: Tensor) -> list[Tensor]:
         """Of the segment's mean; zero for what it did not use."""
+        if not surprise.requires_grad:  # a segment of one token, which was predicted in the one before
+            return [torch.zeros_like(p) for p in self.weights]
         found = torch.autograd.grad(surprise.mean(), self.weights, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.weights, found, strict=True)]
 

@@ -51,7 +51,7 @@ constexpr Index kStrip = 64;             // channels of a strip: what the vector
 constexpr Index kWidest = 1 << 14;       // channels carried at a time: their state fits the first or second cache
 constexpr Index kSweep = 1 << 17;        // bytes of one tensor between two sweeps: they fit the second cache
 constexpr Index kWorthAThread = 1 << 18; // elements: below, starting a thread costs more than it saves
-constexpr Index kLanes = 64;             // partial sums of a dot product: four vectors of AVX-512 in float32
+constexpr Index kLanes = 32;             // partial sums of a dot product: two vectors of AVX-512 in float32
 
 }  // namespace
 
