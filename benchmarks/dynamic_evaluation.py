@@ -6,14 +6,17 @@
 static           every memory emptied at every commit
 real, episodic, procedural    the memories of this brain, as in `neuro.evaluate.arms`
 dynamic          all weights learn (Krause et al. 2018, arXiv:1709.07432), memories emptied: a segment is scored, then
-                 W <- W + decay r (W_0 - W) - rate g / (R + eps),  r = R / mean R, decay r at most 1,
-                 g the gradient of the segment's mean surprise, R its root mean square over training text, by element
+                 W <- W + decay r (W_0 - W) - rate g / (R + floor M),  r = R / M, decay r at most 1,
+                 g the gradient of the segment's mean surprise, R its root mean square over training text, by element,
+                 M the mean of R over all elements
 cache N          p <- (1 - lambda) p + lambda c, where c gives the token that followed each of the last N places weight
                  exp(theta cos) of their features and the features now (Grave et al. 2017, arXiv:1612.04426, with cosines)
 dynamic + cache N
 
-A segment is a plasticity span. Text, words and flags are those of `neuro eval`; one stream, batch 1. Rate, decay, theta and
-lambda are chosen on the first `--tuning-tokens` of `--valid` alone. Each trial and result is a line of `--log`; a run that
+A segment is a plasticity span. Text, words and flags are those of `neuro eval`; one stream, batch 1. All settings are chosen
+on the first `--tuning-tokens` of `--valid` alone: every rate with every floor, then decay with the best of them; theta and
+lambda for each size of the cache. Without a floor (Krause et al. add 2e-5 to gradients of short segments) rows of rare tokens,
+whose R is below 1e-9, take steps that end in NaN. Each trial and result is a line of `--log`; a run that
 finds its lines there does not do them again, so a run that was broken off goes on. Intervals: 95 %, paired bootstrap over
 articles (seed 0, 1,000 draws). Prints one JSON object; progress goes to stderr.
 """
@@ -47,7 +50,7 @@ from neuro.state import detach
 SIZES = (500, 2000, 8000)  # places in the cache
 THETAS = (4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 LAMBDAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-EPSILON = 2e-5  # in the units of a gradient, as in the code of Krause et al.
+SETTING = ("rate", "floor", "decay")  # of dynamic evaluation
 BLOCK = 256  # tokens whose cosines are taken at once
 
 
@@ -71,8 +74,7 @@ class Learner:
                 total += gradient * gradient
             segments += 1
         self.rms = [(total / segments).sqrt() for total in squares]
-        mean = sum(float(r.sum()) for r in self.rms) / sum(r.numel() for r in self.rms)
-        self.pull = [r / mean for r in self.rms]
+        self.mean = sum(float(r.sum()) for r in self.rms) / sum(r.numel() for r in self.rms)
 
     def gradients(self, surprise: Tensor) -> list[Tensor]:
         """Of the segment's mean; zero for what it did not use."""
@@ -81,7 +83,7 @@ class Learner:
         found = torch.autograd.grad(surprise.mean(), self.weights, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.weights, found, strict=True)]
 
-    def run(self, stream: list[int], rate: float, decay: float) -> Pass:
+    def run(self, stream: list[int], rate: float, floor: float, decay: float) -> Pass:
         """Score every segment and learn from it."""
         with torch.no_grad():
             for weight, start in zip(self.weights, self.start, strict=True):
@@ -92,10 +94,9 @@ class Learner:
             features.append(unit)
             gradients = self.gradients(surprise)
             with torch.no_grad():
-                for w, start, g, rms, pull in zip(
-                    self.weights, self.start, gradients, self.rms, self.pull, strict=True
-                ):
-                    w += (decay * pull).clamp_max(1.0) * (start - w) - rate * g / (rms + EPSILON)
+                for w, start, g, rms in zip(self.weights, self.start, gradients, self.rms, strict=True):
+                    pull = (decay / self.mean * rms).clamp_max(1.0)
+                    w += pull * (start - w) - rate * g / (rms + floor * self.mean)
         return gather(nats, features)
 
 
@@ -237,8 +238,9 @@ def main() -> None:
     parser.add_argument("--articles", type=int, help="only the first ones of the text")
     parser.add_argument("--tuning-tokens", type=int, default=12_000)
     parser.add_argument("--statistics-tokens", type=int, default=32_768)
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-5, 6e-5, 1e-4, 2e-4])
-    parser.add_argument("--decays", type=float, nargs="+", default=[0.0, 1e-3, 1e-2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-4, 4e-4, 8e-4])
+    parser.add_argument("--floors", type=float, nargs="+", default=[0.3, 1.0, 3.0])
+    parser.add_argument("--decays", type=float, nargs="+", default=[1e-3, 1e-2], help="besides none")
     options = parser.parse_args()
     torch.set_num_threads(1)
     brain = neuro.load(options.model, "cpu").eval()
@@ -254,14 +256,22 @@ def main() -> None:
     tuning = {"model": before, "tuned on": options.valid.name, "tokens": len(valid) - 1}
     learning = {"statistics": f"{options.train.name}:{options.statistics_tokens}"}
     cache = log.once(tuning | {"method": "cache"}, lambda: tuned_cache(through(brain, valid, "off"), valid[1:]))
-    trials = {}
-    for rate, decay in itertools.product(options.rates, options.decays):
-        key = tuning | learning | {"method": "dynamic", "rate": rate, "decay": decay}
-        trials[rate, decay] = log.once(key, lambda r=rate, d=decay: float(learner().run(valid, r, d).nats.mean()))
-    rate, decay = min(trials, key=lambda setting: trials[setting])
-    chosen = learning | {"rate": rate, "decay": decay}
+    trials: dict[tuple[float, ...], float] = {}  # nats per token of (rate, floor, decay)
+
+    def attempt(*setting: float) -> None:
+        key = tuning | learning | {"method": "dynamic"} | dict(zip(SETTING, setting, strict=True))
+        found = log.once(key, lambda: float(learner().run(valid, *setting).nats.mean()))
+        trials[setting] = found if math.isfinite(found) else math.inf
+
+    for rate, floor in itertools.product(options.rates, options.floors):
+        attempt(rate, floor, 0.0)
+    best = min(trials, key=lambda setting: trials[setting])
+    for decay in options.decays:
+        attempt(*best[:2], decay)
+    best = min(trials, key=lambda setting: trials[setting])
+    chosen = learning | dict(zip(SETTING, best, strict=True))
     key = tuning | chosen | {"method": "dynamic + cache"}
-    cache_too = log.once(key, lambda: tuned_cache(learner().run(valid, rate, decay), valid[1:]))
+    cache_too = log.once(key, lambda: tuned_cache(learner().run(valid, *best), valid[1:]))
 
     coded = perplexity.code(text.read_text(options.text), brain, options.wikitext)
     kept = slice(options.articles)
@@ -274,10 +284,10 @@ def main() -> None:
 
     def with_caches(name: str, found: Pass, settings: dict[str, Any]) -> dict[str, Any]:
         scored = {name: by_article(found.nats), "sha256": hashlib.sha256(found.nats.tobytes()).hexdigest()}
-        for size, best in settings.items():
-            chances = cached(found, stream[1:], (int(size),), (best["theta"],))[0, 0]
+        for size, setting in settings.items():
+            chances = cached(found, stream[1:], (int(size),), (setting["theta"],))[0, 0]
             label = f"cache {size}" if name == "static" else f"{name} + cache {size}"
-            scored[label] = by_article(mixed(found.nats, chances, best["lambda"]))
+            scored[label] = by_article(mixed(found.nats, chances, setting["lambda"]))
         return scored
 
     scoring = {"model": before, "scored": options.text.name, "tokens": len(stream) - 1}
@@ -288,7 +298,7 @@ def main() -> None:
         key = scoring | {"method": arm}
         nats[arm] = log.once(key, lambda arm=arm: by_article(through(brain, stream, arm).nats))
     key = scoring | chosen | {"method": "dynamic and cache", "cache": cache_too["best"]}
-    learned = log.once(key, lambda: with_caches("dynamic", learner().run(stream, rate, decay), cache_too["best"]))
+    learned = log.once(key, lambda: with_caches("dynamic", learner().run(stream, *best), cache_too["best"]))
     nats |= {name: found for name, found in learned.items() if name != "sha256"}
     print("static once more", file=sys.stderr)
     after = hashlib.sha256(through(brain, stream, "off").nats.tobytes()).hexdigest()
@@ -303,7 +313,7 @@ def main() -> None:
         "machine": _machine.describe(),
         "tuned_on": {"text": options.valid.name, "tokens": len(valid) - 1},
         "segment": brain.config.plasticity_span,
-        "dynamic": chosen | {"nats_per_token_on_valid": trials[rate, decay]},
+        "dynamic": chosen | {"nats_per_token_on_valid": trials[best]},
         "cache": cache["best"],
         "dynamic_and_cache": cache_too["best"],
         "static_nats_per_token_on_valid": cache["static_nats_per_token"],
