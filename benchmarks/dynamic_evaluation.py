@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--articles", type=int, help="only the first ones of the text")
     parser.add_argument("--tuning-tokens", type=int, default=12_000)
     parser.add_argument("--statistics-tokens", type=int, default=32_768)
-    parser.add_argument("--rates", type=float, nargs="+", default=[2e-4, 4e-4, 8e-4])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.5e-4, 3e-4, 6e-4])
     parser.add_argument("--floors", type=float, nargs="+", default=[0.3, 1.0, 3.0])
     parser.add_argument("--decays", type=float, nargs="+", default=[1e-3, 1e-2], help="besides none")
     options = parser.parse_args()
