@@ -52,4 +52,21 @@ def wikitext2_word() -> RunConfig:
     return dataclasses.replace(base, brain=brain, data=DataConfig(tokenizer="words"))
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"small": small, "tiny": tiny, "wikitext2-word": wikitext2_word}
+def gpt2_size() -> RunConfig:
+    """Width, depth, heads and vocabulary of GPT-2 124M: what decode speed is measured on. No such brain is trained."""
+    layers = 12
+    cortex = CortexConfig(
+        mixers=("recurrence", "window") * (layers // 2),
+        feedforwards=("spiking", "spiking", "dense", "spiking") * (layers // 4),
+        heads=12,
+        feedforward_width=3072,
+    )
+    return RunConfig(BrainConfig(vocab_size=50_257, d_model=768, cortex=cortex))
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "small": small,
+    "tiny": tiny,
+    "wikitext2-word": wikitext2_word,
+    "gpt2-size": gpt2_size,
+}
