@@ -14,7 +14,8 @@ import torch
 import neuro
 from neuro import accounting, text
 from neuro.brain import Brain
-from neuro.evaluate import perplexity
+from neuro.evaluate import perplexity, repeat
+from neuro.evaluate.stream import Stream, evaluating
 from neuro.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,24 @@ def test_articles_of_the_test_split_cost_less_than_the_trigram_floor(brain, neur
     rows = [perplexity.evaluate(brain, raw, True, arm, most_units=2) for arm in ("real", "off")]
     assert rows[0].word_perplexity < rows[1].word_perplexity < 2 * TRIGRAM_FLOOR
     assert rows[0].word_perplexity < TRIGRAM_FLOOR
+
+
+def test_a_passage_seen_again_costs_a_fraction_and_only_with_its_own_memory(brain, neuro_data):
+    raw = text.read_text(neuro_data / "wikitext-2" / "valid.txt.gz")
+    found = repeat.run(brain, raw, wikitext=True, length=300, gap=1500, samples=2, warm_up=500)
+    assert found["ratio_both"] < 1 / 10 and found["ratio_episodic"] < 1 / 10
+    assert found["ratio_procedural"] < 0.8 < found["ratio_off"] and found["ratio_shuffled"] > 0.7
+
+
+def test_steps_four_times_too_large_do_not_make_the_procedural_memory_worse_than_none(brain, neuro_data):
+    hasty = neuro.load("small", sets=[f"procedural.rate={4 * brain.config.procedural.rate}"])
+    raw = text.read_text(neuro_data / "wikitext-2" / "valid.txt.gz")
+    ids = [brain.tokenizer.bos_id, *(i for unit in perplexity.code(raw, brain, True).ids for i in unit)][:4000]
+    nats = []
+    for model, memories in ((hasty, ("procedural",)), (brain, ())):
+        with evaluating(model):
+            nats.append(Stream(model, memories).read(ids).mean())
+    assert nats[0] < nats[1]
 
 
 def test_its_layers_fire_between_2_and_20_percent(brain):
