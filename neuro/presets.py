@@ -10,9 +10,11 @@ from neuro.config import (
     BrainConfig,
     CortexConfig,
     DataConfig,
+    EndocrineConfig,
     HippocampusConfig,
     ProceduralConfig,
     RunConfig,
+    ThalamusConfig,
     TrainConfig,
 )
 
@@ -52,4 +54,49 @@ def wikitext2_word() -> RunConfig:
     return dataclasses.replace(base, brain=brain, data=DataConfig(tokenizer="words"))
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"small": small, "tiny": tiny, "wikitext2-word": wikitext2_word}
+def mqar() -> RunConfig:
+    """Multi-query associative recall, the mixture of Based (arXiv:2402.18668): two dense layers and an episodic memory.
+
+    The span is 8, so that pairs are in memory before the first question; everything of the longest row fits its slots.
+    """
+    parts = ("T=64,pairs=4,weight=5", "T=128,pairs=8", "T=256,pairs=16", "T=256,pairs=32", "T=256,pairs=64")
+    return _recalling(
+        vocab_size=8192,
+        window=16,
+        slots=256,
+        train="task:" + "+".join(f"mqar:{part}" for part in parts),
+        learning=TrainConfig(
+            steps=700, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+        ),
+    )
+
+
+def _recalling(vocab_size: int, window: int, slots: int, train: str, learning: TrainConfig) -> RunConfig:
+    """A small brain of two dense window layers and an episodic memory; what the tasks do not need is off."""
+    brain = BrainConfig(
+        vocab_size=vocab_size,
+        d_model=32,
+        plasticity_span=8,
+        thalamus=ThalamusConfig(enabled=False),
+        endocrine=EndocrineConfig(enabled=False),
+        cortex=CortexConfig(
+            mixers=("window", "window"),
+            feedforwards=("dense", "dense"),
+            heads=2,
+            window=window,
+            feedforward_width=96,
+        ),
+        hippocampus=HippocampusConfig(
+            place_cells=128, sparsity=0.1, key_width=16, slots=slots, top_k=4, writes_per_span=8
+        ),
+        procedural=ProceduralConfig(enabled=False),
+    )
+    return RunConfig(brain, DataConfig(train=train), learning)
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "small": small,
+    "tiny": tiny,
+    "wikitext2-word": wikitext2_word,
+    "mqar": mqar,
+}

@@ -170,7 +170,7 @@ def assert_equal_runs(out, whole) -> None:
 
 
 def test_the_run_learns_answers_and_logs_them(whole):
-    tensors, header, log = read(whole)
+    _tensors, header, log = read(whole)
     assert header["progress"]["step"] == 8 and header["streams"]["task"] == MIXTURE
     tokens = [record["tokens"] for record in log if record["event"] == "step"]
     assert set(b - a for a, b in zip([0, *tokens], tokens, strict=False)) == {64, 84}
@@ -199,7 +199,7 @@ def test_an_interrupted_run_equals_one_that_never_stopped(steps, whole, tmp_path
 
 def test_nothing_is_carried_from_one_example_to_the_next(whole):
     """The state in the checkpoint is that of the last window alone."""
-    tensors, header, _ = read(whole)
+    tensors, _header, _ = read(whole)
     clock = {name: x for name, x in tensors.items() if name == "state.clock"}
     assert int(clock["state.clock"]) == 0
     run = make_run()

@@ -84,7 +84,7 @@ def test_no_answer_leaks_through_its_place(source):
 
 def test_mqar_gaps_follow_the_published_power_law():
     """One pair: the place of its question is drawn by p(x) ~ x^(.01 - 1)."""
-    task, rows = draw("task:mqar:T=64,pairs=1", count=20_000)
+    _task, rows = draw("task:mqar:T=64,pairs=1", count=20_000)
     place = (rows.scored.argmax(1) - 3) // 2
     x = np.arange(1, 32)
     expected = x**-0.99 / (x**-0.99).sum()
@@ -103,7 +103,7 @@ def test_mqar_fills_with_any_id_and_asks_at_even_places():
 
 
 def test_delayed_fills_with_tokens_that_are_neither():
-    task, rows = draw("task:delayed:pairs=4,delay=40")
+    _task, rows = draw("task:delayed:pairs=4,delay=40")
     filler = rows.tokens[:, 8:48]
     assert filler.min() >= VOCAB // 2 and len(set(filler.ravel().tolist())) == VOCAB // 2
 
