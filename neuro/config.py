@@ -87,6 +87,7 @@ class HippocampusConfig:
     top_k: int = 16  # slots read for a token
     writes_per_span: int = 64  # at most; the most salient and novel tokens first
     half_life_tokens: float = 4096.0  # of a slot's strength
+    rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.top_k": ("1", {"logits"}),
     "hippocampus.writes_per_span": ("2", {"logits"}),
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
+    "hippocampus.rebind": ("true", {"logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rank": ("3", {"parameters", "state shapes"}),
     "procedural.rate": ("0.002", {"logits"}),
