@@ -66,7 +66,7 @@ def mqar() -> RunConfig:
         slots=256,
         train="task:" + "+".join(f"mqar:{part}" for part in parts),
         learning=TrainConfig(
-            steps=700, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+            steps=450, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
         ),
     )
 
