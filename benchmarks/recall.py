@@ -26,9 +26,9 @@ from neuro import config, folder
 from neuro.evaluate import recall
 from neuro.train import loop
 
-WINDOW = 256  # of the preset `delayed`
 SUITES: dict[str, dict[str, Any]] = {
-    "mqar": {"sources": recall.MQAR_BASED, "slots": (256, 512, 1024)},
+    "mqar": {"sources": recall.MQAR_BASED, "slots": (256, 512)},
+    "delayed": {"sources": recall.BEYOND_WINDOW, "slots": (512,)},
 }
 
 

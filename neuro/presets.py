@@ -71,6 +71,24 @@ def mqar() -> RunConfig:
     )
 
 
+def delayed() -> RunConfig:
+    """Recall far beyond a window of 256, and the newest of many bindings: trained within a few hundred tokens.
+
+    With ``rebind`` the store needs a slot for every token there is, not for every token that came.
+    """
+    parts = [f"delayed:pairs={pairs},delay={delay}" for pairs, delay in ((4, 16), (8, 64), (8, 300))]
+    parts += ["rebinding:pairs=8", "rebinding:pairs=16", "overwriting:pairs=4,bindings=8"]
+    return _recalling(
+        vocab_size=512,
+        window=256,
+        slots=512,
+        train="task:" + "+".join(parts),
+        learning=TrainConfig(
+            steps=400, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+        ),
+    )
+
+
 def _recalling(vocab_size: int, window: int, slots: int, train: str, learning: TrainConfig) -> RunConfig:
     """A small brain of two dense window layers and an episodic memory; what the tasks do not need is off."""
     brain = BrainConfig(
@@ -87,7 +105,14 @@ def _recalling(vocab_size: int, window: int, slots: int, train: str, learning: T
             feedforward_width=96,
         ),
         hippocampus=HippocampusConfig(
-            place_cells=128, sparsity=0.1, key_width=16, slots=slots, top_k=4, writes_per_span=8
+            place_cells=128,
+            sparsity=0.1,
+            key_width=16,
+            slots=slots,
+            top_k=4,
+            writes_per_span=8,
+            half_life_tokens=262_144.0,
+            rebind=True,
         ),
         procedural=ProceduralConfig(enabled=False),
     )
@@ -99,4 +124,5 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
     "wikitext2-word": wikitext2_word,
     "mqar": mqar,
+    "delayed": delayed,
 }

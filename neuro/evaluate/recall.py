@@ -29,6 +29,12 @@ MQAR_BASED = tuple(
     f"task:mqar:T={length},pairs={pairs}"
     for length, pairs in ((64, 4), (64, 8), (64, 16), (128, 32), (256, 64), (512, 128), (1024, 256))
 )
+# The last pair lies this many tokens beyond a window of 256, and the newest of 2 and of 32 bindings.
+BEYOND_WINDOW = (
+    *(f"task:delayed:pairs=8,delay={256 + beyond}" for beyond in (256, 1024, 4096)),
+    "task:rebinding:pairs=16,bindings=2",
+    "task:overwriting:pairs=4,bindings=32",
+)
 RESAMPLES = 2000
 ROWS_AT_ONCE = 65536  # tokens of a batch of rows: bounds what a scan holds
 
