@@ -184,8 +184,10 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
         case EpisodicMemory():
             h = c.hippocampus
             read = h.slots * (h.key_width + d) * tokens
-            extra = [row("compare", h.slots * tokens), row("transcendental", h.slots * tokens)]
-            return [row("mac", read), *extra, row("elementwise", h.slots * tally.commits)]
+            # Rebinding holds what is to be written against every slot and against itself.
+            held = h.writes_per_span * (h.slots + h.writes_per_span) * tally.commits if h.rebind else 0
+            extra = [row("compare", h.slots * tokens + held), row("transcendental", h.slots * tokens)]
+            return [row("mac", read + h.key_width * held), *extra, row("elementwise", h.slots * tally.commits)]
         case Thalamus():
             layers = len(c.cortex.layers)
             return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
