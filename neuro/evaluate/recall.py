@@ -36,7 +36,7 @@ BEYOND_WINDOW = (
     "task:overwriting:pairs=4,bindings=32",
 )
 RESAMPLES = 2000
-ROWS_AT_ONCE = 65536  # tokens of a batch of rows: bounds what a scan holds
+ROWS_AT_ONCE = 128  # bounds what a span's scan holds
 
 
 class Answers(NamedTuple):
@@ -145,8 +145,8 @@ def _result(brain: Brain, task: Task, rows: int, seed: int, arm: str) -> Result:
     # The rows follow from the task and the seed alone: every arm sees the same.
     random = np.random.default_rng([seed, *tasks.spelled(task).encode()])
     found: list[Answers] = []
-    at_once = max(2, ROWS_AT_ONCE // task.length)  # another row's memory needs another row
-    for part in np.array_split(np.arange(rows), max(1, min(rows // 2, -(-rows // at_once)))):
+    # Every batch of two rows at least: another row's memory needs another row.
+    for part in np.array_split(np.arange(rows), min(rows // 2, -(-rows // ROWS_AT_ONCE))):
         found.append(answer(brain, task.rows(random, len(part), brain.config.vocab_size), arm))
     right = torch.cat([answers.right for answers in found]).double().mean(1).numpy()
     nats = torch.cat([answers.nats for answers in found])

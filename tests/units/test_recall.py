@@ -89,7 +89,7 @@ def test_many_rows_are_cut_into_batches_of_two_at_least(tiny_brain, monkeypatch)
     brain, seen = tiny_brain(), []
     real = recall.answer
     monkeypatch.setattr(recall, "answer", lambda b, rows, arm: seen.append(len(rows.tokens)) or real(b, rows, arm))
-    monkeypatch.setattr(recall, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(recall, "ROWS_AT_ONCE", 2)
     (result,) = recall.evaluate(brain, [SOURCE], rows=5, chosen=["real"])
     assert result.rows == 5 and min(seen) >= 2 and len(seen) > 1
 

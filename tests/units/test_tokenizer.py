@@ -166,5 +166,7 @@ def test_in_a_numbered_vocabulary_every_word_is_its_own_id(tmp_path):
     assert tokenizer.decode([17, 299]) == "17 299 "
     tokenizer.save(tmp_path / "tokenizer.json")
     assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == tokenizer.fingerprint
-    with pytest.raises(UsageError, match=r"got vocab_size 1, expected at least 2 \(<eos> and <unk>\)\.\nAsk for a larger"):
+    with pytest.raises(
+        UsageError, match=r"got vocab_size 1, expected at least 2 \(<eos> and <unk>\)\.\nAsk for a larger"
+    ):
         Tokenizer.numbered(1)
