@@ -38,7 +38,7 @@ import torch.nn.functional as F
 import neuro
 from neuro import text
 from neuro.brain import Brain
-from neuro.evaluate import perplexity
+from neuro.evaluate import arms, perplexity, statistics
 from neuro.hf import NeuroForCausalLM
 from neuro.hf.cache import CACHE_NAME
 
@@ -88,7 +88,7 @@ def forgetting(brain: Brain, forget: bool) -> None:
 
     def commit_and_forget(state):
         state, events = commit(state)
-        return perplexity.without_memory(state), events
+        return arms.without_memory(state), events
 
     brain.commit = commit_and_forget if forget else commit  # type: ignore[method-assign]
 
@@ -166,13 +166,11 @@ def measure(prompts: np.ndarray, written: np.ndarray, nats: np.ndarray, owners: 
     return report
 
 
-def interval(values: np.ndarray, owners: np.ndarray, draws: int = 1000) -> list[float]:
+def interval(values: np.ndarray, owners: np.ndarray) -> list[float]:
     """95 % of the mean, articles resampled."""
-    random = np.random.default_rng(0)
     groups = [values[owners == owner] for owner in np.unique(owners)]
-    sums, sizes = np.array([group.sum() for group in groups]), np.array([len(group) for group in groups])
-    picks = random.integers(0, len(groups), (draws, len(groups)))
-    return [float(x) for x in np.quantile(sums[picks].sum(1) / sizes[picks].sum(1), [0.025, 0.975])]
+    sums, sizes = statistics.resampled_sums([np.stack([group, np.ones_like(group)], 1) for group in groups])
+    return list(statistics.interval(sums / sizes))
 
 
 def main() -> None:

@@ -176,8 +176,13 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
         case CortexLayer():
             return [row("elementwise", 3 * d * tokens)]
         case ProceduralMemory():
-            span, weights = c.plasticity_span, d * module.projections * module.config.rank
-            return [row("mac", span * weights * tally.commits), row("elementwise", 9 * weights * tally.commits)]
+            span, rank = c.plasticity_span, module.config.rank
+            weights = d * module.projections * rank
+            macs, elementwise = span * weights, 9 * weights
+            if module.config.rule == "delta":  # each token against those before it: their keys, then their updates
+                macs += module.projections * (span * span * rank + span * (span - 1) // 2 * d)
+                elementwise += 3 * weights + module.projections * span * (span + d + 3 * rank)
+            return [row("mac", macs * tally.commits), row("elementwise", elementwise * tally.commits)]
         case PlaceCells():
             cells = module.project.out_features
             return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
@@ -186,8 +191,11 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             read = h.slots * (h.key_width + d) * tokens
             # Rebinding holds what is to be written against every slot and against itself.
             held = h.writes_per_span * (h.slots + h.writes_per_span) * tally.commits if h.rebind else 0
-            extra = [row("compare", h.slots * tokens + held), row("transcendental", h.slots * tokens)]
-            return [row("mac", read + h.key_width * held), *extra, row("elementwise", h.slots * tally.commits)]
+            extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]
+            # At a commit: decay, and the place of each token in the span; in a step: trust and gate.
+            macs = read + c.plasticity_span**2 * tally.commits + h.key_width * held
+            elementwise = h.slots * tally.commits + (8 * d + 6) * tokens
+            return [row("mac", macs), *extra, row("elementwise", elementwise)]
         case Thalamus():
             layers = len(c.cortex.layers)
             return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
@@ -230,9 +238,9 @@ def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:
         rows.append(Traffic("bus", name, "state", size * reads, size * writes))
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
-        slot = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES
-        read = h.slots * slot * tally.row_calls
-        rows.append(Traffic("hippocampus", "episodic slots", "memory", read, tally.writes * slot))
+        read = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES * h.slots * tally.row_calls
+        written = (h.key_width + brain.config.d_model + 2) * FLOAT_BYTES * tally.writes  # and where it came from
+        rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
     return tuple(rows)
 
 

@@ -185,7 +185,7 @@ class Brain(nn.Module):
             channels |= outputs
             if name in states:
                 states[name] = after
-        for name in ("affect", "salience", "novelty", "route"):
+        for name in ("affect", "salience", "novelty", "recall_gate", "route"):
             if name not in channels:
                 channels[name] = self._silent(name, channels)
 
@@ -208,6 +208,7 @@ class Brain(nn.Module):
             affect=channels["affect"].detach(),
             salience=channels["salience"].detach(),
             novelty=channels["novelty"].detach(),
+            recall_gate=channels["recall_gate"].detach(),
             surprise=surprise.detach(),
             valid=valid,
             raster=channels.get("raster"),

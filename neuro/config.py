@@ -16,6 +16,8 @@ from neuro.errors import FormatError, MissingError, UsageError, nearest
 HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol")
 MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
+CONTROLLERS = ("learned", "surprise", "random", "periodic")
+RULES = ("three-factor", "delta")
 
 
 def _need(ok: bool, where: str, got: object, expected: str) -> None:
@@ -83,10 +85,13 @@ class HippocampusConfig:
     place_cells: int = 1024
     sparsity: float = 0.03  # share of place cells active for a token
     key_width: int = 64  # of a stored key
-    slots: int = 1024  # per stream
+    slots: int = 16384  # per stream
     top_k: int = 16  # slots read for a token
-    writes_per_span: int = 64  # at most; the most salient and novel tokens first
-    half_life_tokens: float = 4096.0  # of a slot's strength
+    writes_per_span: int = 64  # at most
+    controller: str = (
+        "learned"  # which tokens of a span are written first: learned (salience, novelty), surprise, random, periodic
+    )
+    half_life_tokens: float = 65536.0  # of a slot's strength
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 
 
@@ -94,12 +99,13 @@ class HippocampusConfig:
 class ProceduralConfig:
     """Procedural memory: low-rank fast weights on the cortex's output projections."""
 
-    enabled: bool = False  # off: every projection stays as training left it
-    rank: int = 32  # of the fast weights on each projection
+    enabled: bool = True  # off: every projection stays as training left it
+    rule: str = "three-factor"  # or "delta": what comes twice in a span is not learned twice, with momentum
+    rank: int = 48  # of the fast weights on each projection
     rate: float = 0.02  # of a write; training learns a factor to it for every unit
     half_life_tokens: float = 8192.0  # of a fast weight; training learns a factor to it
     max_step: float = 0.5  # Frobenius norm of what one commit may add to one projection
-    max_norm: float = 3.0  # Frobenius norm of the fast weights of one projection
+    max_norm: float = 6.0  # Frobenius norm of the fast weights of one projection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +167,9 @@ class BrainConfig:
         need(1 <= h.top_k <= h.slots, "hippocampus.top_k", f"1 to slots ({h.slots})")
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
+        need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
+        need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")

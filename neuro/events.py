@@ -21,6 +21,7 @@ class Events(NamedTuple):
     affect: Tensor  # [B, T, 2]
     salience: Tensor  # [B, T]
     novelty: Tensor  # [B, T]
+    recall_gate: Tensor  # [B, T] how much of what the episodic memory said was let in, 0 to 1
     surprise: Tensor  # [B, T] nats; 0 where nothing was predicted yet
     valid: Tensor  # [B, T]
     raster: Tensor | None  # [B, T, S, N] 0/1, only from a brain built with record_raster=True

@@ -41,7 +41,7 @@ def tiny() -> RunConfig:
         hippocampus=HippocampusConfig(
             place_cells=64, sparsity=0.1, key_width=16, slots=32, top_k=4, writes_per_span=16
         ),
-        procedural=ProceduralConfig(enabled=True, rank=4),
+        procedural=ProceduralConfig(rank=4),
     )
     train = TrainConfig(steps=60, batch=4, spans_per_step=2, warmup_steps=10, eval_every=30, eval_tokens=512)
     return RunConfig(brain, DataConfig(), train)

@@ -13,8 +13,10 @@ from torch import Tensor
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.events import CommitEvents, Events, Observer, deliver
+from neuro.memory import contents
 from neuro.sampling import Sampler
 from neuro.state import BrainState, clone
+from neuro.transcript import Transcript
 
 
 class Session:
@@ -25,19 +27,30 @@ class Session:
         state: to continue from; None starts afresh.
         batch: rows of a fresh state.
         observers: told of every committed span.
+        transcript: kept up to date with what row 0 reads and writes, so that its memories can be traced to their text.
     """
 
     def __init__(
-        self, brain: Brain, state: BrainState | None = None, batch: int = 1, observers: Sequence[Observer] = ()
+        self,
+        brain: Brain,
+        state: BrainState | None = None,
+        batch: int = 1,
+        observers: Sequence[Observer] = (),
+        transcript: Transcript | None = None,
     ) -> None:
-        self.brain = brain
+        self.brain, self.transcript = brain, transcript
         self.state = state if state is not None else brain.init_state(batch)
         self.observers = list(observers)
         self._events: list[Events] = []
 
     @torch.no_grad()
-    def feed(self, tokens: Tensor, keep_logits: bool = False) -> Tensor:
+    def feed(self, tokens: Tensor, keep_logits: bool = False, source: str = "prompt") -> Tensor:
         """Run tokens [B, T] of any length in constant memory.
+
+        Args:
+            tokens: int64 ids.
+            keep_logits: of every token, not only of the last.
+            source: where they come from, for the transcript.
 
         Returns:
             logits [B, V] after the last token, or [B, T, V] of every token when ``keep_logits``.
@@ -51,6 +64,8 @@ class Session:
             part = tokens[:, start : start + self.brain.remaining(self.state)]
             out = self.brain.scan(part.to(self.brain.embedding.device), self.state)
             self.state = out.state
+            if self.transcript is not None:
+                self.transcript.extend(part[0].tolist(), source)
             self._events.append(out.events)
             if keep_logits:
                 kept.append(out.logits)
@@ -79,7 +94,15 @@ class Session:
         for _ in range(most):
             token = sampler(logits[0])
             yield token
-            logits = self.feed(torch.tensor([[token]]))
+            logits = self.feed(torch.tensor([[token]]), source="written")
+
+    def reset(self, keep_memories: bool) -> None:
+        """Between two documents: commit, then start afresh, with what was learned (a soft reset) or without (a hard one)."""
+        self.commit()
+        fresh = self.brain.init_state(self.state.started.shape[0])
+        self.state = contents.put(fresh, contents.held(self.state)) if keep_memories else fresh
+        if self.transcript is not None and not keep_memories:
+            self.transcript.clear()
 
     def snapshot(self) -> BrainState:
         """An independent copy of the state; assign it to ``state`` to restore."""

@@ -35,6 +35,7 @@ class ProceduralState(NamedTuple):
     """R eligibility traces: ``rank`` of each output projection of the cortex, one projection after the other."""
 
     fast: Tensor  # [B, R, D] fast weights
+    last_step: Tensor  # [B, R, D] what the last commit wrote, for momentum; [B, 0, D] with a rule that has none
     last_eligibility: Tensor  # [B, R] of the previous token, waiting for how wrong its prediction was
 
 
@@ -55,8 +56,12 @@ class HippocampusState(NamedTuple):
     keys: Tensor  # [B, M, K] unit vectors
     values: Tensor  # [B, M, D]
     strengths: Tensor  # [B, M] 0 = unfilled
+    origins: Tensor  # [B, M] which token of the stream, counted from 0, the stored value was; exact below 2^24
+    position: Tensor  # [B] tokens of the stream before this span; exact below 2^24
     last_key: Tensor  # [B, K] key of the previous token, waiting for what follows it
     has_key: Tensor  # [B] 1 when last_key is one
+    last_content: Tensor  # [B, D] unit vector: what the memory said would come after the previous token; 0 if nothing
+    trust: Tensor  # [B] running mean of how right it has been, -1 to 1
 
 
 class ReadoutState(NamedTuple):

@@ -35,6 +35,8 @@ LAYERS = {
     "no cortex": ["cortex.enabled=false"],
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
+    "delta rule": ["procedural.rule=delta"],
+    "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": ["hippocampus.writes_per_span=3", "hippocampus.slots=5", "hippocampus.top_k=2"],
 }
 

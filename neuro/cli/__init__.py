@@ -17,6 +17,8 @@ from neuro.errors import UsageError, nearest
 VERBS = {
     "run": "continue a prompt, and say what happened inside",
     "train": "learn from a text, a folder or a dataset",
+    "remember": "read a text into a memory file",
+    "recall": "what is in a memory file, where it came from and why it is recalled",
     "eval": "measure a model on a text",
     "energy": "price what a run did, in joules with intervals",
     "export": "write a model as quantized ONNX graphs with a small runner",
@@ -140,7 +142,7 @@ def _add_common(parser: argparse.ArgumentParser, effective: Iterable[str]) -> No
 
 def _help() -> str:
     lines = ["neuro VERB [MODEL] [ARG] [--options]", "", "A hybrid ANN-SNN brain model for language.", ""]
-    lines += [f"  {verb:<8} {text}" for verb, text in VERBS.items()]
+    lines += [f"  {verb:<9} {text}" for verb, text in VERBS.items()]
     lines += ["", "'neuro VERB --help' explains a verb."]
     lines += ["Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something missing, 4 a check said no, 130 interrupted."]
     return "\n".join(lines)

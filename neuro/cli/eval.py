@@ -1,27 +1,24 @@
-"""neuro eval: measure a model on a text."""
+"""neuro eval: measure a model with a suite."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuro.errors import UsageError, nearest
 
-if TYPE_CHECKING:
-    from neuro.evaluate.perplexity import Perplexity
-
-SUITES = ("perplexity",)
-WORDS = {
-    "real": "memory on",
-    "episodic": "episodic memory only",
-    "procedural": "procedural memory only",
-    "off": "memory off",
+# Each suite is a module of neuro/evaluate with run(brain, raw, out, say, **options) -> record, table(record) -> lines and
+# picture(record, path) -> path or None; beside its name, the options that have an effect in it.
+SUITES: dict[str, tuple[str, ...]] = {
+    "perplexity": ("wikitext", "articles"),
+    "repeat": ("wikitext", "length", "gap", "samples", "seed"),
 }
 
-COMMON = ("backend", "set", "out")
+COMMON = ("backend", "seed", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,50 +26,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", help="a text file (.txt, .txt.gz) or a folder")
     parser.add_argument("--suite", default="perplexity", help="what to measure: " + ", ".join(SUITES))
     parser.add_argument("--wikitext", action="store_true", help="the text is in WikiText's form: published protocol")
-    parser.add_argument("--articles", type=int, help="only the first so many articles (or blocks of 50 lines)")
+    parser.add_argument(
+        "--articles", type=int, help="perplexity: only the first so many articles (or blocks of 50 lines)"
+    )
+    parser.add_argument("--length", type=int, help="repeat: tokens of the passage shown twice (default: 2000)")
+    parser.add_argument("--gap", type=int, help="repeat: tokens between its showings (default: 8000)")
+    parser.add_argument("--samples", type=int, help="repeat: passages, each from another place (default: 5)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from neuro import atomic, text
-    from neuro.cli import _model
-    from neuro.evaluate import arms, perplexity
-
     if args.suite not in SUITES:
-        raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, SUITES))
+        raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, tuple(SUITES)))
+    options = _options(args)
     if not args.text:
         raise UsageError("neuro eval: no text to measure on.", "Give a text file: neuro eval small book.txt")
-    if args.articles is not None and args.articles < 1:
-        raise UsageError(f"--articles: got {args.articles}, expected at least 1.", "Leave it out for the whole text.")
+
+    from neuro import atomic, text
+    from neuro.cli import _model
+
+    suite = importlib.import_module(f"neuro.evaluate.{args.suite}")
     raw = text.read_text(Path(args.text))
     brain = _model.load(args.model, args)
-    names = arms.of(brain)
-    rows = []
-    for arm in names:
-        if not args.quiet:
-            print(f"scoring with {WORDS[arm]} ...", file=sys.stderr, flush=True)
-        rows.append(perplexity.evaluate(brain, raw, args.wikitext, arm, args.articles))
+    out = Path(args.out) if args.out else None
     record: dict[str, Any] = {
         "schema": "neuro.eval/1",
-        "suite": "perplexity",
+        "suite": args.suite,
         "model": args.model,
         "text": Path(args.text).name,
     }
-    record |= {"wikitext": args.wikitext, "arms": [row.to_dict() for row in rows]}
-    if args.json:
-        print(json.dumps(record))
-    else:
-        _print(rows)
-    if args.out:
-        atomic.write_text(Path(args.out) / "eval.json", json.dumps(record, indent=1) + "\n")
+    record |= suite.run(brain, raw, out, lambda line: _say(line, args.quiet), **options)
+    if out is not None:
+        atomic.write_text(out / "eval.json", json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record) if args.json else "\n".join(suite.table(record)))
+    if out is not None and suite.picture(record, out / f"{args.suite}.png") is None:
+        _say(f"no {args.suite}.png: it needs matplotlib. pip install 'neuro-hybrid[plots]'", quiet=False)
     return 0
 
 
-def _print(rows: list[Perplexity]) -> None:
-    print(f"{rows[0].words} words, {rows[0].tokens} tokens, {rows[0].vocabulary} vocabulary, one stream, batch 1")
-    for row in rows:
-        spread = "too few units for an interval"
-        if row.word_perplexity_interval is not None:
-            low, high = row.word_perplexity_interval
-            spread = f"95 % {low:.2f} to {high:.2f}"
-        line = f"{WORDS[row.arm]:<22}  word perplexity {row.word_perplexity:8.2f}  ({spread}, {row.units} articles or blocks)"
-        print(line if row.bits_per_byte is None else f"{line}  {row.bits_per_byte:.4f} bits per byte")
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options given that have an effect in the suite.
+
+    Raises:
+        UsageError: one that has none, or is below 1.
+    """
+    where, effective = f"eval --suite {args.suite}", SUITES[args.suite]
+    given = {name: getattr(args, name) for name in ("wikitext", "articles", "length", "gap", "samples")}
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    if "seed" in args.given:
+        given["seed"] = args.seed
+    for name, value in given.items():
+        if name not in effective:
+            raise UsageError(f"neuro {where}: --{name} has no effect here.", f"Leave out --{name}.")
+        if name in ("articles", "length", "gap", "samples") and value < 1:
+            raise UsageError(f"--{name}: got {value}, expected at least 1.", f"Leave out --{name}, or give more.")
+    return given
+
+
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        print(line, file=sys.stderr, flush=True)

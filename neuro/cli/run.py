@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
 
     from neuro import accounting, memory_file
     from neuro.cli import _model
-    from neuro.errors import MissingError
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
     from sims.energy.measured import RaplMeter
@@ -79,10 +78,8 @@ def run(args: argparse.Namespace) -> int:
     brain = _model.load(args.model, args)
     tally, commits = accounting.Tally(brain), _Commits(args.json)
     session = Session(brain, observers=[tally, commits])
-    if args.memory and Path(args.memory).exists():
-        session.state = memory_file.load(args.memory, brain, session.state)
-    elif args.memory and not Path(args.memory).resolve().parent.is_dir():
-        raise MissingError(f"--memory {args.memory}: its folder does not exist.", "Make the folder first.")
+    if args.memory:
+        session.state, session.transcript = memory_file.open_or_new(args.memory, brain, session.state)
     sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
     decoder = StreamDecoder(brain.tokenizer)
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
@@ -110,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _write(rest + "\n")  # before anything is saved, so that an error of that begins a line
     load = accounting.workload(brain, tally, str(args.model), len(ids), seconds, *meter.reading())
-    saved = memory_file.save(args.memory, brain, session.state) if args.memory else None
+    saved = memory_file.save(args.memory, brain, session.state, session.transcript) if args.memory else None
     run_file = _save(args.out, load) if args.out else None
     if args.json:
         _print_done(brain, tally, load, written, saved, rest)
@@ -231,7 +228,8 @@ def _memory_words(brain: Brain, tally) -> str:
         return "nothing written: a memory is what followed a token, and fewer than two tokens went through"
     return (
         f"hippocampus wrote {tally.writes} episodic memories in {tally.commits} commit{'s' * (tally.commits != 1)} "
-        f"({tally.filled} of {slots} slots filled, {tally.evictions} older ones replaced)"
+        f"({1000 * tally.writes / tally.tokens:.0f} per 1,000 tokens; {tally.filled} of {slots} slots filled, "
+        f"{tally.evictions} older ones replaced)"
     )
 
 

@@ -10,22 +10,36 @@ A byte-BPE model codes the text losslessly ("open vocabulary"): with ``wikitext`
 line back exactly is coded in that form, any other line as it stands, and each non-blank line pays for the flag that says
 which (share of other lines in the training split: 0.41 %). A word model (33,278 types) is "closed vocabulary". The two
 are different quantities and never share a column.
+
+Arms are compared article by article (or block by block): one resampling of the articles for all of them.
+
+SHUFFLED says what of the gain is owed to this stream's own past. A second stream reads the second half of the text while
+the first reads the first half. At each article's start both end their span, and the first goes on with what the
+memories of the second hold: of the same domain, age, slot count, and written by the same brain, but of other articles. It
+then reads the article with all memories on. So between SHUFFLED and REAL lies what the articles before were worth, and
+between OFF and SHUFFLED what the article itself and a memory full of its like are worth. The halves share no token, so no
+score depends on a token that its stream reads later. Other equal ages are not to be had: whoever has read as much of the
+text before an article has read the same. Left out are the first article (its memories are empty) and the second half;
+the other arms are compared with SHUFFLED on the same articles.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from neuro import text
+from neuro import plots, text
 from neuro.brain import Brain
 from neuro.errors import UsageError
-from neuro.evaluate import arms
-from neuro.session import Session
+from neuro.evaluate import arms, statistics
+from neuro.evaluate.parts import Parts
+from neuro.evaluate.stream import Stream, evaluating
 
 FLAG_PROBABILITY = 0.0041  # printed by benchmarks/prepare_corpus.py for the training split
 BLOCK_LINES = 50  # of plain text; the unit of resampling where there are no articles
@@ -60,6 +74,111 @@ class Perplexity:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What the units of a text cost in one arm."""
+
+    nats: list[float]  # of each unit, its flags included
+    nats_per_token: float
+
+
+def run(
+    brain: Brain,
+    raw: str,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    wikitext: bool = False,
+    articles: int | None = None,
+) -> dict[str, Any]:
+    """The suite: every arm of this brain, their differences, and SHUFFLED -> its JSON record.
+
+    Args:
+        raw: the file's text.
+        out: where finished arms are kept (`neuro.evaluate.parts`).
+        say: told of the progress.
+        wikitext: the text is in WikiText's word-token form.
+        articles: only the first so many articles (or blocks).
+
+    Raises:
+        UsageError: nothing to score.
+    """
+    coded = _first_units(raw, brain, wikitext, articles)
+    parts = Parts(out, "perplexity", brain, raw, {"wikitext": wikitext, "articles": articles}, say)
+    names = arms.of(brain)
+    scores = {
+        arm: Score(**parts.get(arm, f"scoring with {arms.LABELS[arm]}", functools.partial(_scored, brain, coded, arm)))
+        for arm in names
+    }
+    count = _shuffled_units(coded)
+    record: dict[str, Any] = {
+        "wikitext": wikitext,
+        "arms": [_summary(brain, coded, arm, scores[arm]).to_dict() for arm in names],
+        "changes": _changes(coded.words, {arm: score.nats for arm, score in scores.items()}, "off"),
+        "shuffled": None,
+        "shuffled_left_out": None,
+        "by_unit": {"words": coded.words, "nats": {arm: score.nats for arm, score in scores.items()}},
+    }
+    if not arms.memories(brain):
+        record["shuffled_left_out"] = "this brain has no memory"
+    elif count < 3:
+        kind = "articles" if wikitext else f"blocks of {BLOCK_LINES} lines"
+        record["shuffled_left_out"] = f"needs 3 {kind} in the first half of the text, has {count}"
+    else:
+        nats = parts.get(
+            "shuffled",
+            f"scoring with {arms.LABELS['shuffled']}",
+            lambda: _shuffled_nats(brain, coded, count).tolist(),
+        )
+        here = slice(1, count)
+        words = coded.words[here]
+        compared = {"real": scores["real"].nats[here], "off": scores["off"].nats[here], "shuffled": nats[here]}
+        record["shuffled"] = {
+            "units": len(words),
+            "words": sum(words),
+            "word_perplexity": {arm: math.exp(sum(cost) / sum(words)) for arm, cost in compared.items()},
+            "changes_over_off": _changes(words, compared, "off"),
+            "changes_over_shuffled": _changes(words, {arm: compared[arm] for arm in ("real", "shuffled")}, "shuffled"),
+        }
+    return record
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """The record in words."""
+    rows = record["arms"]
+    first = rows[0]
+    lines = [f"{first['words']} words, {first['tokens']} tokens, {first['vocabulary']} vocabulary, one stream, batch 1"]
+    for row in rows:
+        spread = "too few units for an interval"
+        if row["word_perplexity_interval"] is not None:
+            low, high = row["word_perplexity_interval"]
+            spread = f"95 % {low:.2f} to {high:.2f}"
+        cost = f"{arms.LABELS[row['arm']]:<22}  word perplexity {row['word_perplexity']:8.2f}"
+        line = f"{cost}  ({spread}, {row['units']} articles or blocks)"
+        bits = row["bits_per_byte"]
+        lines.append(line if bits is None else f"{line}  {bits:.4f} bits per byte")
+    lines += [_change_line(arm, "off", change) for arm, change in record["changes"].items()]
+    found = record["shuffled"]
+    if found is None:
+        return [*lines, f"{arms.LABELS['shuffled']}: left out, {record['shuffled_left_out']}"]
+    each = ", ".join(f"{arms.LABELS[arm]} {cost:.2f}" for arm, cost in found["word_perplexity"].items())
+    lines.append(f"word perplexity of articles or blocks 2 to {found['units'] + 1}: {each}")
+    lines.append(_change_line("shuffled", "off", found["changes_over_off"]["shuffled"]))
+    lines.append(_change_line("real", "shuffled", found["changes_over_shuffled"]["real"]))
+    return lines
+
+
+def picture(record: dict[str, Any], out: Path) -> Path | None:
+    """Word perplexity of each arm, and along the text; None without matplotlib."""
+    units = record["by_unit"]
+    words = np.cumsum(units["words"])
+    return plots.perplexities(
+        {arms.LABELS[row["arm"]]: (row["word_perplexity"], row["word_perplexity_interval"]) for row in record["arms"]},
+        words,
+        {arms.LABELS[arm]: np.exp(np.cumsum(nats) / words) for arm, nats in units["nats"].items()},
+        out,
+    )
+
+
 def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
     """Token ids of a text, article by article (or block by block)."""
     lines = raw.removesuffix("\n").split("\n")
@@ -69,19 +188,26 @@ def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
         units = [lines[i : i + BLOCK_LINES] for i in range(0, len(lines), BLOCK_LINES)]
     ids, words, flags = [], [], []
     for unit in units:
-        unit_ids: list[int] = []
-        flag = 0.0
-        for line in unit:
-            coded = line
-            if wikitext and brain.tokenizer.kind == "bpe":
-                coded, natural = text.encode_line(line)
-                if line.strip():
-                    flag -= math.log1p(-FLAG_PROBABILITY) if natural else math.log(FLAG_PROBABILITY)
-            unit_ids += brain.tokenizer.encode(coded + "\n")
-        ids.append(unit_ids)
-        words.append(sum(len(line.split()) + 1 for line in unit))
-        flags.append(flag)
+        coded = [code_line(line, brain, wikitext) for line in unit]
+        ids.append([token for line_ids, _ in coded for token in line_ids])
+        flags.append(sum(flag for _, flag in coded))
+        words.append(sum(map(words_of, unit)))
     return Coded(ids, words, flags, len(raw.encode("utf-8")))
+
+
+def code_line(line: str, brain: Brain, wikitext: bool) -> tuple[list[int], float]:
+    """Token ids of a line, its line feed among them, and the nats of its flag."""
+    coded, flag = line, 0.0
+    if wikitext and brain.tokenizer.kind == "bpe":
+        coded, natural = text.encode_line(line)
+        if line.strip():
+            flag = -math.log1p(-FLAG_PROBABILITY) if natural else -math.log(FLAG_PROBABILITY)
+    return brain.tokenizer.encode(coded + "\n"), flag
+
+
+def words_of(line: str) -> int:
+    """Words of a line as the published protocol counts them, its <eos> among them."""
+    return len(line.split()) + 1
 
 
 def evaluate(
@@ -100,61 +226,99 @@ def evaluate(
     """
     if arm not in arms.ARMS:
         raise UsageError(f"perplexity: got arm '{arm}', expected one of {', '.join(arms.ARMS)}.", "Correct the arm.")
+    coded = _first_units(raw, brain, wikitext, most_units)
+    return _summary(brain, coded, arm, Score(**_scored(brain, coded, arm)))
+
+
+def _first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None) -> Coded:
     coded = code(raw, brain, wikitext)
     if most_units is not None:
         raw_bytes = _bytes_of(raw, wikitext, most_units)
         coded = Coded(coded.ids[:most_units], coded.words[:most_units], coded.flag_nats[:most_units], raw_bytes)
     if not sum(map(len, coded.ids)):
         raise UsageError("perplexity: the text is empty.", "Give a text with at least one line.")
-    stream = [brain.tokenizer.bos_id, *(i for unit in coded.ids for i in unit)]
-    surprise = _surprises(brain, stream, arm)[1:]
+    return coded
+
+
+def _scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
+    """The fields of the arm's `Score`: what is kept of it on disk."""
+    with evaluating(brain):
+        stream = [brain.tokenizer.bos_id, *(i for unit in coded.ids for i in unit)]
+        surprise = Stream(brain, arms.ARMS[arm]).read(stream)[1:]
     ends = np.cumsum([len(unit) for unit in coded.ids])
     nats = np.array([part.sum() for part in np.split(surprise, ends[:-1])]) + np.array(coded.flag_nats)
-    words = np.array(coded.words)
+    return {"nats": nats.tolist(), "nats_per_token": float(surprise.mean())}
+
+
+def _summary(brain: Brain, coded: Coded, arm: str, score: Score) -> Perplexity:
+    nats, words = np.array(score.nats), np.array(coded.words)
     total = float(nats.sum())
+    interval = None  # every draw of one unit is that unit: no width, and no certainty either
+    if len(words) > 1:
+        drawn_nats, drawn_words = statistics.resampled_sums(list(np.stack([nats, words], 1)[:, None]))
+        interval = statistics.interval(np.exp(drawn_nats / drawn_words))
     return Perplexity(
         arm=arm,
         vocabulary="open" if brain.tokenizer.kind == "bpe" else "closed",
-        tokens=len(stream) - 1,
+        tokens=sum(map(len, coded.ids)),
         words=int(words.sum()),
         nats=total,
         word_perplexity=math.exp(total / words.sum()),
-        word_perplexity_interval=_interval(nats, words),
+        word_perplexity_interval=interval,
         bits_per_byte=total / math.log(2) / coded.size_bytes if brain.tokenizer.kind == "bpe" else None,
-        nats_per_token=float(surprise.mean()),
+        nats_per_token=score.nats_per_token,
         units=len(words),
     )
 
 
-def _surprises(brain: Brain, stream: list[int], arm: str) -> np.ndarray:
-    """Nats of every token of one stream (the first is 0: nothing predicts it), float64."""
-    collected: list[np.ndarray] = []
-
-    class Collect:
-        def span(self, events, commit) -> None:
-            collected.extend(event.surprise[0].cpu().numpy().astype(np.float64) for event in events)
-
-    training = brain.training
-    brain.eval()
-    try:
-        session = Session(brain, observers=[Collect()])
-        span = brain.config.plasticity_span
-        for start in range(0, len(stream), span):
-            session.feed(torch.tensor([stream[start : start + span]]))
-            session.state = arms.keep_only(session.state, arms.ARMS[arm])
-        session.commit()
-    finally:
-        brain.train(training)
-    return np.concatenate(collected)
+def _changes(words: list[int], nats: dict[str, list[float]], against: str) -> dict[str, Any]:
+    """Relative change of word perplexity of every other arm against one, paired over the units."""
+    if against not in nats:
+        return {}
+    columns = np.array([words, *nats.values()]).T  # [units, 1 + arms]
+    drawn = statistics.resampled_sums(list(columns[:, None])) if len(words) > 1 else None
+    found = {}
+    base = list(nats).index(against) + 1
+    for column, arm in enumerate(nats, 1):
+        if arm != against:
+            total = columns.sum(0)
+            change = math.expm1((total[column] - total[base]) / total[0])
+            draws = None if drawn is None else np.expm1((drawn[column] - drawn[base]) / drawn[0])
+            found[arm] = {"change": change, "interval": None if draws is None else statistics.interval(draws)}
+    return found
 
 
-def _interval(nats: np.ndarray, words: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float] | None:
-    if len(words) < 2:
-        return None  # every draw of one unit is that unit: no width, and no certainty either
-    rows = np.random.default_rng(seed).integers(0, len(words), (draws, len(words)))
-    samples = np.exp(nats[rows].sum(1) / words[rows].sum(1))
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return float(low), float(high)
+def _change_line(arm: str, against: str, change: dict[str, Any]) -> str:
+    line = f"{arms.LABELS[arm]} against {arms.LABELS[against]}: {100 * change['change']:+.1f} % word perplexity"
+    if change["interval"] is None:
+        return f"{line} (too few units for an interval)"
+    low, high = change["interval"]
+    return f"{line} (95 % {100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _shuffled_units(coded: Coded) -> int:
+    """How many units lie in the first half of the text: the second is at least as long."""
+    ends = np.cumsum([len(unit) for unit in coded.ids])
+    return int(np.searchsorted(2 * ends, ends[-1], side="right"))
+
+
+def _shuffled_nats(brain: Brain, coded: Coded, count: int) -> np.ndarray:
+    """Nats of the first ``count`` units, each begun with the memories of the stream in the second half."""
+    everything = arms.ARMS["real"]
+    others = [brain.tokenizer.bos_id, *(token for unit in coded.ids[count:] for token in unit)]
+    nats = []
+    with evaluating(brain):
+        stream, donor = Stream(brain, everything), Stream(brain, everything)
+        at = read = 0  # where the article begins in its stream, and what the other stream has read
+        for number, unit in enumerate(coded.ids[:count]):
+            if number:
+                donor.read(others[read:at])
+                read = at
+                stream.state = arms.with_memories_of(stream.state, donor.state)
+            tokens = unit if number else [brain.tokenizer.bos_id, *unit]
+            nats.append(stream.read(tokens).sum() + coded.flag_nats[number])
+            at += len(tokens)
+    return np.array(nats)
 
 
 def _bytes_of(raw: str, wikitext: bool, units: int) -> int:

@@ -18,7 +18,8 @@ from torch import Tensor
 from neuro import tasks
 from neuro.brain import Brain
 from neuro.errors import UsageError, nearest
-from neuro.evaluate import arms
+from neuro.evaluate import arms, statistics
+from neuro.evaluate.statistics import Interval
 from neuro.state import BrainState, leaves, select_rows
 from neuro.tasks import Rows, Task
 
@@ -35,7 +36,6 @@ BEYOND_WINDOW = (
     "task:rebinding:pairs=16,bindings=2",
     "task:overwriting:pairs=4,bindings=32",
 )
-RESAMPLES = 2000
 ROWS_AT_ONCE = 128  # bounds what a span's scan holds
 
 
@@ -56,7 +56,7 @@ class Result:
     rows: int
     answers: int  # of all rows
     accuracy: float
-    interval: tuple[float, float]  # 95 %, bootstrap over rows
+    interval: Interval  # 95 %, bootstrap over rows
     nats: float  # mean surprise at an answer
     chance: float  # of a guess among the values there are
 
@@ -163,11 +163,10 @@ def _result(brain: Brain, task: Task, rows: int, seed: int, arm: str) -> Result:
     )
 
 
-def interval(rows: np.ndarray, seed: int) -> tuple[float, float]:
+def interval(rows: np.ndarray, seed: int) -> Interval:
     """95 % interval of the mean over ``rows`` [B], by bootstrap."""
-    drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
-    low, high = np.quantile(rows[drawn].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+    sums = statistics.resampled_sums([np.array([[row, 1.0]]) for row in rows], seed=seed)
+    return statistics.interval(sums[0] / sums[1])
 
 
 def _shown(state: BrainState, arm: str) -> BrainState:

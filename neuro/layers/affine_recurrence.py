@@ -34,13 +34,11 @@ class AffineRecurrence(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> RecurrenceState:
         return RecurrenceState(torch.zeros(batch, self.decay_bias.shape[0], device=device))
 
-    def scan(
-        self, x: Tensor, valid: Tensor, state: RecurrenceState, fast: Tensor | None
-    ) -> tuple[Tensor, Tensor, RecurrenceState]:
+    def scan(self, x: Tensor, valid: Tensor, state: RecurrenceState) -> tuple[Tensor, Tensor, RecurrenceState]:
         decay, drive, gate = wide(self.project(x)).chunk(3, -1)
         a = torch.sigmoid(decay + self.decay_bias)
         # Padding lies only before a row's first token, where h is 0: adding nothing keeps it 0.
         b = (1.0 - a) * drive * valid.unsqueeze(-1)
         h = self.ops.affine_scan(a.transpose(0, 1), b.transpose(0, 1), state.h)
         y = self.norm(h.transpose(0, 1)) * gate * torch.sigmoid(gate)
-        return *self.out(y, fast), RecurrenceState(h[-1])
+        return *self.out(y), RecurrenceState(h[-1])

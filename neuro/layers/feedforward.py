@@ -33,11 +33,9 @@ class DenseFeedforward(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> tuple[()]:
         return ()
 
-    def scan(
-        self, x: Tensor, route: Tensor, state: tuple[()], fast: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[()]]:
+    def scan(self, x: Tensor, route: Tensor, state: tuple[()]) -> tuple[Tensor, Tensor, Tensor | None, tuple[()]]:
         gate, value = self.up(x).chunk(2, -1)
-        y, eligibility = self.down(gate * torch.sigmoid(gate) * value, fast)
+        y, eligibility = self.down(gate * torch.sigmoid(gate) * value)
         return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), None, state
 
 
@@ -59,13 +57,11 @@ class SpikingFeedforward(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> LifState:
         return LifState(torch.zeros(batch, self.config.feedforward_width, device=device))
 
-    def scan(
-        self, x: Tensor, route: Tensor, state: LifState, fast: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, LifState]:
+    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, Tensor, LifState]:
         c = self.config
         current = wide(self.inject(x)) * route.unsqueeze(-1)
         spikes, v = self.ops.lif_scan(
             current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, c.surrogate_slope
         )
         spikes = spikes.transpose(0, 1)
-        return *self.project(spikes, fast), spikes, LifState(v)
+        return *self.project(spikes), spikes, LifState(v)

@@ -1,14 +1,15 @@
 """Episodic memory: an exact store of (context key, what came next) pairs per stream.
 
-Read:   s_m = q . K_m,   p = softmax over the k best filled slots and a null slot of
-        scale * s_m + age * log(strength_m)      and      null(h)
-        recall = sum_m p_m V_m,   novelty = 1 - max(0, max_m s_m)
-Write:  at a commit the most salient and novel pairs of the span go, one each, to unfilled slots first, then to the
-        slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys in a span
-        only the newest pair is written: a key has one value, the last.
+Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k best filled slots,
+        content = sum_m softmax(z)_m V_m,   evidence = log sum_m exp(z_m),   novelty = 1 - max(0, max_m s_m)
+Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
+Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
+        then to the slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys
+        in a span only the newest pair is written: a key has one value, the last.
 Decay:  strength <- strength * 2^(-n / half_life) over n tokens.
 
-The null slot is the learned gate: when nothing stored is close, it takes the weight and the recall is near zero.
+The gate is learned: null(h) is what must be overcome, by how close the best slots are and by how right the memory has just
+been (trust, `neuro.regions.hippocampus`); g is the weight that a softmax with a null slot would leave for the others.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Pairs(NamedTuple):
     keys: Tensor  # [B, P, K]
     values: Tensor  # [B, P, D]
     strengths: Tensor  # [B, P] what a slot gets when written
+    origins: Tensor  # [B, P] which token of the stream the value was
     priority: Tensor  # [B, P] higher is written first; <= 0 is never written
 
 
@@ -46,30 +48,40 @@ class EpisodicMemory(nn.Module):
         self.rebind = rebind
         self.log_scale = nn.Parameter(torch.tensor(2.5))
         self.log_age = nn.Parameter(torch.tensor(-2.0))
+        self.log_trust = nn.Parameter(torch.tensor(1.4))
         self.null = nn.Linear(width, 1)
         nn.init.zeros_(self.null.weight)
         nn.init.constant_(self.null.bias, 8.0)
 
-    def read(
-        self, query: Tensor, hidden: Tensor, keys: Tensor, values: Tensor, strengths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """query [B,T,K] unit, hidden [B,T,D] -> (recall [B,T,D], novelty [B,T])."""
+    def read(self, query: Tensor, keys: Tensor, values: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """query [B,T,K] unit -> (content [B,T,D], evidence [B,T], novelty [B,T]); without a filled slot the content is 0."""
+        score, cosine, chosen = self.scores(query, keys, strengths)
+        share = torch.softmax(score, -1) * chosen.to(score.dtype)
+        novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
+        return share @ values, torch.logsumexp(score, -1), novelty
+
+    def scores(self, query: Tensor, keys: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """query [B,T,K] -> for every slot its score, its cosine, and whether it is among the best, each [B,T,M]."""
         filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
         cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
         # Equal keys stay together whatever rounding makes of their products: one context may stand in many slots.
         chosen = filled & (cosine >= kth_largest(cosine, self.top_k) - _EQUAL)
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
         score = torch.exp(self.log_scale) * cosine + age
-        score = torch.where(chosen, score, torch.full_like(score, -1e4))
-        share = torch.softmax(torch.cat([score, wide(self.null(hidden))], -1), -1)[..., :-1]
-        share = share * chosen.to(share.dtype)
-        novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
-        return share @ values, novelty
+        return torch.where(chosen, score, torch.full_like(score, -1e4)), cosine, chosen
+
+    def gate(self, evidence: Tensor, hidden: Tensor, trust: Tensor) -> Tensor:
+        """evidence [B,T], hidden [B,T,D], trust [B,T] -> how much of the content is recalled [B,T], 0 without a filled slot."""
+        return torch.sigmoid(evidence + torch.exp(self.log_trust) * trust - wide(self.null(hidden)).squeeze(-1))
 
     def write(
-        self, keys: Tensor, values: Tensor, strengths: Tensor, pairs: Pairs, tokens: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Decay over ``tokens`` [B], then place the best pairs -> (keys, values, strengths, writes, evictions [B] int64)."""
+        self, keys: Tensor, values: Tensor, strengths: Tensor, origins: Tensor, pairs: Pairs, tokens: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
+        """Decay over ``tokens`` [B], then place the best pairs.
+
+        Returns:
+            ((keys, values, strengths, origins), slots written [B] int64, filled slots overwritten [B] int64)
+        """
         strengths = strengths * torch.exp2(-tokens.to(strengths.dtype).unsqueeze(-1) / self.half_life)
         priority, best = _highest(pairs.priority, self.writes)
         keep = priority > 0
@@ -82,14 +94,13 @@ class EpisodicMemory(nn.Module):
         def place(memory: Tensor, rows: Tensor) -> Tensor:
             return self.ops.write_rows(memory, slots, self.ops.take_rows(rows, best), keep)
 
-        new_strengths = place(strengths.unsqueeze(-1), pairs.strengths.unsqueeze(-1)).squeeze(-1)
-        return (
+        written = (
             place(keys, pairs.keys),
             place(values, pairs.values),
-            new_strengths,
-            keep.to(torch.int64).sum(1),
-            evicted.to(torch.int64).sum(1),
+            place(strengths.unsqueeze(-1), pairs.strengths.unsqueeze(-1)).squeeze(-1),
+            place(origins.unsqueeze(-1), pairs.origins.unsqueeze(-1)).squeeze(-1),
         )
+        return written, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
 
     def _slots_of_keys(
         self, keys: Tensor, strengths: Tensor, new: Tensor, places: Tensor, keep: Tensor

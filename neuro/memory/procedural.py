@@ -1,46 +1,88 @@
-"""Procedural memory: low-rank fast weights, written at commits by a three-factor rule.
+"""Procedural memory: low-rank fast weights, written at commits from what was eligible and how wrong it turned out to be.
 
-    G = sum_t eligibility_t error_t^T                    over the tokens of the span
-    step = m rate * G, each projection's no longer than max_step
-    F <- F 2^(-n / half_life) + step, each projection's no longer than max_norm
+    three-factor:  G = sum_t e_t d_t^T                                        over the tokens of the span
+    delta:         G = sum_t k_t u_t^T,  u_t = c d_t - beta k_t^T sum_{s<t} k_s u_s,  k_t = e_t / |e_t|
+                   (c = |e_t| at its root mean square, sqrt(r)), then G <- G + momentum * G of the span before
+    both:          step = m rate * G, each projection's no longer than max_step
+                   F <- F 2^(-n / half_life) + step, each projection's no longer than max_norm
 
-error_t is minus the gradient of token t's surprise at what its prediction was read from (exact for the last projection;
-the residual stream hands it to the others unchanged), eligibility_t what each projection's input was then, and m in
-(0, 2) what the hormones make of it. Rates per unit, the half-life and the hormones' weights are trained by the main loss
-through write and read. A reset leaves the rank as it was: the sensing matrix is a parameter, only F is state.
+d_t is minus the gradient of token t's surprise at what its prediction was read from (exact for the last projection; the
+residual stream hands it to the others unchanged), e_t what each projection's input was then, and m in (0, 2) what the
+hormones make of it. The delta rule takes from each token's error what the tokens before it in the span have already
+mended, so that what comes twice is not learned twice. Rates per unit, the half-life, the hormones' weights (and beta and
+momentum) are trained by the main loss through write and read. A reset leaves the rank as it was: the sensing matrix is a
+parameter, only F is state. Source of the delta rule with momentum and forgetting: Titans (arXiv:2501.00663), its form over
+a span: DeltaNet (arXiv:2406.06484). differs: the regression target is the error, not a value.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from neuro.config import HORMONES, ProceduralConfig
-from neuro.layers.norm import wide
+from neuro.layers.norm import normalize, wide
+from neuro.state import ProceduralState
 
 
 class ProceduralMemory(nn.Module):
-    """The write rule of ``projections`` layers of ``width`` outputs; the fast weights themselves are state [B,R,D]."""
+    """The write rule of ``projections`` layers of ``width`` outputs; what is written is state."""
 
     def __init__(self, width: int, projections: int, config: ProceduralConfig) -> None:
         super().__init__()
-        self.config, self.projections = config, projections
+        self.config, self.projections, self.width = config, projections, width
         self.log_rate = nn.Parameter(torch.zeros(projections, width))
         self.log_life = nn.Parameter(torch.zeros(()))
         self.modulation = nn.Linear(len(HORMONES), 1, bias=False)
         nn.init.zeros_(self.modulation.weight)
+        if config.rule == "delta":
+            # beta and momentum in (0, 1); they start at 1/4 and 1/10.
+            self.beta = nn.Parameter(torch.full((projections,), math.log(1 / 3)))
+            self.momentum = nn.Parameter(torch.full((projections,), math.log(1 / 9)))
 
-    def write(self, fast: Tensor, error: Tensor, eligibility: Tensor, modulators: Tensor, tokens: Tensor) -> Tensor:
-        """fast [B,R,D], error [B,P,D], eligibility [B,P,R], modulators [B,H], tokens [B] -> fast [B,R,D]."""
+    def init_state(self, batch: int, device: torch.device) -> ProceduralState:
+        traces = self.projections * self.config.rank
+        fast = torch.zeros(batch, traces, self.width, device=device)
+        last_step = fast.clone() if self.config.rule == "delta" else fast[:, :0]
+        return ProceduralState(fast, last_step, fast[..., 0].clone())
+
+    def write(
+        self, state: ProceduralState, error: Tensor, eligibility: Tensor, modulators: Tensor, tokens: Tensor
+    ) -> ProceduralState:
+        """error [B,P,D], eligibility [B,P,R], modulators [B,H], tokens [B] (n of each row) -> state."""
         c = self.config
-        batch, traces, width = fast.shape
-        gradient = wide(eligibility.transpose(1, 2) @ error).reshape(batch, self.projections, -1, width)
+        batch, traces, width = state.fast.shape
+        apart = (batch, self.projections, -1, width)
+        if c.rule == "delta":
+            gradient = self._delta(error, eligibility)
+            carried = torch.sigmoid(self.momentum).reshape(1, -1, 1, 1) * state.last_step.reshape(apart)
+            # A row that saw nothing in this span does not go on moving.
+            gradient = gradient + carried * (tokens > 0).to(carried.dtype).reshape(batch, 1, 1, 1)
+            state = state._replace(last_step=gradient.reshape(batch, traces, width))
+        else:
+            gradient = wide(eligibility.transpose(1, 2) @ error).reshape(apart)
         third = 2.0 * torch.sigmoid(wide(self.modulation(modulators - 0.5))).reshape(batch, 1, 1, 1)
         rate = c.rate * torch.exp(self.log_rate).unsqueeze(1)
         step = _shorten(gradient * rate * third, c.max_step)
-        kept = torch.exp2(-tokens.to(fast.dtype) / (c.half_life_tokens * torch.exp(self.log_life)))
-        after = fast.reshape(gradient.shape) * kept.reshape(batch, 1, 1, 1) + step
-        return _shorten(after, c.max_norm).reshape(batch, traces, width)
+        kept = torch.exp2(-tokens.to(step.dtype) / (c.half_life_tokens * torch.exp(self.log_life)))
+        after = state.fast.reshape(apart) * kept.reshape(batch, 1, 1, 1) + step
+        return state._replace(fast=_shorten(after, c.max_norm).reshape(batch, traces, width))
+
+    def _delta(self, error: Tensor, eligibility: Tensor) -> Tensor:
+        """[B,M,r,D]: a token's share is less by what the tokens before it in the span have put in its place."""
+        batch, span, _ = error.shape
+        traces = eligibility.reshape(batch, span, self.projections, -1).transpose(1, 2)
+        keys = normalize(traces)  # [B,M,P,r]; zero where nothing was eligible
+        overlap = torch.sigmoid(self.beta).reshape(1, -1, 1, 1) * (keys @ keys.transpose(2, 3))
+        target = (math.sqrt(keys.shape[-1]) * error).unsqueeze(1).expand(-1, self.projections, -1, -1)
+        updates = target[:, :, :1]
+        # A loop and not a triangular solve, which neither exporters nor DirectML have.
+        for t in range(1, span):
+            mended = overlap[:, :, t : t + 1, :t] @ updates
+            updates = torch.cat([updates, target[:, :, t : t + 1] - mended], 2)
+        return wide(keys.transpose(2, 3) @ updates)
 
 
 def _shorten(weights: Tensor, most: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,79 @@ def limbic_raster(
     )
     axes[-1].set_xlim(-0.5, len(tokens) - 0.5)
     return _save(pyplot, figure, out)
+
+
+def perplexities(
+    bars: dict[str, tuple[float, tuple[float, float] | None]],
+    words: np.ndarray,
+    curves: dict[str, np.ndarray],
+    out: Path,
+) -> Path | None:
+    """Word perplexity of each arm with its interval, and of all that was read up to each unit of the text.
+
+    Args:
+        bars: (value, 95 % interval) of each arm.
+        words: [units] read up to each unit's end.
+        curves: word perplexity [units] of each arm up to there.
+    """
+    pyplot = _pyplot()
+    if pyplot is None:
+        return None
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(2, 3))
+    _bars(left, bars)
+    left.set(xlabel="word perplexity", xlim=(0, None))
+    for (name, values), colour in zip(curves.items(), _colours(bars), strict=True):
+        right.plot(words, values, "o-" if len(words) < 3 else "-", color=colour, lw=1.4, ms=3, label=name)
+    right.set(xlabel="words read", ylabel="word perplexity so far")
+    right.legend(frameon=False, fontsize=8)
+    return _save(pyplot, figure, out)
+
+
+def repeated(
+    ratios: dict[str, tuple[float, tuple[float, float] | None]],
+    curves: dict[str, Sequence[float]],
+    length: int,
+    out: Path,
+) -> Path | None:
+    """A passage shown twice: what the second showing costs of the first, and nats per token along the passage.
+
+    Args:
+        ratios: (second over first word perplexity, 95 % interval) of each arm.
+        curves: nats per token in equal parts of the passage: the first showing, then the second of each arm.
+        length: tokens of the passage.
+    """
+    pyplot = _pyplot()
+    if pyplot is None:
+        return None
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=(2, 3))
+    _bars(left, ratios)
+    left.axvline(1.0, color="#444444", lw=0.8, ls=":")
+    left.set(xlabel="word perplexity, second showing / first", xlim=(0, None))
+    for (name, nats), colour in zip(curves.items(), ("#444444", *_colours(ratios)), strict=True):
+        where = (np.arange(len(nats)) + 0.5) * length / len(nats)
+        style = ("--" if name == next(iter(curves)) else "-") + ("o" if len(nats) < 3 else "")
+        right.plot(where, nats, style, color=colour, lw=1.4, ms=3, label=name)
+    right.set(xlabel="token of the passage", ylabel="nats per token", ylim=(0, None))
+    right.margins(y=0.3)
+    right.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _save(pyplot, figure, out)
+
+
+def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]) -> None:
+    """Horizontal bars, the first on top, with their values and 95 % intervals."""
+    for place, ((value, interval), colour) in enumerate(zip(values.values(), _colours(values), strict=True)):
+        axis.barh(-place, value, color=colour, height=0.6, alpha=0.7)
+        if interval is not None:
+            axis.plot(interval, [-place, -place], color="#222222", lw=1.5)
+        end = max(value, interval[1] if interval else value)
+        axis.annotate(f"{value:.3g}", (end, -place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks([-place for place in range(len(values))], list(values))
+    axis.margins(x=0.15)
+
+
+def _colours(names: Collection[str]) -> list[str]:
+    """One colour for each arm; the last, memory off, is always red."""
+    return [*["#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b"][: len(names) - 1], "#b3402e"]
 
 
 def _pyplot() -> Any:

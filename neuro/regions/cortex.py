@@ -2,7 +2,9 @@
 
     x <- x + mixer(norm(x) * (1 + U m)),   x <- x + feedforward(norm(x), route)
 
-The hormones m (held since the last commit, centred) scale the features that the mixers see.
+The hormones m (held since the last commit, centred) scale the features that the mixers see. With a procedural memory each
+mixer and feed-forward adds F^T e to its output (`neuro.layers.fast_linear`); ``context`` is the hidden state less what was so
+added: the address under which the hippocampus keeps a moment must not move when habits do.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class CortexLayer(nn.Module):
 class Cortex(Region):
     name = "cortex"
     reads = ("relay", "route", "valid", "modulators~")
-    writes: tuple[str, ...] = ("hidden", "spikes", "layer_rates", "spike_rate")
+    writes: tuple[str, ...] = ("hidden", "context", "spikes", "layer_rates", "spike_rate")
 
     def __init__(self, config: BrainConfig, ops: Ops, record_raster: bool = False) -> None:
         super().__init__()
@@ -71,31 +73,35 @@ class Cortex(Region):
         )
         if self.procedural is None:
             return CortexState(layers, ())
-        width, traces = self.procedural.log_rate.shape[1], self.procedural.projections * self.rank
-        fast = torch.zeros(batch, traces, width, device=device)
-        return CortexState(layers, ProceduralState(fast, fast[..., 0].clone()))
+        return CortexState(layers, self.procedural.init_state(batch, device))
 
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
         x, route, valid = inputs["relay"], inputs["route"], inputs["valid"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
         states, rasters, rates, traces = [], [], [], []
         fast = self._fast(state)
+        shift = torch.zeros_like(x)  # what the fast weights have added
+
+        def add(y: Tensor, trace: Tensor, projection: int) -> None:
+            nonlocal x, shift
+            x = x + y
+            traces.append(trace)
+            if fast:
+                habit = trace @ fast[projection]
+                x, shift = x + habit, shift + habit
+
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
             scaled = layer.mixer_norm(x) * (1.0 + layer.modulation(mood))
-            y, trace, mixer = layer.mixer.scan(scaled, valid, before.mixer, fast[2 * index])
-            x = x + y
-            traces.append(trace)
+            y, trace, mixer = layer.mixer.scan(scaled, valid, before.mixer)
+            add(y, trace, 2 * index)
             gate = route[..., index] * valid
-            y, trace, spikes, feedforward = layer.feedforward.scan(
-                layer.feedforward_norm(x), gate, before.feedforward, fast[2 * index + 1]
-            )
-            x = x + y
-            traces.append(trace)
+            y, trace, spikes, feedforward = layer.feedforward.scan(layer.feedforward_norm(x), gate, before.feedforward)
+            add(y, trace, 2 * index + 1)
             states.append(LayerState(mixer, feedforward))
             if spikes is not None:
                 rasters.append(spikes)
                 rates.append(spikes.mean(-1))
-        outputs = {"hidden": x, "spike_rate": torch.zeros_like(valid)}
+        outputs = {"hidden": x, "context": x - shift if fast else x, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
         if rates:
             outputs["layer_rates"] = torch.stack(rates, -1)
@@ -117,13 +123,14 @@ class Cortex(Region):
         memory = state.procedural
         if self.procedural is None or not isinstance(memory, ProceduralState):
             return state
-        fast = self.procedural.write(memory.fast, span.error, span.eligibility, modulators, tokens)
-        return state._replace(procedural=memory._replace(fast=fast))
+        return state._replace(
+            procedural=self.procedural.write(memory, span.error, span.eligibility, modulators, tokens)
+        )
 
-    def _fast(self, state: CortexState) -> Sequence[Tensor | None]:
-        """The fast weights [B,r,D] of each projection, two a layer."""
+    def _fast(self, state: CortexState) -> Sequence[Tensor]:
+        """The fast weights [B,r,D] of each projection, two a layer; nothing without a procedural memory."""
         if not isinstance(state.procedural, ProceduralState):
-            return [None] * (2 * len(self.layers))
+            return ()
         return state.procedural.fast.split(self.rank, 1)
 
     def _layers(self) -> list[CortexLayer]:

@@ -1,11 +1,14 @@
 """Hippocampus: a sparse place-cell code addresses an episodic memory of what came next.
 
-    a_t = place_cells(norm(hidden_t)),   key_t = unit(W_k a_t),   value_t = W_v relay_t
+    a_t = place_cells(norm(context_t)),   key_t = unit(W_k a_t),   value_t = W_v relay_t
     pair_t = (key_{t-1}, value_t): what followed the context of the token before
-    recall_t = W_o read(key_t)
+    recall_t = W_o gate_t content(key_t)
+    trust_t = d trust_{t-1} + (1 - d) cos(content_{t-1}, value_t),   d = 2^(-1/3)
 
-Written at commits only, so no token can read what came after it. differs from the architecture's table: it also reads
-relay, because what it stores is the token that followed.
+Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
+no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
+choice: "learned" (salience and novelty), "surprise" (the most surprising tokens), "random" or "periodic".
+differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ from neuro.regions.base import Channels, Region
 from neuro.state import Held, HippocampusState, SpanBuffer
 
 _DOPAMINE = HORMONES.index("dopamine")
+_TRUST_DECAY = 2.0 ** (-1.0 / 3.0)  # of how right the memory was; half of it is forgotten in 3 tokens
+_LAST_EXACT = 2.0**24  # positions are float32, because memory rows are
 
 
 class Hippocampus(Region):
     name = "hippocampus"
-    reads = ("hidden", "relay", "salience", "valid", "modulators~")
-    writes = ("recall", "novelty", "pair_key", "pair_value", "pair_candidate")
+    reads = ("hidden", "context", "relay", "salience", "valid", "modulators~")
+    writes = ("recall", "recall_gate", "novelty", "pair_key", "pair_value", "pair_candidate")
 
     def __init__(self, config: BrainConfig, ops: Ops) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ops = config, ops
         width, h = config.d_model, config.hippocampus
         self.norm = RMSNorm(width)
         self.place_cells = PlaceCells(width, h.place_cells, h.sparsity)
@@ -51,36 +56,75 @@ class Hippocampus(Region):
             torch.zeros(batch, h.slots, h.key_width, device=device),
             torch.zeros(batch, h.slots, width, device=device),
             torch.zeros(batch, h.slots, device=device),
+            torch.zeros(batch, h.slots, device=device),
+            torch.zeros(batch, device=device),
             torch.zeros(batch, h.key_width, device=device),
+            torch.zeros(batch, device=device),
+            torch.zeros(batch, width, device=device),
             torch.zeros(batch, device=device),
         )
 
     def scan(self, inputs: Channels, state: HippocampusState) -> tuple[dict[str, Tensor], HippocampusState]:
-        x = self.norm(inputs["hidden"])
-        key = normalize(self.key(self.place_cells(x)))
-        gate_input = x * (1.0 + self.null_modulation((inputs["modulators~"] - 0.5).unsqueeze(1)))
-        recall, novelty = self.memory.read(key, gate_input, state.keys, state.values, state.strengths)
+        key = normalize(self.key(self.place_cells(self.norm(inputs["context"]))))
+        value = wide(self.value(inputs["relay"]))
         valid = inputs["valid"]
+        content, evidence, novelty = self.memory.read(key, state.keys, state.values, state.strengths)
+        said = normalize(content.detach()) * valid.unsqueeze(-1)
+        trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
+        mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
+        gate_input = self.norm(inputs["hidden"]) * (1.0 + self.null_modulation(mood))
+        gate = self.memory.gate(evidence, gate_input, trust)
         outputs = {
-            "recall": wide(self.out(recall)),
+            "recall": wide(self.out(content * gate.unsqueeze(-1))),
+            "recall_gate": gate,
             "novelty": novelty,
             "pair_key": torch.cat([state.last_key.unsqueeze(1), key[:, :-1]], 1),
-            "pair_value": wide(self.value(inputs["relay"])),
+            "pair_value": value,
             "pair_candidate": torch.cat([state.has_key.unsqueeze(1), valid[:, :-1]], 1) * valid,
         }
-        return outputs, state._replace(last_key=key[:, -1], has_key=valid[:, -1])
+        return outputs, state._replace(
+            last_key=key[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]
+        )
+
+    def _trust(self, said: Tensor, came: Tensor, before: Tensor) -> Tensor:
+        """said [B,T,D] unit vectors, came [B,T,D], before [B] -> [B,T]; a measurement: no gradient."""
+        right = (said * normalize(came.detach())).sum(-1, keepdim=True)
+        decay = torch.full_like(right, _TRUST_DECAY)
+        b = (1.0 - _TRUST_DECAY) * right
+        trust = self.ops.affine_scan(decay.transpose(0, 1), b.transpose(0, 1), before.unsqueeze(-1))
+        return trust.transpose(0, 1).squeeze(-1)
 
     def write(
         self, state: HippocampusState, span: SpanBuffer, modulators: Tensor, tokens: Tensor
     ) -> tuple[HippocampusState, Tensor, Tensor]:
         """The commit with its counts: (state, slots written [B], filled slots overwritten [B])."""
+        length = span.valid.shape[1]
+        index = torch.arange(length, device=span.valid.device)
+        before = (index[:, None] < index).to(span.valid.dtype)
+        # Padding lies before a row's first token, so the valid ones before a token are its place in the span.
+        origins = (state.position.unsqueeze(1) + span.valid @ before).clamp_max(_LAST_EXACT)
         strengths = span.salience * (0.5 + modulators[:, _DOPAMINE].unsqueeze(1))
-        priority = span.salience * (0.05 + span.novelty) * span.candidate
-        pairs = Pairs(span.keys, span.values, strengths, priority)
-        keys, values, strengths, writes, evictions = self.memory.write(
-            state.keys, state.values, state.strengths, pairs, tokens
-        )
-        return state._replace(keys=keys, values=values, strengths=strengths), writes, evictions
+        pairs = Pairs(span.keys, span.values, strengths, origins, self._priority(span, origins) * span.candidate)
+        memory = (state.keys, state.values, state.strengths, state.origins)
+        (keys, values, strengths, origins), writes, evictions = self.memory.write(*memory, pairs, tokens)
+        position = (state.position + tokens).clamp_max(_LAST_EXACT)
+        after = state._replace(keys=keys, values=values, strengths=strengths, origins=origins, position=position)
+        return after, writes, evictions
+
+    def _priority(self, span: SpanBuffer, origins: Tensor) -> Tensor:
+        """[B,P]: which pairs come first; those at 0 are never written."""
+        h = self.config.hippocampus
+        match h.controller:
+            case "learned":
+                return span.salience * (0.05 + span.novelty)
+            case "surprise":
+                return span.surprise
+            case "periodic":
+                every = -(-span.valid.shape[1] // h.writes_per_span)
+                return (torch.remainder(origins, every) == 0).to(origins.dtype)
+        # A hash of the position by products that every backend rounds alike, so that no generator is part of the state.
+        mixed = torch.remainder(origins * 0.61803399, 1.0)
+        return torch.remainder(mixed * (mixed + 33.33) * 977.0, 1.0) + 1e-3
 
     def commit(
         self, state: HippocampusState, span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor

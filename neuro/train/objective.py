@@ -12,7 +12,8 @@ from torch import Tensor
 from neuro.brain import Brain
 from neuro.config import TrainConfig
 from neuro.layers.norm import wide
-from neuro.state import BrainState, HippocampusState, ProceduralState, detach, tree_map
+from neuro.memory import contents
+from neuro.state import BrainState, detach, tree_map
 
 
 class WindowLoss(NamedTuple):
@@ -82,17 +83,9 @@ def _forget(state: BrainState, share: float) -> BrainState:
     if not count:
         return state
     row = torch.arange(rows, device=state.started.device)
-    memory, procedural = state.regions.hippocampus, state.regions.cortex.procedural
-    regions = state.regions
-    if isinstance(memory, HippocampusState):
-        keep = (row >= count).to(memory.strengths.dtype).unsqueeze(-1)
-        regions = regions._replace(hippocampus=memory._replace(strengths=memory.strengths * keep))
-    if isinstance(procedural, ProceduralState):
-        first = min(count // 2, rows - count)
-        keep = ((row < first) | (row >= first + count)).to(procedural.fast.dtype).reshape(-1, 1, 1)
-        procedural = procedural._replace(fast=procedural.fast * keep)
-        regions = regions._replace(cortex=regions.cortex._replace(procedural=procedural))
-    return state._replace(regions=regions)
+    first = min(count // 2, rows - count)
+    state = contents.emptied(state, "episodic", row < count)
+    return contents.emptied(state, "procedural", (row >= first) & (row < first + count))
 
 
 def fresh_rows(state: BrainState, initial: BrainState, fresh: Tensor) -> BrainState:

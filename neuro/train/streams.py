@@ -14,7 +14,7 @@ import numpy as np
 from neuro.errors import FormatError
 
 FRESH_START = 0.02  # chance per stream and window
-REHEARSAL_REACH = (2, 12)  # spans back
+REHEARSAL_REACH = (2, 64)  # spans back; as many from 2 to 4 as from 32 to 64
 
 
 class Window(NamedTuple):
@@ -62,8 +62,9 @@ class Streams:
     def _span(self, row: int) -> np.ndarray:
         history = self.history[row]
         low, high = REHEARSAL_REACH
-        if len(history) > high and self.random.random() < self.rehearsal:
-            return history[-int(self.random.integers(low, high + 1))]
+        if len(history) > low and self.random.random() < self.rehearsal:
+            reach = min(high, len(history)) / low
+            return history[-int(low * reach ** self.random.random())]
         parts, missing = [], self.span
         while missing:
             start, end = self.starts[self.document[row]] + self.offset[row], self.ends[self.document[row]]

@@ -107,6 +107,33 @@ def test_a_memory_file_is_loaded_and_saved(model, capsys, tmp_path):
     assert memory.read_bytes() != before
 
 
+def test_what_is_remembered_can_be_traced_to_its_text(model, capsys, tmp_path):
+    memory, folder_of_texts = str(tmp_path / "m"), tmp_path / "texts"
+    folder_of_texts.mkdir()
+    (folder_of_texts / "a.txt").write_text("the keeper counts the boats by the lamp. " * 4)
+    (folder_of_texts / "b.txt").write_text("the tide is high tonight. ")
+    assert main(["remember", str(model), str(folder_of_texts), "--memory", memory, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["documents"] == 2 and 0 < record["filled"] <= record["writes"] <= record["tokens"]
+    assert main(["run", str(model), "the lamp", "--tokens", "3", "--memory", memory, "-q"]) == 0
+    capsys.readouterr()
+    assert main(["recall", str(model), "--memory", memory, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert set(listed["memory"]["sources"]) <= {"texts", "prompt", "written"} and "recalled" not in listed
+    before = (tmp_path / "m").read_bytes()
+    assert main(["recall", str(model), "the keeper counts the", "--memory", memory, "--top", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "m").read_bytes() == before  # looking changes nothing
+    assert 1 <= len(found["recalled"]) <= 3 and 0 <= found["recall_gate"] <= 1
+    best = found["recalled"][0]
+    assert best["share"] >= found["recalled"][-1]["share"] and best["cosine"] <= 1.0001
+    assert 0 < best["age_tokens"] <= listed["memory"]["tokens_read"] + len("the keeper counts the") + 1
+    texts = "".join(path.read_text() for path in sorted(folder_of_texts.iterdir())) + "the lamp"
+    assert best["stored"] and best["stored"] in texts
+    assert main(["recall", str(model), "the keeper", "--memory", memory]) == 0
+    assert "cosine" in capsys.readouterr().out
+
+
 def test_mistakes_get_two_lines_and_the_right_exit_code(model, capsys, tmp_path):
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"not a memory")
@@ -115,6 +142,11 @@ def test_mistakes_get_two_lines_and_the_right_exit_code(model, capsys, tmp_path)
         (3, ["run", tmp_path]),
         (1, ["run", model, "x", "--memory", foreign]),
         (3, ["run", model, "x", "--memory", tmp_path / "no" / "folder" / "m"]),
+        (1, ["recall", model, "x", "--memory", foreign]),
+        (3, ["recall", model, "x", "--memory", tmp_path / "none"]),
+        (2, ["recall", model, "x"]),
+        (2, ["recall", model, "x", "--memory", foreign, "--top", "0"]),
+        (3, ["remember", model, tmp_path / "none.txt", "--memory", tmp_path / "m"]),
         (2, ["run", model, "x", "--tokens", "-1"]),
         (2, ["run", model, "x", "--temperature", "-1"]),
         (2, ["run", model, "x", "--set", "cortex.windw=3"]),

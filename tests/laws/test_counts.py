@@ -98,6 +98,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
+        ["procedural.rule=delta"],
     ],
 )
 def test_multiply_accumulates_equal_what_torch_dispatched(sets):
@@ -144,7 +145,7 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
         record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans)
     if on:
-        rows = h.key_width + c.d_model + 1
+        rows = h.key_width + c.d_model + 2
         moved += commits * h.writes_per_span * (h.slots + (c.plasticity_span + h.slots) * rows)
         moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
     return moved

@@ -9,11 +9,11 @@ import torch
 
 from neuro import presets
 from neuro.brain import Brain
-from neuro.config import ProceduralConfig, apply_sets
+from neuro.config import RULES, ProceduralConfig, apply_sets
 from neuro.evaluate import arms
 from neuro.memory.procedural import ProceduralMemory
 from neuro.session import Session
-from neuro.state import clone
+from neuro.state import ProceduralState, clone, detach
 
 ONE_LAYER = ["cortex.mixers=recurrence", "cortex.feedforwards=dense", "hippocampus.enabled=false"]
 
@@ -56,8 +56,9 @@ def test_what_is_gathered_for_the_last_projection_is_its_gradient(tiny_brain, to
     assert gathered[:, -rank:].abs().max() > 1e-4
 
 
-def test_a_write_equals_the_formula():
-    config = ProceduralConfig(enabled=True, rank=3, rate=0.4, half_life_tokens=20.0, max_step=0.7, max_norm=1.1)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_write_equals_the_formula(rule):
+    config = ProceduralConfig(rule=rule, rank=3, rate=0.4, half_life_tokens=20.0, max_step=0.7, max_norm=1.1)
     memory = ProceduralMemory(6, 2, config).double()
     with torch.no_grad():
         for p in memory.parameters():
@@ -65,34 +66,45 @@ def test_a_write_equals_the_formula():
     before, error = torch.randn(2, 6, 6).double(), torch.randn(2, 9, 6).double()
     trace, hormones = torch.randn(2, 9, 6).double(), torch.rand(2, 5).double()
     lengths = torch.tensor([9.0, 4.0]).double()
-    after = memory.write(before, error, trace, hormones, lengths)
+    earlier = torch.randn(2, 6 if rule == "delta" else 0, 6).double()
+    state = ProceduralState(before, earlier, torch.zeros(2, 6).double())
+    after = memory.write(state, error, trace, hormones, lengths)
     for row in range(2):
         third = 2.0 / (1.0 + math.exp(-(memory.modulation.weight[0] @ (hormones[row] - 0.5)).item()))
         for m in range(2):
             part = slice(3 * m, 3 * m + 3)
-            gradient = sum(torch.outer(trace[row, t, part], error[row, t]) for t in range(9))
+            if rule == "delta":
+                gradient = torch.zeros(3, 6).double()
+                for t in range(9):  # token by token: what is in place already is not put there again
+                    key = trace[row, t, part] / trace[row, t, part].norm()
+                    there = torch.sigmoid(memory.beta[m]) * (key @ gradient)
+                    gradient = gradient + torch.outer(key, math.sqrt(3) * error[row, t] - there)
+                gradient = gradient + torch.sigmoid(memory.momentum[m]) * earlier[row, part]
+                assert torch.allclose(after.last_step[row, part], gradient, atol=1e-9)
+            else:
+                gradient = sum(torch.outer(trace[row, t, part], error[row, t]) for t in range(9))
             step = third * 0.4 * memory.log_rate[m].exp() * gradient
             step = step * min(1.0, 0.7 / step.norm().item())
             kept = 2.0 ** (-float(lengths[row]) / (20.0 * math.exp(memory.log_life.item())))
             expected = kept * before[row, part] + step
             expected = expected * min(1.0, 1.1 / expected.norm().item())
-            assert torch.allclose(after[row, part], expected, atol=1e-9)
+            assert torch.allclose(after.fast[row, part], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e12])
-def test_no_error_is_large_enough_to_break_the_bounds(scale):
-    config = ProceduralConfig(enabled=True, rank=4, max_step=0.5, max_norm=2.0)
+def test_no_error_is_large_enough_to_break_the_bounds(scale, rule):
+    config = ProceduralConfig(rule=rule, rank=4, max_step=0.5, max_norm=2.0)
     memory = ProceduralMemory(8, 3, config)
-    weights = torch.zeros(1, 12, 8)
+    state = memory.init_state(1, torch.device("cpu"))
     for _ in range(20):
         error, trace = scale * torch.randn(1, 5, 8), torch.randn(1, 5, 12)
-        after = memory.write(weights, error, trace, torch.rand(1, 5), torch.tensor([5.0])).detach()
-        moved = (after - weights).reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
-        norms = after.reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
-        assert torch.isfinite(after).all()
+        before, state = state.fast, detach(memory.write(state, error, trace, torch.rand(1, 5), torch.tensor([5.0])))
+        moved = (state.fast - before).reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
+        norms = state.fast.reshape(3, 4, 8).pow(2).sum((1, 2)).sqrt()
+        assert torch.isfinite(state.fast).all()
         assert (moved <= 0.5 + 2.0 * 0.01).all() and (norms <= 2.0 + 1e-4).all()
-        weights = after
-    assert bool(weights.any()) == (scale > 0)
+    assert bool(state.fast.any()) == (scale > 0)
 
 
 def test_a_reset_leaves_the_rank(tiny_brain, tokens):
@@ -108,8 +120,9 @@ def test_a_reset_leaves_the_rank(tiny_brain, tokens):
         assert torch.linalg.matrix_rank(part) == rank
 
 
-def test_it_learns_what_repeats_and_only_through_its_fast_weights(tiny_brain, tokens):
-    brain = tiny_brain(["hippocampus.enabled=false", "endocrine.enabled=false"])
+@pytest.mark.parametrize("rule", RULES)
+def test_it_learns_what_repeats_and_only_through_its_fast_weights(tiny_brain, tokens, rule):
+    brain = tiny_brain(["hippocampus.enabled=false", "endocrine.enabled=false", f"procedural.rule={rule}"])
     line = tokens(1, 16)
 
     def surprise(keep: tuple[str, ...]) -> float:

@@ -23,7 +23,8 @@ from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 from neuro.train import loop, objective
 
-BASE = ["cortex.mixers=recurrence,window", "cortex.feedforwards=spiking,dense"]
+# Half of a span is written, so that the controller has a choice to make.
+BASE = ["cortex.mixers=recurrence,window", "cortex.feedforwards=spiking,dense", "hippocampus.writes_per_span=8"]
 # Another valid value of every field, and what has to move: with the same weights wherever shapes allow it.
 BRAIN: dict[str, tuple[str, set[str]]] = {
     "vocab_size": ("310", {"parameters", "state shapes"}),
@@ -55,9 +56,11 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.slots": ("20", {"state shapes", "logits"}),
     "hippocampus.top_k": ("1", {"logits"}),
     "hippocampus.writes_per_span": ("2", {"logits"}),
+    "hippocampus.controller": ("periodic", {"logits"}),
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
+    "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),
     "procedural.rank": ("3", {"parameters", "state shapes"}),
     "procedural.rate": ("0.002", {"logits"}),
     "procedural.half_life_tokens": ("8.0", {"logits"}),

@@ -9,7 +9,9 @@ from neuro import memory_file, presets
 from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import FormatError, MissingError, UsageError
+from neuro.memory import contents
 from neuro.session import Session
+from neuro.transcript import Transcript
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_a_memory_round_trips_and_changes_the_prediction_in_the_same_way(brain, 
     assert memory_file.save(path, brain, session.state) > 0
     cue = torch.arange(5).unsqueeze(0)
     fresh = Session(brain)
-    fresh.state = memory_file.load(path, brain, fresh.state)
+    fresh.state, _ = memory_file.load(path, brain, fresh.state)
     memory = fresh.state.regions.hippocampus
     assert torch.equal(memory.keys, session.state.regions.hippocampus.keys)
     assert not torch.equal(fresh.feed(cue), Session(brain).feed(cue))
@@ -64,3 +66,24 @@ def test_uncommitted_tokens_and_brains_without_memory_are_refused(brain, tmp_pat
     with pytest.raises(UsageError, match="this brain has none"):
         memory_file.save(tmp_path / "m", plain, plain.init_state(1))
     assert not (tmp_path / "m").exists()
+
+
+def test_the_text_comes_along_and_empty_slots_stay_behind(brain, tmp_path):
+    session, path = learned(brain), tmp_path / "m"
+    transcript = Transcript(list(range(40)), [(0, "a.txt"), (30, "written")])
+    memory_file.save(path, brain, session.state, transcript)
+    state, again = memory_file.load(path, brain, brain.init_state(1))
+    assert again == transcript
+    for name, tensor in contents.held(session.state).items():
+        assert torch.equal(contents.held(state)[name], tensor)
+    empty = tmp_path / "empty"
+    assert memory_file.save(empty, brain, brain.init_state(1)) == 0
+    assert empty.stat().st_size < path.stat().st_size / 2
+    assert not (memory_file.load(empty, brain, brain.init_state(1))[0].regions.hippocampus.strengths > 0).any()
+
+
+def test_a_new_memory_needs_its_folder(brain, tmp_path):
+    state, transcript = memory_file.open_or_new(tmp_path / "new", brain, brain.init_state(1))
+    assert transcript == Transcript() and not state.regions.hippocampus.strengths.any()
+    with pytest.raises(MissingError, match="its folder does not exist"):
+        memory_file.open_or_new(tmp_path / "no" / "new", brain, brain.init_state(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import UsageError
 from neuro.evaluate import arms, perplexity
+from neuro.session import Session
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
@@ -99,3 +101,107 @@ def test_evaluation_that_fails_leaves_the_mode_as_it_was(brain, monkeypatch):
 def test_an_unknown_arm_and_an_empty_text_are_refused(brain):
     with pytest.raises(UsageError, match="expected one of real, episodic, procedural, off"):
         perplexity.evaluate(brain, "x\n", arm="on")
+
+
+def articles(lengths: list[int], seed: int = 0) -> str:
+    """WikiText of articles with so many lines each."""
+    random = np.random.default_rng(seed)
+    words = "the cat sat on a wall and saw".split()
+    lines = []
+    for number, length in enumerate(lengths):
+        lines += [" ", f" = {words[number % 8]} = ", " "]
+        lines += [f" {' '.join(random.choice(words, 8))} . " for _ in range(length)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_suite_keeps_the_arms_and_adds_their_paired_differences(brain):
+    raw = articles([3, 5, 2, 6, 4])
+    record = perplexity.run(brain, raw, wikitext=True)
+    rows = [perplexity.evaluate(brain, raw, True, arm).to_dict() for arm in arms.of(brain)]
+    assert record["arms"] == rows
+    words, nats = record["by_unit"]["words"], record["by_unit"]["nats"]
+    assert [math.exp(sum(nats[row["arm"]]) / sum(words)) for row in rows] == pytest.approx(
+        [row["word_perplexity"] for row in rows]
+    )
+    picks = np.random.default_rng(0).integers(0, 5, (1000, 5))  # one resampling for both arms
+    drawn = np.array(words)[picks].sum(1)
+    for arm in ("real", "episodic", "procedural"):
+        change = record["changes"][arm]
+        off = next(row for row in rows if row["arm"] == "off")["word_perplexity"]
+        own = next(row for row in rows if row["arm"] == arm)["word_perplexity"]
+        assert change["change"] == pytest.approx(own / off - 1)
+        ratio = np.exp((np.array(nats[arm])[picks].sum(1) - np.array(nats["off"])[picks].sum(1)) / drawn)
+        assert change["interval"] == pytest.approx(np.quantile(ratio - 1, [0.025, 0.975]))
+    assert set(record["changes"]) == {"real", "episodic", "procedural"}
+
+
+def test_shuffled_begins_each_article_with_the_memories_of_a_stream_in_the_other_half(brain):
+    raw = articles([6, 4, 5, 7, 5, 6, 8])
+    coded = perplexity.code(raw, brain, wikitext=True)
+    record = perplexity.run(brain, raw, wikitext=True)
+    found = record["shuffled"]
+    sizes = [len(unit) for unit in coded.ids]
+    count = found["units"] + 1
+    assert 2 * sum(sizes[:count]) <= sum(sizes) < 2 * sum(sizes[: count + 1]), "the halves share no article"
+    half = [token for unit in coded.ids[count:] for token in unit]
+    own, other = Session(brain), Session(brain)
+    bos = [brain.tokenizer.bos_id]
+    own.feed(torch.tensor([bos + coded.ids[0]]))
+    other.feed(torch.tensor([bos + half[: sizes[0]]]))
+    nats, at = [], sizes[0]
+    for number in range(1, count):
+        own.commit()
+        other.commit()
+        filled = [int((s.state.regions.hippocampus.strengths > 0).sum()) for s in (own, other)]
+        assert filled[0] == filled[1] > 0
+        own.state = arms.with_memories_of(own.state, other.state)
+        before, ids = own.state.logits.unsqueeze(1), torch.tensor([coded.ids[number]])
+        said = torch.log_softmax(torch.cat([before, own.feed(ids, keep_logits=True)[:, :-1]], 1), -1)
+        nats.append(-float(said[0].gather(1, ids[0].unsqueeze(1)).sum()) + coded.flag_nats[number])
+        other.feed(torch.tensor([half[at : at + sizes[number]]]))
+        at += sizes[number]
+    words = sum(coded.words[1:count])
+    assert found["words"] == words
+    costs = found["word_perplexity"]
+    assert costs["shuffled"] == pytest.approx(math.exp(sum(nats) / words), rel=1e-5)
+    for arm in ("real", "off"):
+        assert costs[arm] == pytest.approx(math.exp(sum(record["by_unit"]["nats"][arm][1:count]) / words))
+    assert len(set(costs.values())) == 3
+    change = found["changes_over_shuffled"]["real"]
+    assert change["change"] == pytest.approx(costs["real"] / costs["shuffled"] - 1)
+    assert change["interval"][0] <= change["change"] <= change["interval"][1]
+    assert set(found["changes_over_off"]) == {"real", "shuffled"}
+
+
+def test_no_shuffled_score_depends_on_what_its_streams_read_later(brain):
+    coded = perplexity.code(articles([6, 4, 5, 7, 5, 6, 8]), brain, wikitext=True)
+    whole = perplexity._shuffled_nats(brain, coded, 3)
+    for late in (2, 6):  # the last article that is scored, and the end of the other half
+        ids = [list(unit) for unit in coded.ids]
+        ids[late][-1] = ids[late][0]
+        changed = perplexity._shuffled_nats(brain, perplexity.Coded(ids, coded.words, coded.flag_nats, 1), 3)
+        assert np.array_equal(changed[:2], whole[:2])
+        assert (changed[2] == whole[2]) == (late == 6)
+
+
+def test_where_shuffled_cannot_be_it_says_so(brain):
+    record = perplexity.run(brain, WIKI, wikitext=True)
+    reason = "needs 3 articles in the first half of the text, has 0"
+    assert (record["shuffled"], record["shuffled_left_out"]) == (None, reason)
+    assert perplexity.table(record)[-1] == f"memory of another part: left out, {reason}"
+    plain = perplexity.run(brain, "the cat\n")
+    assert plain["shuffled_left_out"] == "needs 3 blocks of 50 lines in the first half of the text, has 0"
+    assert plain["changes"]["real"]["interval"] is None
+    bare = Brain(
+        apply_sets(brain.config, ["hippocampus.enabled=false", "procedural.enabled=false"]), brain.backend
+    ).eval()
+    bare.tokenizer = brain.tokenizer
+    record = perplexity.run(bare, articles([6, 4, 5, 7, 5, 6, 8]), wikitext=True)
+    assert (record["changes"], record["shuffled_left_out"]) == ({}, "this brain has no memory")
+
+
+def test_the_first_articles_alone_are_a_text_of_their_own(brain):
+    raw = articles([3, 5, 2, 6, 4, 3])
+    record = perplexity.run(brain, raw, wikitext=True, articles=2)
+    assert record["arms"][0] == perplexity.evaluate(brain, raw, True, most_units=2).to_dict()
+    assert len(record["by_unit"]["words"]) == 2

@@ -106,7 +106,8 @@ def test_state_elements_are_counted_from_the_state(tiny_brain):
     brain = tiny_brain(["procedural.enabled=false"])
     found = recall.state_elements(brain)
     h = brain.config.hippocampus
-    assert found["memory"] == h.slots * (h.key_width + 32 + 1) + h.key_width + 1
+    waiting = (h.key_width + 1) + 32 + 2  # the last key, the last content, how far the stream is and its trust
+    assert found["memory"] == h.slots * (h.key_width + 32 + 2) + waiting
     total = sum(leaf.numel() for _, leaf in leaves(brain.init_state(1)))
     assert found["state"] == total - brain.config.vocab_size
     fast = 2 * len(brain.config.cortex.layers) * 4

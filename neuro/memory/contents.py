@@ -1,0 +1,54 @@
+"""What the memories of a stream hold, apart from its activity: to keep, empty, swap, save and load.
+
+episodic: keys, values, strengths, origins of the slots, and the position that origins are counted by
+procedural: fast weights and what the last commit wrote
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from neuro.state import BrainState, HippocampusState, ProceduralState
+
+EPISODIC = ("keys", "values", "strengths", "origins", "position")
+PROCEDURAL = ("fast", "last_step")
+_EMPTY = {"episodic": ("strengths",), "procedural": PROCEDURAL}  # what is zero in an empty memory
+
+
+def held(state: BrainState) -> dict[str, Tensor]:
+    """By name, the tensors of the memories that this brain has; none of them is copied."""
+    tensors: dict[str, Tensor] = {}
+    if isinstance(state.regions.hippocampus, HippocampusState):
+        tensors |= {name: getattr(state.regions.hippocampus, name) for name in EPISODIC}
+    if isinstance(state.regions.cortex.procedural, ProceduralState):
+        tensors |= {name: getattr(state.regions.cortex.procedural, name) for name in PROCEDURAL}
+    return tensors
+
+
+def put(state: BrainState, tensors: Mapping[str, Tensor]) -> BrainState:
+    """The same activity with these tensors, named as in `held`, in its memories."""
+    regions = state.regions
+    episodic = {name: tensors[name] for name in EPISODIC if name in tensors}
+    if episodic and isinstance(regions.hippocampus, HippocampusState):
+        regions = regions._replace(hippocampus=regions.hippocampus._replace(**episodic))
+    procedural = {name: tensors[name] for name in PROCEDURAL if name in tensors}
+    if procedural and isinstance(regions.cortex.procedural, ProceduralState):
+        after = regions.cortex.procedural._replace(**procedural)
+        regions = regions._replace(cortex=regions.cortex._replace(procedural=after))
+    return state._replace(regions=regions)
+
+
+def emptied(state: BrainState, memory: str, rows: Tensor | None = None) -> BrainState:
+    """The state with the "episodic" or "procedural" memory empty, or only those of the rows where ``rows`` [B] is true."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        if rows is None:
+            return torch.zeros_like(tensor)
+        keep = (~rows).to(tensor.dtype)
+        return tensor * keep.reshape(-1, *[1] * (tensor.dim() - 1))
+
+    tensors = held(state)
+    return put(state, {name: empty(tensors[name]) for name in _EMPTY[memory] if name in tensors})

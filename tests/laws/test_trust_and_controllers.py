@@ -1,0 +1,92 @@
+"""Law: the gate opens for a memory that has been right, and a controller writes its share, in its order and no more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from neuro.config import CONTROLLERS
+from neuro.evaluate import arms
+
+SPAN = 16
+
+
+def hippocampus(state):
+    return state.regions.hippocampus
+
+
+def run(brain, ids):
+    """(state after the last commit, trust [spans, B] after each span)."""
+    state, trusts = brain.init_state(ids.shape[0]), []
+    with torch.no_grad():
+        for part in ids.split(SPAN, 1):
+            out = brain.scan(part, state)
+            trusts.append(hippocampus(out.state).trust)
+            state = brain.commit(out.state)[0]
+    return state, torch.stack(trusts)
+
+
+def test_trust_rises_where_a_text_repeats_and_not_where_it_is_new(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.slots=128"])
+    with torch.no_grad():
+        brain.regions["hippocampus"].memory.log_scale.fill_(4.0)
+    line = tokens(4, SPAN)
+    repeated, new = run(brain, line.repeat(1, 6))[1], run(brain, tokens(4, 6 * SPAN, seed=1))[1]
+    assert repeated[-1].min() > 0.6 > 0.4 > new[-1].abs().max()
+    assert not repeated[0].any()  # an empty memory said nothing, so it was neither right nor wrong
+
+
+def test_trust_opens_the_gate(tiny_brain):
+    memory = tiny_brain().regions["hippocampus"].memory
+    evidence, hidden = torch.zeros(1, 5), torch.randn(1, 1, 32).expand(1, 5, 32)
+    gates = memory.gate(evidence, hidden, torch.linspace(-1, 1, 5).unsqueeze(0))
+    assert (gates.diff() > 0).all() and gates[0, -1] - gates[0, 0] > 0.5
+
+
+def test_an_emptied_memory_lets_nothing_in(tiny_brain, tokens):
+    brain = tiny_brain()
+    state = arms.keep_only(run(brain, tokens(2, 64))[0], ("procedural",))
+    out = brain.scan(tokens(2, 9), state)
+    assert not out.events.recall_gate.any()
+    said = hippocampus(out.state).last_content
+    assert not said.any()
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_a_controller_keeps_its_budget_and_no_token_is_written_twice(tiny_brain, tokens, controller):
+    brain = tiny_brain(
+        [f"hippocampus.controller={controller}", "hippocampus.writes_per_span=4", "hippocampus.slots=64"]
+    )
+    state = brain.init_state(2)
+    for seed in range(5):
+        out = brain.scan(tokens(2, SPAN, seed=seed), state)
+        state, events = brain.commit(out.state)
+        assert (events.writes <= 4).all() and (events.writes >= 3).all()
+    memory = hippocampus(state)
+    for row in range(2):
+        origins = memory.origins[row][memory.strengths[row] > 0].tolist()
+        assert len(set(origins)) == len(origins) >= 15
+        assert max(origins) < 5 * SPAN and 0 not in origins  # the first token of a stream follows nothing
+        if controller == "periodic":
+            assert all(origin % 4 == 0 for origin in origins)
+
+
+def test_the_surprise_controller_writes_the_most_surprising(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.controller=surprise", "hippocampus.writes_per_span=5"])
+    out = brain.scan(tokens(3, SPAN), brain.init_state(3))
+    memory = hippocampus(brain.commit(out.state)[0])
+    for row in range(3):
+        best = set(torch.topk(out.state.buffer.surprise[row], 5).indices.tolist())
+        assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
+
+
+def test_the_random_controller_has_no_rhythm(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.controller=random", "hippocampus.writes_per_span=4", "hippocampus.slots=2000"])
+    state = brain.init_state(1)
+    with torch.no_grad():
+        for seed in range(100):
+            state = brain.commit(brain.scan(tokens(1, SPAN, seed=seed), state).state)[0]
+    memory = hippocampus(state)
+    places = memory.origins[0][memory.strengths[0] > 0].int().remainder(SPAN)
+    counts = torch.bincount(places, minlength=SPAN).float()
+    assert counts.min() > 8 and counts.max() < 50  # 25 each on average
