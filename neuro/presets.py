@@ -62,11 +62,12 @@ def mqar() -> RunConfig:
     parts = ("T=64,pairs=4,weight=5", "T=128,pairs=8", "T=256,pairs=16", "T=256,pairs=32", "T=256,pairs=64")
     return _recalling(
         vocab_size=8192,
+        span=8,
         window=16,
         slots=256,
         train="task:" + "+".join(f"mqar:{part}" for part in parts),
         learning=TrainConfig(
-            steps=450, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+            steps=320, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
         ),
     )
 
@@ -80,6 +81,7 @@ def delayed() -> RunConfig:
     parts += ["rebinding:pairs=8", "rebinding:pairs=16", "overwriting:pairs=4,bindings=8"]
     return _recalling(
         vocab_size=512,
+        span=16,
         window=256,
         slots=512,
         train="task:" + "+".join(parts),
@@ -89,12 +91,12 @@ def delayed() -> RunConfig:
     )
 
 
-def _recalling(vocab_size: int, window: int, slots: int, train: str, learning: TrainConfig) -> RunConfig:
+def _recalling(vocab_size: int, span: int, window: int, slots: int, train: str, learning: TrainConfig) -> RunConfig:
     """A small brain of two dense window layers and an episodic memory; what the tasks do not need is off."""
     brain = BrainConfig(
         vocab_size=vocab_size,
         d_model=32,
-        plasticity_span=8,
+        plasticity_span=span,
         thalamus=ThalamusConfig(enabled=False),
         endocrine=EndocrineConfig(enabled=False),
         cortex=CortexConfig(
@@ -110,7 +112,7 @@ def _recalling(vocab_size: int, window: int, slots: int, train: str, learning: T
             key_width=16,
             slots=slots,
             top_k=4,
-            writes_per_span=8,
+            writes_per_span=span,
             half_life_tokens=262_144.0,
             rebind=True,
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuro import tasks
+from neuro import presets, tasks
 from neuro.errors import UsageError
 from neuro.evaluate import recall
 from neuro.state import leaves
@@ -133,3 +133,21 @@ def test_what_cannot_be_measured_is_refused(tiny_brain):
         recall.evaluate(brain, [SOURCE], rows=1)
     with pytest.raises(UsageError, match=r"got no such task"):
         recall.evaluate(brain, ["task:nothing"])
+
+
+@pytest.mark.parametrize(("preset", "points"), [("mqar", recall.MQAR_BASED), ("delayed", recall.BEYOND_WINDOW)])
+def test_a_preset_trains_on_what_its_test_points_ask_at_other_sizes(preset, points):
+    run = presets.PRESETS[preset]()
+    trained = tasks.parse(run.data.train, run.brain.vocab_size)
+    tested = [tasks.parse(point, run.brain.vocab_size)[0] for point in points]
+    assert {task.name for task in tested} <= {task.name for task in trained}
+    assert max(task.length for task in tested) > 2 * max(task.length for task in trained)
+    if preset == "mqar":  # the published mixture and test points
+        assert [(t.T, t.pairs, t.weight) for t in trained] == [
+            (64, 4, 5), (128, 8, 1), (256, 16, 1), (256, 32, 1), (256, 64, 1)
+        ]  # fmt: skip
+        assert [(t.T, t.pairs) for t in tested] == [
+            (64, 4), (64, 8), (64, 16), (128, 32), (256, 64), (512, 128), (1024, 256)
+        ]  # fmt: skip
+    else:
+        assert run.brain.cortex.window == 256
