@@ -21,6 +21,8 @@ class Ops:
     name: str
     embed: Callable[[Tensor, Tensor], Tensor]
     """(ids [B,T], weight [V,D]) -> [B,T,D]: rows of the weight."""
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """(x [...,I], weight [O,I], bias [O] or None) -> [...,O]: y = W x + b."""
     affine_scan: Callable[[Tensor, Tensor, Tensor], Tensor]
     """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D] with h_t = a_t * h_{t-1} + b_t.
 

@@ -86,15 +86,21 @@ class _LifScan(torch.autograd.Function):
 
 
 def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
-    if current.shape[0] == 1:
-        return portable.lif_scan(current, v0, decay, threshold, slope)
     if cpu.runs(current, v0):
         return cpu.lif_scan(current, v0, decay, threshold, slope)
+    if current.shape[0] == 1:
+        return portable.lif_scan(current, v0, decay, threshold, slope)
     return _LifScan.apply(current, v0, decay, threshold, slope)
 
 
 def embed(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if cpu.multiplies(x, weight, bias):
+        return cpu.product(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -111,4 +117,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return memory.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
 
 
-OPS = Ops("native", embed, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("native", embed, linear, affine_scan, lif_scan, attention, take_rows, write_rows)

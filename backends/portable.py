@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -142,4 +143,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return torch.where(written, chosen.transpose(1, 2) @ rows, memory)
 
 
-OPS = Ops("portable", embed, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("portable", embed, F.linear, affine_scan, lif_scan, attention, take_rows, write_rows)

@@ -14,6 +14,11 @@ def embed(ids: Tensor, weight: Tensor) -> Tensor:
     return torch.stack(rows).reshape(*ids.shape, weight.shape[1])
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = (x.unsqueeze(-2) * weight).sum(-1)
+    return y if bias is None else y + bias
+
+
 def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     h, states = h0, []
     for a_t, b_t in zip(a.unbind(0), b.unbind(0), strict=True):
@@ -59,4 +64,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return torch.stack(batches)
 
 
-OPS = Ops("reference", embed, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("reference", embed, linear, affine_scan, lif_scan, attention, take_rows, write_rows)

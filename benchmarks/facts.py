@@ -43,7 +43,7 @@ TEMPLATES = (
 THINGS = ("door", "boat", "clock", "bridge", "horse", "tower", "lamp", "garden", "engine", "statue")
 PLACES = ("harbour", "village", "castle", "market", "station", "valley", "church", "museum", "forest", "school")
 ANSWERS = ("Victor", "Martin", "silver", "Oscar", "Helen", "crimson", "Boston", "purple", "Edward", "Philip")
-LENGTHS = (0, 256, 512, 768, 1024, 2048, 4096)
+LENGTHS = (0, 1024, 4096, 8192, 16384, 24576)
 
 
 def facts(template: str, count: int, random: np.random.Generator) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Synthetic recall from scratch: trains a preset on its task, then measures REAL, OFF and SHUFFLED memory on fresh rows.
 
     python benchmarks/recall.py mqar
-    python benchmarks/recall.py delayed --rows 200
+    python benchmarks/recall.py delayed --rows 64
 
 `mqar` is the published Based mixture (arXiv:2402.18668): test points (T, pairs) (64, 4|8|16) (128, 32) (256, 64) (512, 128)
 (1024, 256), 1,000 rows each, mean accuracy over the seven. Rows hold the answer where the published ones hold any id and
 label it. The same weights are measured with several sizes of the store; state elements are counted from the state itself.
-Prints one JSON object; the table goes to stderr. Intervals are a bootstrap over rows (95 %).
+Training takes 140 (mqar) and 100 (delayed) processor seconds on one core of an AMD EPYC (Zen 4); measuring 200 rows of mqar
+with two stores about 100 more, 1,000 rows five times that. Prints one JSON object; the table goes to stderr. Intervals are a bootstrap over rows (95 %).
 """
 
 from __future__ import annotations

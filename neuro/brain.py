@@ -8,7 +8,7 @@ Axes: B batch, T tokens, P plasticity span, D width, S spiking layers, L layers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -86,7 +86,7 @@ class Brain(nn.Module):
         regions.append(Cortex(config, self.ops, record_raster))
         if config.hippocampus.enabled:
             regions.append(Hippocampus(config, self.ops))
-        regions.append(Readout(config, self.embedding))
+        regions.append(Readout(config, self.embedding, self.ops))
         self.wiring = bus.wire(regions)
         self.regions = nn.ModuleDict({region.name: region for region in regions})
         self.to(device=backend.device, dtype=backend.dtype)
@@ -288,9 +288,8 @@ class Brain(nn.Module):
     def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
         """-log p of each token under the logits made just before it: the shift is in the data flow, not in an index."""
         # Written out: exporters lose the reduction of a negative log-likelihood.
-        vocabulary = torch.arange(logits.shape[-1], device=logits.device)
-        said = torch.where(tokens[:, :1] == vocabulary, state.logits, torch.zeros_like(state.logits)).sum(-1)
-        nats = (torch.logsumexp(state.logits, -1) - said).unsqueeze(1)
+        chances = torch.log_softmax(state.logits, -1).unsqueeze(-1)
+        nats = -self.ops.take_rows(chances, tokens[:, :1]).squeeze(-1)
         if tokens.shape[1] > 1:
             # Scored against the token that follows, so that [B,T,V] is never copied; the last column is dropped.
             following = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
@@ -324,8 +323,11 @@ class Brain(nn.Module):
             widths.append(columns[-1].shape[-1])
         offset = torch.arange(span, device=surprise.device) - state.clock
         inside = (offset >= 0) & (offset < length)
-        index = offset.clamp(0, length - 1).unsqueeze(0).expand(batch, span)
-        rows = self.ops.take_rows(torch.cat(columns, -1), index).split(widths, -1)
+        if length == 1:
+            rows: Sequence[Tensor] = columns  # the one row stands at the clock: no table to take it from
+        else:
+            index = offset.clamp(0, length - 1).unsqueeze(0).expand(batch, span)
+            rows = self.ops.take_rows(torch.cat(columns, -1), index).split(widths, -1)
         fields = {}
         for name, row, old in zip(SpanBuffer._fields, rows, state.buffer, strict=True):
             here = inside.unsqueeze(-1) if old.dim() == 3 else inside

@@ -57,7 +57,8 @@ def wikitext2_word() -> RunConfig:
 def mqar() -> RunConfig:
     """Multi-query associative recall, the mixture of Based (arXiv:2402.18668): two dense layers and an episodic memory.
 
-    The span is 8, so that pairs are in memory before the first question; everything of the longest row fits its slots.
+    The span is 8, so that pairs are in memory before the first question. 256 slots hold what the longest row of training
+    says; longer rows want more (``neuro.load(model, sets=["brain.hippocampus.slots=512"])``: the weights do not change).
     """
     parts = ("T=64,pairs=4,weight=5", "T=128,pairs=8", "T=256,pairs=16", "T=256,pairs=32", "T=256,pairs=64")
     return _recalling(
@@ -121,10 +122,23 @@ def _recalling(vocab_size: int, span: int, window: int, slots: int, train: str, 
     return RunConfig(brain, DataConfig(train=train), learning)
 
 
+def gpt2_size() -> RunConfig:
+    """Width, depth, heads and vocabulary of GPT-2 124M: what decode speed is measured on. No such brain is trained."""
+    layers = 12
+    cortex = CortexConfig(
+        mixers=("recurrence", "window") * (layers // 2),
+        feedforwards=("spiking", "spiking", "dense", "spiking") * (layers // 4),
+        heads=12,
+        feedforward_width=3072,
+    )
+    return RunConfig(BrainConfig(vocab_size=50_257, d_model=768, cortex=cortex))
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "small": small,
     "tiny": tiny,
     "wikitext2-word": wikitext2_word,
     "mqar": mqar,
     "delayed": delayed,
+    "gpt2-size": gpt2_size,
 }

@@ -1,6 +1,8 @@
-"""The time loops in C++ (`scan.cpp`), loaded with ctypes. Optional: `library` is None where it was not built.
+"""The time loops and the product of decoding in C++ (`scan.cpp`), loaded with ctypes. Optional: `library` is None where it
+was not built.
 
-Tensors are time-first, [T,B,D]; any strides over time and batch, as the batch-first regions hand them over.
+In the time loops tensors are time-first, [T,B,D]; any strides over time and batch, as the batch-first regions hand them
+over.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_VERSION = 1  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
+_VERSION = 2  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
 _REALS = {torch.float32: "float32", torch.float64: "float64"}
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
 
@@ -32,6 +34,7 @@ _SIGNATURES = {
     "affine_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _Rows, _Rows, _POINTER, _Shape),
     "lif_scan": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _Shape),
     "lif_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _REAL, _Shape),
+    "product": (_POINTER, _POINTER, _POINTER, _POINTER, _INDEX, _INDEX, _INDEX),
 }
 
 
@@ -76,6 +79,26 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
     shape = _Shape(*like.shape, torch.get_num_threads())
     # ctypes releases the interpreter's lock for the call.
     getattr(library(), f"neuro_{name}_{_REALS[like.dtype]}")(*arguments, shape)
+
+
+def multiplies(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the library takes x [...,I] times weight [O,I]: a single row on the CPU, one type, no gradient, no trace."""
+    if x.numel() != weight.shape[1] or weight.dtype not in _REALS or weight.device.type != "cpu":
+        return False
+    given = (x, weight) if bias is None else (x, weight, bias)
+    if any(y.dtype != weight.dtype or y.device != weight.device or not y.is_contiguous() for y in given):
+        return False
+    graph = torch.is_grad_enabled() and any(y.requires_grad for y in given)
+    return not (graph or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()) and library() is not None
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(x [...,I], weight [O,I], bias [O] or None) -> [...,O], for tensors that `multiplies` accepts."""
+    y = x.new_empty(*x.shape[:-1], weight.shape[0])
+    at = None if bias is None else bias.data_ptr()
+    call = getattr(library(), f"neuro_product_{_REALS[weight.dtype]}")
+    call(weight.data_ptr(), x.data_ptr(), at, y.data_ptr(), *weight.shape, torch.get_num_threads())
+    return y
 
 
 def _rows(x: Tensor) -> _Rows:

@@ -1,4 +1,5 @@
-// The two time loops of the brain, forward and backward, behind a plain C interface: no header of torch or Python.
+// The two time loops of the brain, forward and backward, and the matrix times one vector that decoding is made of, behind a
+// plain C interface: no header of torch or Python.
 //
 // Memory is the only cost here, and what it costs depends on the order of addresses (measured on an AMD EPYC):
 //   - Whole rows at a time, with their state in the first cache. Blocks narrow enough to keep the state in registers jump
@@ -45,11 +46,12 @@ namespace {
 
 using Index = std::int64_t;
 
-constexpr Index kVersion = 1;            // of this interface; backends/kernels/cpu.py asks for the same
+constexpr Index kVersion = 2;            // of this interface; backends/kernels/cpu.py asks for the same
 constexpr Index kStrip = 64;             // channels of a strip: what the vectorizer sees as one loop
 constexpr Index kWidest = 1 << 14;       // channels carried at a time: their state fits the first or second cache
 constexpr Index kSweep = 1 << 17;        // bytes of one tensor between two sweeps: they fit the second cache
 constexpr Index kWorthAThread = 1 << 18; // elements: below, starting a thread costs more than it saves
+constexpr Index kLanes = 32;             // partial sums of a dot product: two vectors of AVX-512 in float32
 
 }  // namespace
 
@@ -226,8 +228,24 @@ COVER(LifForward, double)
 COVER(LifBackward, float)
 COVER(LifBackward, double)
 
-// Threads that are started for the call, and not OpenMP: a second OpenMP runtime beside torch's would keep its own pool
-// spinning, and its pool does not survive a fork.
+// [0, all) in parts, the first of them here. Threads that are started for the call, and not OpenMP: a second OpenMP runtime
+// beside torch's would keep its own pool spinning, and its pool does not survive a fork.
+template <class Work>
+void spread(Index all, Index part, const Work& work) {
+  std::vector<std::thread> helpers;
+  Index rest = std::min(part, all);
+  try {
+    for (; rest < all; rest += part) {
+      const Index first = rest, last = std::min(rest + part, all);
+      helpers.emplace_back([&work, first, last] { work(first, last); });
+    }
+  } catch (const std::exception&) {
+    work(rest, all);  // no thread to be had: this one does it all
+  }
+  work(0, std::min(part, all));
+  for (std::thread& helper : helpers) helper.join();
+}
+
 template <class Real, class Scan>
 void share(const Scan& scan, Shape shape, std::initializer_list<Index> batch_strides) {
   // Rows without a gap between them are one long row.
@@ -239,18 +257,42 @@ void share(const Scan& scan, Shape shape, std::initializer_list<Index> batch_str
   const Index threads = std::max<Index>(1, std::min(shape.threads, shape.tokens * channels / kWorthAThread));
   const Index strips = (channels + kStrip - 1) / kStrip;
   const Index part = (strips + threads - 1) / threads * kStrip;  // whole strips: no two threads write one cache line
-  std::vector<std::thread> helpers;
-  Index rest = std::min(part, channels);
-  try {
-    for (; rest < channels; rest += part) {
-      const Index first = rest, last = std::min(rest + part, channels);
-      helpers.emplace_back([&scan, &shape, first, last] { work(scan, shape, first, last, Real()); });
-    }
-  } catch (const std::exception&) {
-    work(scan, shape, rest, channels, Real());  // no thread to be had: this one does it all
+  spread(channels, part, [&](Index first, Index last) { work(scan, shape, first, last, Real()); });
+}
+
+struct Product {
+  const void *weight, *x, *bias;  // [rows, columns] without gaps, [columns], [rows] or null
+  void* y;                        // [rows]
+  Index rows, columns;
+};
+
+// Rows [first, last) of y = W x + bias. One row after the other, so that the weights are read in the order they lie in: a
+// library's product of two matrices, asked for one row of the first, reads them at half the rate (measured, as above).
+template <class Real>
+INLINE void multiply(const Product& p, Index first, Index last) {
+  const Real* __restrict x = static_cast<const Real*>(p.x);
+  const Real* bias = static_cast<const Real*>(p.bias);
+  Real* __restrict y = static_cast<Real*>(p.y);
+  const Index whole = p.columns / kLanes * kLanes;
+  for (Index row = first; row < last; ++row) {
+    const Real* __restrict w = static_cast<const Real*>(p.weight) + row * p.columns;
+    Real sums[kLanes] = {};
+    for (Index i = 0; i < whole; i += kLanes)
+      for (Index k = 0; k < kLanes; ++k) sums[k] += w[i + k] * x[i + k];
+    for (Index i = whole; i < p.columns; ++i) sums[i - whole] += w[i] * x[i];
+    for (Index half = kLanes / 2; half > 0; half /= 2)
+      for (Index k = 0; k < half; ++k) sums[k] += sums[k + half];
+    y[row] = bias ? sums[0] + bias[row] : sums[0];
   }
-  work(scan, shape, 0, std::min(part, channels), Real());
-  for (std::thread& helper : helpers) helper.join();
+}
+
+CLONES void product(const Product& p, Index first, Index last, float) { multiply<float>(p, first, last); }
+CLONES void product(const Product& p, Index first, Index last, double) { multiply<double>(p, first, last); }
+
+template <class Real>
+void share(const Product& p, Index threads) {
+  threads = std::max<Index>(1, std::min(threads, p.rows * p.columns / kWorthAThread));
+  spread(p.rows, (p.rows + threads - 1) / threads, [&p](Index first, Index last) { product(p, first, last, Real()); });
 }
 
 }  // namespace
@@ -274,6 +316,10 @@ EXPORT Index neuro_scan_version() { return kVersion; }
                                              double threshold, double slope, Shape shape) {                           \
     share<Real>(LifBackward{grad_spikes, u, grad, grad_v, decay, threshold, slope}, shape,                            \
                 {grad_spikes.batch, u.batch, grad.batch});                                                            \
+  }                                                                                                                   \
+  EXPORT void neuro_product_##name(const void* weight, const void* x, const void* bias, void* y, Index rows,          \
+                                   Index columns, Index threads) {                                                    \
+    share<Real>(Product{weight, x, bias, y, rows, columns}, threads);                                                 \
   }
 
 SCANS(float, float32)

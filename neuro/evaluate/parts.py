@@ -19,9 +19,9 @@ SCHEMA = "neuro.eval.part/1"
 class Parts:
     """Reads a piece that was finished before, computes and keeps any other.
 
-    A piece's file is named by a fingerprint of all that its numbers follow from: the version of this package, the weights
-    and configuration, the backend, the text and the settings. Another run in the same folder has other names: two
-    evaluations never mix.
+    A piece's file is named by a fingerprint of all that its numbers, but for rounding, follow from: the version of this
+    package, the weights and configuration, the backend, the text and the settings. Another run in the same folder has
+    other names: two evaluations never mix.
 
     Args:
         out: the evaluation's folder; pieces lie in ``out/parts``. None keeps nothing.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.layers.fast_linear import FastLinear
+from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, wide
 from neuro.state import RecurrenceState
 
@@ -24,9 +25,9 @@ class AffineRecurrence(nn.Module):
     def __init__(self, width: int, span: int, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops = ops
-        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.project = Linear(width, 3 * width, ops)
         self.norm = RMSNorm(width)
-        self.out = FastLinear(width, width, rank)
+        self.out = FastLinear(width, width, rank, ops)
         # Time constants of 1 to 8 spans of tokens, spread evenly in the logarithm: a = 1 - 1/tau.
         tau = torch.logspace(0.3, torch.log10(torch.tensor(8.0 * span)).item(), width)
         self.decay_bias = nn.Parameter(torch.log(tau - 1.0))

@@ -15,14 +15,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from backends import Ops
+from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
 
 
-class FastLinear(nn.Linear):
+class FastLinear(Linear):
     """x [B,T,I] -> (y [B,T,O], eligibility [B,T,r]); rank 0: a plain linear layer."""
 
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    def __init__(self, in_features: int, out_features: int, rank: int, ops: Ops) -> None:
+        super().__init__(in_features, out_features, ops)
         self.rank = rank
         if rank:
             self.sense = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
+from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
 from neuro.state import LifState
 
@@ -24,11 +25,11 @@ from neuro.state import LifState
 class DenseFeedforward(nn.Module):
     """[B,T,D] -> [B,T,D], no state. Its hidden width is two thirds, for equal parameters with the spiking one."""
 
-    def __init__(self, width: int, hidden: int, rank: int) -> None:
+    def __init__(self, width: int, hidden: int, rank: int, ops: Ops) -> None:
         super().__init__()
         hidden = hidden * 2 // 3
-        self.up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = FastLinear(hidden, width, rank)
+        self.up = Linear(width, 2 * hidden, ops)
+        self.down = FastLinear(hidden, width, rank, ops)
 
     def init_state(self, batch: int, device: torch.device) -> tuple[()]:
         return ()
@@ -46,8 +47,8 @@ class SpikingFeedforward(nn.Module):
         super().__init__()
         self.ops, self.config = ops, config
         neurons = config.feedforward_width
-        self.inject = nn.Linear(width, neurons)
-        self.project = FastLinear(neurons, width, rank)
+        self.inject = Linear(width, neurons, ops, bias=True)
+        self.project = FastLinear(neurons, width, rank, ops)
         # Unit-rms inputs give a membrane whose spread makes about one neuron in ten cross the threshold at the start.
         spread = 0.78 * config.v_threshold * math.sqrt(1.0 - config.decay**2)
         nn.init.normal_(self.inject.weight, std=spread / math.sqrt(width))

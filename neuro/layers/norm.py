@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def wide(x: Tensor) -> Tensor:
     """``x`` in float32 at least: bfloat16 and float16 are widened, float64 stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float32 else x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class RMSNorm(nn.Module):

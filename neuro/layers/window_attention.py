@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.layers.fast_linear import FastLinear
+from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
 from neuro.state import WindowState
 
@@ -22,8 +23,8 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int, window: int, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops, self.heads, self.window = ops, heads, window
-        self.project = nn.Linear(width, 3 * width, bias=False)
-        self.out = FastLinear(width, width, rank)
+        self.project = Linear(width, 3 * width, ops)
+        self.out = FastLinear(width, width, rank, ops)
         slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
         self.register_buffer("slopes", slopes, persistent=False)
 
@@ -48,8 +49,9 @@ class WindowAttention(nn.Module):
         here = torch.arange(tokens, device=seen.device) + self.window
         there = torch.arange(tokens + self.window, device=seen.device)
         distance = here[:, None] - there[None, :]
-        inside = (distance >= 0) & (distance <= self.window)
         # A token always sees itself, so that a padding row has something to attend to.
-        allowed = inside & ((seen[:, None, :] > 0) | (distance == 0))
+        allowed = (seen[:, None, :] > 0) | (distance == 0)
+        if tokens > 1:  # one token has no future and all of its window before it
+            allowed = allowed & (distance >= 0) & (distance <= self.window)
         bias = -self.slopes[:, None, None] * distance.abs().to(seen.dtype)
-        return torch.where(allowed[:, None], bias, torch.full_like(bias, -torch.inf))
+        return torch.where(allowed[:, None], bias, -torch.inf)

@@ -45,7 +45,7 @@ class CortexLayer(nn.Module):
         if feedforward == "spiking":
             self.feedforward = SpikingFeedforward(width, c, rank, ops)
         else:
-            self.feedforward = DenseFeedforward(width, c.feedforward_width, rank)
+            self.feedforward = DenseFeedforward(width, c.feedforward_width, rank, ops)
 
 
 class Cortex(Region):

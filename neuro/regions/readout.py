@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
@@ -19,8 +20,9 @@ class Readout(Region):
     reads: tuple[str, ...] = ("hidden", "recall", "modulators~")
     writes: tuple[str, ...] = ("features", "logits")
 
-    def __init__(self, config: BrainConfig, embedding: nn.Parameter) -> None:
+    def __init__(self, config: BrainConfig, embedding: nn.Parameter, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.norm = RMSNorm(config.d_model)
         self.weight = embedding  # tied: the brain owns it
         self.gain = nn.Linear(len(HORMONES), 1, bias=False)
@@ -40,7 +42,7 @@ class Readout(Region):
     ) -> tuple[dict[str, Tensor], ReadoutState | tuple[()]]:
         x = inputs["hidden"] + inputs["recall"]
         features = self.norm(x) * self._gain(inputs["modulators~"])
-        outputs = {"features": features, "logits": features @ self.weight.T}
+        outputs = {"features": features, "logits": self.ops.linear(features, self.weight, None)}
         if isinstance(state, ReadoutState):
             x = wide(x) * inputs["valid"].unsqueeze(-1)
             outputs["read_before"] = torch.cat([state.last_input.unsqueeze(1), x[:, :-1]], 1)

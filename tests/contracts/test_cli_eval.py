@@ -16,7 +16,7 @@ from neuro import folder, plots, presets
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
-from neuro.evaluate import repeat
+from neuro.evaluate import perplexity, repeat
 from neuro.evaluate.stream import Stream
 from neuro.tokenizer import Tokenizer
 
@@ -43,12 +43,14 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text(lines(350), encoding="utf-8")
+    path.write_text(lines(100), encoding="utf-8")
     return path
 
 
 @pytest.fixture(autouse=True)
-def _little_warm_up(monkeypatch) -> None:
+def _short(monkeypatch) -> None:
+    """Little warm-up and small blocks, so that a short text is enough."""
+    monkeypatch.setattr(perplexity, "BLOCK_LINES", 10)
     monkeypatch.setattr(repeat, "Protocol", functools.partial(repeat.Protocol, warm_up=20))
 
 

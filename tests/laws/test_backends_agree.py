@@ -202,6 +202,21 @@ def test_embed_sums_the_gradient_of_repeated_ids(t, b, d, ops, device, measured)
     assert worst <= BOUND
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("t", "b", "d"), [*SIZES, (1, 1, 64), (1, 1, 200)])
+def test_linear(t, b, d, bias, ops, device, measured):
+    """With and without a graph: a single row without one is the C++ library's where that was built."""
+    draw = Draw(device)
+    inputs = [draw.normal(b, t, d), draw.normal(5, d), draw.normal(5) if bias else None]
+    worst = compare("linear", ops, inputs, [0, 1, 2][: 2 + bias])
+    with torch.no_grad():
+        found = ops.linear(*inputs)
+    assert found.shape == (b, t, 5) and found.dtype == torch.float64
+    worst = max(worst, gap(found, reference.linear(*inputs)))
+    measured("max_difference", worst)
+    assert worst <= BOUND
+
+
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
 def test_take_rows(t, b, d, ops, device, measured):
     draw = Draw(device)
@@ -264,6 +279,7 @@ def test_gradcheck_where_smooth(ops, device):
         assert check(ops.affine_scan, (a, leaf(t, 2, 3), leaf(2, 3)))
         bias = torch.full((t, t), -torch.inf, dtype=torch.float64, device=device).triu(1)
         assert check(lambda q, k, v, bias=bias: ops.attention(q, k, v, bias), tuple(leaf(1, 2, t, 3) for _ in range(3)))
+        assert check(ops.linear, (leaf(1, t, 3), leaf(4, 3), leaf(4)))
         ids = draw.integers(4, 2, t)
         assert check(lambda w, ids=ids: ops.embed(ids, w), (leaf(4, 3),))
         index, keep = draw.distinct(6, 2, t), draw.uniform(2, t) < 0.5

@@ -143,7 +143,8 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     record = (h.key_width + c.d_model if on else 0) + 8
     if c.procedural.enabled:
         record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
-    moved = sum(c.plasticity_span * length * record for length in spans)
+    moved = sum(c.plasticity_span * length * record for length in spans if length > 1)
+    moved += len(spans) * c.vocab_size  # what the token that came had been given
     if on:
         rows = h.key_width + c.d_model + 2
         moved += commits * h.writes_per_span * (h.slots + (c.plasticity_span + h.slots) * rows)

@@ -85,6 +85,10 @@ def test_the_arms_are_streams_made_by_hand(brain):
         assert row["ratio"] == pytest.approx(math.exp((second - first) / total), rel=1e-5)
         assert row["ratio_interval"][0] <= row["ratio"] <= row["ratio_interval"][1]
     costs = {row["arm"]: row["second_word_perplexity"] for row in record["arms"]}
+    for row in record["arms"]:
+        for other in ("off", "shuffled"):
+            expected = None if row["arm"] == other else pytest.approx(costs[row["arm"]] / costs[other])
+            assert row[f"over_{other}"] == expected
     assert len(set(costs.values())) == 5, "each arm keeps something else"
 
 
@@ -188,7 +192,7 @@ def test_one_sample_has_no_other_to_take_memories_from(brain):
     assert "ratio_shuffled" not in record and record["shuffled_left_out"] == "needs another sample"
     told = repeat.table(record)
     assert "memory of another part: left out, needs another sample" in told
-    assert told[-1] == "indicative: 1 samples, a claim needs 5"
+    assert told[-1] == "indicative: a claim needs 5 samples"
 
 
 def test_five_samples_are_more_than_indicative(brain):
