@@ -7,8 +7,8 @@
 (1024, 256), 1,000 rows each, mean accuracy over the seven. Rows hold the answer where the published ones hold any id and
 label it. The same weights are measured with several sizes of the store; state elements are counted from the state itself.
 Training takes 140 (mqar) and 100 (delayed) processor seconds on one core of an AMD EPYC (Zen 4); measuring 200 rows of mqar
-with two stores about 100 more, 1,000 rows five times that. Prints one JSON object; the table goes to stderr. Intervals are a bootstrap
-over rows (95 %).
+with two stores about 100 more, 1,000 rows five times that. Prints one JSON object; the table goes to stderr.
+Intervals are a bootstrap over rows (95 %).
 """
 
 from __future__ import annotations
