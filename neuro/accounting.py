@@ -189,9 +189,11 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
         case EpisodicMemory():
             h = c.hippocampus
             read = h.slots * (h.key_width + d) * tokens
-            extra = [row("compare", h.slots * tokens), row("transcendental", (h.slots + 4) * tokens)]
+            # Rebinding holds what is to be written against every slot and against itself.
+            held = h.writes_per_span * (h.slots + h.writes_per_span) * tally.commits if h.rebind else 0
+            extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]
             # At a commit: decay, and the place of each token in the span; in a step: trust and gate.
-            macs = read + c.plasticity_span**2 * tally.commits
+            macs = read + c.plasticity_span**2 * tally.commits + h.key_width * held
             elementwise = h.slots * tally.commits + (8 * d + 6) * tokens
             return [row("mac", macs), *extra, row("elementwise", elementwise)]
         case Thalamus():

@@ -92,6 +92,7 @@ class HippocampusConfig:
         "learned"  # which tokens of a span are written first: learned (salience, novelty), surprise, random, periodic
     )
     half_life_tokens: float = 65536.0  # of a slot's strength
+    rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +179,10 @@ class BrainConfig:
 class DataConfig:
     """What to learn from."""
 
-    train: str = ""  # a text file (.txt, .txt.gz), a folder, or 'hf:NAME[/SUBSET]' for a Hugging Face dataset
-    valid: str = ""  # the same; empty: the last 2 % of train
+    # A text file (.txt, .txt.gz), a folder, 'hf:NAME[/SUBSET]' for a Hugging Face dataset, or a recall task
+    # 'task:NAME[:KEY=NUMBER,...][+NAME...]' (neuro/tasks.py).
+    train: str = ""
+    valid: str = ""  # the same; empty: the last 2 % of train, or other examples of the task
     tokenizer: str = "bpe"  # 'bpe' (byte-level, trained on train), 'words' (closed vocabulary), or a tokenizer.json
 
 

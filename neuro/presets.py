@@ -10,9 +10,11 @@ from neuro.config import (
     BrainConfig,
     CortexConfig,
     DataConfig,
+    EndocrineConfig,
     HippocampusConfig,
     ProceduralConfig,
     RunConfig,
+    ThalamusConfig,
     TrainConfig,
 )
 
@@ -52,6 +54,74 @@ def wikitext2_word() -> RunConfig:
     return dataclasses.replace(base, brain=brain, data=DataConfig(tokenizer="words"))
 
 
+def mqar() -> RunConfig:
+    """Multi-query associative recall, the mixture of Based (arXiv:2402.18668): two dense layers and an episodic memory.
+
+    The span is 8, so that pairs are in memory before the first question. 256 slots hold what the longest row of training
+    says; longer rows want more (``neuro.load(model, sets=["brain.hippocampus.slots=512"])``: the weights do not change).
+    """
+    parts = ("T=64,pairs=4,weight=5", "T=128,pairs=8", "T=256,pairs=16", "T=256,pairs=32", "T=256,pairs=64")
+    return _recalling(
+        vocab_size=8192,
+        span=8,
+        window=16,
+        slots=256,
+        train="task:" + "+".join(f"mqar:{part}" for part in parts),
+        learning=TrainConfig(
+            steps=320, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+        ),
+    )
+
+
+def delayed() -> RunConfig:
+    """Recall far beyond a window of 256, and the newest of many bindings: trained within a few hundred tokens.
+
+    With ``rebind`` the store needs a slot for every token there is, not for every token that came.
+    """
+    parts = [f"delayed:pairs={pairs},delay={delay}" for pairs, delay in ((4, 16), (8, 64), (8, 300))]
+    parts += ["rebinding:pairs=8", "rebinding:pairs=16", "overwriting:pairs=4,bindings=8"]
+    return _recalling(
+        vocab_size=512,
+        span=16,
+        window=256,
+        slots=512,
+        train="task:" + "+".join(parts),
+        learning=TrainConfig(
+            steps=400, batch=16, learning_rate=1e-2, warmup_steps=50, eval_every=100, eval_tokens=16384
+        ),
+    )
+
+
+def _recalling(vocab_size: int, span: int, window: int, slots: int, train: str, learning: TrainConfig) -> RunConfig:
+    """A small brain of two dense window layers and an episodic memory; what the tasks do not need is off."""
+    brain = BrainConfig(
+        vocab_size=vocab_size,
+        d_model=32,
+        plasticity_span=span,
+        thalamus=ThalamusConfig(enabled=False),
+        endocrine=EndocrineConfig(enabled=False),
+        cortex=CortexConfig(
+            mixers=("window", "window"),
+            feedforwards=("dense", "dense"),
+            heads=2,
+            window=window,
+            feedforward_width=96,
+        ),
+        hippocampus=HippocampusConfig(
+            place_cells=128,
+            sparsity=0.1,
+            key_width=16,
+            slots=slots,
+            top_k=4,
+            writes_per_span=span,
+            half_life_tokens=262_144.0,
+            rebind=True,
+        ),
+        procedural=ProceduralConfig(enabled=False),
+    )
+    return RunConfig(brain, DataConfig(train=train), learning)
+
+
 def gpt2_size() -> RunConfig:
     """Width, depth, heads and vocabulary of GPT-2 124M: what decode speed is measured on. No such brain is trained."""
     layers = 12
@@ -68,5 +138,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "small": small,
     "tiny": tiny,
     "wikitext2-word": wikitext2_word,
+    "mqar": mqar,
+    "delayed": delayed,
     "gpt2-size": gpt2_size,
 }

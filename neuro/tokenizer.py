@@ -20,6 +20,7 @@ from neuro.errors import FormatError, MissingError, UsageError
 BOS = "<bos>"
 UNKNOWN = "<unk>"
 EOS = "<eos>"
+_FIXED_WORDS = (EOS, UNKNOWN)
 _BYTES = 256
 # Cuts a literal "<bos>" in two: text can never forge the start of a document, and still round-trips.
 _BOS_INSIDE = re.compile("(?<=<bo)(?=s>)")
@@ -212,6 +213,16 @@ class Tokenizer:
         inner.train_from_iterator(lines, trainer)
         return cls(inner)
 
+    @classmethod
+    def numbered(cls, size: int) -> Tokenizer:
+        """A vocabulary of kind "words" in which every word is its own id, ``"17"`` is 17, after `<eos>` 0 and `<unk>` 1.
+
+        Raises:
+            UsageError: a size below 2.
+        """
+        _need_fixed(size)
+        return cls(_words([str(number) for number in range(len(_FIXED_WORDS), size)]))
+
     def _id(self, token: str) -> int:
         number = self._inner.token_to_id(token)
         if number is None:
@@ -260,15 +271,21 @@ def _train_words(lines: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
         counts.update(line.split())
     counts.pop(EOS, None)
     counts.pop(UNKNOWN, None)
-    fixed = [EOS, UNKNOWN]
-    if vocab_size < len(fixed):
+    _need_fixed(vocab_size)
+    # Ties by spelling: the vocabulary depends on the text alone.
+    return _words(sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(_FIXED_WORDS)])
+
+
+def _need_fixed(vocab_size: int) -> None:
+    if vocab_size < len(_FIXED_WORDS):
         raise UsageError(
-            f"Tokenizer.train: got vocab_size {vocab_size}, expected at least {len(fixed)} ({EOS} and {UNKNOWN}).",
+            f"Tokenizer.train: got vocab_size {vocab_size}, expected at least {len(_FIXED_WORDS)} ({EOS} and {UNKNOWN}).",
             "Ask for a larger vocabulary.",
         )
-    # Ties by spelling: the vocabulary depends on the text alone.
-    common = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(fixed)]
-    vocabulary = {word: number for number, word in enumerate(fixed + common)}
+
+
+def _words(words: list[str]) -> tokenizers.Tokenizer:
+    vocabulary = {word: number for number, word in enumerate([*_FIXED_WORDS, *words])}
     inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return inner

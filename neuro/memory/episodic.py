@@ -4,7 +4,8 @@ Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k bes
         content = sum_m softmax(z)_m V_m,   evidence = log sum_m exp(z_m),   novelty = 1 - max(0, max_m s_m)
 Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
 Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
-        then to the slots of lowest strength.
+        then to the slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys
+        in a span only the newest pair is written: a key has one value, the last.
 Decay:  strength <- strength * 2^(-n / half_life) over n tokens.
 
 The gate is learned: null(h) is what must be overcome, by how close the best slots are and by how right the memory has just
@@ -23,6 +24,7 @@ from neuro.layers.norm import wide
 from neuro.memory.place_cells import kth_largest
 
 _EQUAL = 1e-6  # cosines closer than this count as equal
+_SAME = 0.95  # cosine from which two keys are one
 
 
 class Pairs(NamedTuple):
@@ -38,9 +40,12 @@ class Pairs(NamedTuple):
 class EpisodicMemory(nn.Module):
     """Read and write rules; the tensors themselves are state (keys [B,M,K], values [B,M,D], strengths [B,M])."""
 
-    def __init__(self, width: int, top_k: int, writes: int, half_life_tokens: float, ops: Ops) -> None:
+    def __init__(
+        self, width: int, top_k: int, writes: int, half_life_tokens: float, ops: Ops, rebind: bool = False
+    ) -> None:
         super().__init__()
         self.ops, self.top_k, self.writes, self.half_life = ops, top_k, writes, half_life_tokens
+        self.rebind = rebind
         self.log_scale = nn.Parameter(torch.tensor(2.5))
         self.log_age = nn.Parameter(torch.tensor(-2.0))
         self.log_trust = nn.Parameter(torch.tensor(1.4))
@@ -80,7 +85,10 @@ class EpisodicMemory(nn.Module):
         strengths = strengths * torch.exp2(-tokens.to(strengths.dtype).unsqueeze(-1) / self.half_life)
         priority, best = _highest(pairs.priority, self.writes)
         keep = priority > 0
-        slots = _highest(-strengths, self.writes)[1]
+        if self.rebind:
+            slots, keep = self._slots_of_keys(keys, strengths, self.ops.take_rows(pairs.keys, best), best, keep)
+        else:
+            slots = _highest(-strengths, self.writes)[1]
         evicted = (self.ops.take_rows(strengths.detach().unsqueeze(-1), slots).squeeze(-1) > 0) & keep
 
         def place(memory: Tensor, rows: Tensor) -> Tensor:
@@ -93,6 +101,29 @@ class EpisodicMemory(nn.Module):
             place(origins.unsqueeze(-1), pairs.origins.unsqueeze(-1)).squeeze(-1),
         )
         return written, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
+
+    def _slots_of_keys(
+        self, keys: Tensor, strengths: Tensor, new: Tensor, places: Tensor, keep: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where pairs of keys ``new`` [B,C,K] at ``places`` [B,C] of the span go -> (distinct slots, still kept) [B,C]."""
+        keys, strengths, new = keys.detach(), strengths.detach(), new.detach()
+        cosine = torch.where(
+            (strengths > 0).unsqueeze(1), new @ keys.transpose(1, 2), torch.full_like(new[..., :1], -2.0)
+        )
+        closest, slot = cosine.max(-1)
+        stored = (closest >= _SAME) & keep
+        one_slot = (slot.unsqueeze(2) == slot.unsqueeze(1)) & stored.unsqueeze(2) & stored.unsqueeze(1)
+        same = one_slot | (new @ new.transpose(1, 2) >= _SAME)
+        newer = (places.unsqueeze(1) > places.unsqueeze(2)) & keep.unsqueeze(1)
+        keep = keep & ~(same & newer).any(-1)
+        stored = stored & keep
+        # The others go to the slots of lowest strength that nobody claims; C <= M, so there are enough.
+        claimed = (slot.unsqueeze(-1) == torch.arange(keys.shape[1], device=keys.device)) & stored.unsqueeze(-1)
+        free = _highest(torch.where(claimed.any(1), torch.full_like(strengths, -torch.inf), -strengths), new.shape[1])[
+            1
+        ]
+        rank = (~stored).to(torch.int64).cumsum(1) - 1
+        return torch.where(stored, slot, free.gather(1, rank.clamp_min(0))), keep
 
 
 def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

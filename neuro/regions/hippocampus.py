@@ -48,7 +48,7 @@ class Hippocampus(Region):
         # A recalled token starts as itself: both projections near the identity.
         for linear in (self.value, self.out):
             nn.init.eye_(linear.weight)
-        self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops)
+        self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model

@@ -14,6 +14,7 @@ from neuro.config import RunConfig
 from neuro.errors import FormatError
 from neuro.folder import load_weights
 from neuro.state import BrainState, leaves, replace_leaves
+from neuro.train.examples import Examples
 from neuro.train.streams import Streams
 
 SCHEMA = "neuro.checkpoint/1"
@@ -24,7 +25,7 @@ def save(
     brain: Brain,
     optimizer: torch.optim.Optimizer,
     state: BrainState,
-    streams: Streams,
+    streams: Streams | Examples,
     run: RunConfig,
     progress: dict[str, Any],
 ) -> None:
@@ -47,7 +48,12 @@ def save(
 
 
 def restore(
-    path: Path, brain: Brain, optimizer: torch.optim.Optimizer, state: BrainState, streams: Streams, run: RunConfig
+    path: Path,
+    brain: Brain,
+    optimizer: torch.optim.Optimizer,
+    state: BrainState,
+    streams: Streams | Examples,
+    run: RunConfig,
 ) -> tuple[BrainState, dict[str, Any]]:
     """Put a checkpoint back into freshly made parts -> (state, progress).
 

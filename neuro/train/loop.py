@@ -17,16 +17,28 @@ import numpy as np
 import torch
 
 import backends
-from neuro import atomic, corpus, folder
+from neuro import atomic, corpus, folder, tasks
 from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
 from neuro.errors import FormatError, NeuroError, UsageError
 from neuro.state import detach
+from neuro.tokenizer import Tokenizer
 from neuro.train import checkpoint, objective, optimizer
+from neuro.train.examples import Examples, held_out_answers
 from neuro.train.streams import Streams
 
 Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a run learns from and is held against."""
+
+    tokenizer: Tokenizer
+    streams: Streams | Examples
+    held_out: Callable[[Brain], Record]  # the measures of an evaluation, ``valid_nats`` among them; pure
+    train_tokens: int | None  # of the training text; None where examples are drawn without end
 
 
 def train(
@@ -39,7 +51,7 @@ def train(
 
     Args:
         run: brain, data and training. The vocabulary of the brain follows the tokenizer: the run's own when it resumes,
-            otherwise the one that ``data.tokenizer`` asks for.
+            otherwise the one that ``data.tokenizer`` asks for; of a task it is the brain's, and every word a number.
         report: called with one record per step and per evaluation.
 
     Raises:
@@ -48,10 +60,9 @@ def train(
     t = run.train
     chosen = backends.select(backend)
     start = folder.locate(t.init) if t.init else None
-    source = dataclasses.replace(run.data, tokenizer=str(start / "tokenizer.json")) if start else run.data
     path, kept = out / "checkpoint.safetensors", out / "tokenizer.json"
     # Without a checkpoint, what lies there is of a try that failed, perhaps on another text.
-    data = corpus.prepare(source, run.brain.vocab_size, kept if path.exists() and kept.exists() else None)
+    data = _source(run, start, kept if path.exists() and kept.exists() else None)
     run = configs.apply_sets(run, [f"brain.vocab_size={data.tokenizer.vocab_size}"])
     torch.manual_seed(t.seed)
     brain = Brain(run.brain, chosen)
@@ -59,7 +70,7 @@ def train(
     if start:
         folder.adopt_weights(brain, start)
     adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay)
-    streams = Streams(data.train, data.starts, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
+    streams = data.streams
     initial = brain.init_state(t.batch)
     state = initial
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
@@ -84,9 +95,10 @@ def train(
     with _interrupts() as interrupted:
         while progress["step"] < t.steps:
             step, position = progress["step"], streams.state()
-            tokens, fresh = streams.window(t.spans_per_step)
-            before = objective.fresh_rows(state, initial, torch.from_numpy(fresh).to(chosen.device))
-            loss = objective.window_loss(brain, torch.from_numpy(tokens).to(chosen.device), before, t)
+            window = streams.window(t.spans_per_step)
+            tokens, fresh = (torch.from_numpy(array).to(chosen.device) for array in (window.tokens, window.fresh))
+            scored = None if window.scored is None else torch.from_numpy(window.scored).to(chosen.device)
+            loss = objective.window_loss(brain, tokens, objective.fresh_rows(state, initial, fresh), t, scored)
             adam.zero_grad(set_to_none=True)
             loss.total.backward()
             norm = clip_gradient(brain.parameters(), t.clip_norm)
@@ -102,7 +114,7 @@ def train(
             adam.step()
             state = detach(loss.state)
             progress["step"] += 1
-            progress["tokens"] += tokens.size
+            progress["tokens"] += window.tokens.size
             emit(
                 {
                     "event": "step",
@@ -117,17 +129,39 @@ def train(
                 }
             )
             if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
-                nats = held_out_nats(brain, data.valid, t.eval_tokens)
-                emit({"event": "eval", "step": step + 1, "valid_nats": nats})
+                emit({"event": "eval", "step": step + 1, **data.held_out(brain)})
                 save()
             if interrupted:
                 save()
                 raise KeyboardInterrupt
     brain.eval()
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
-    about |= {"train_tokens": int(data.train.size), "valid_nats": log[-1].get("valid_nats") if log else None}
+    about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}
     folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
     return brain
+
+
+def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
+    """A text with the tokenizer of ``start`` or ``kept``, if there is one, or a recall task."""
+    t, data, vocab = run.train, run.data, run.brain.vocab_size
+    if tasks.named(data.train):
+        valid = data.valid or data.train
+        examples = Examples(data.train, vocab, t.batch, t.seed)
+        tasks.parse(valid, vocab)
+
+        def answers(brain: Brain) -> Record:
+            return held_out_answers(brain, valid, t.eval_tokens, t.seed)
+
+        return Source(Tokenizer.numbered(vocab), examples, answers, None)
+    if start:
+        data = dataclasses.replace(data, tokenizer=str(start / "tokenizer.json"))
+    text = corpus.prepare(data, vocab, kept)
+    streams = Streams(text.train, text.starts, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
+
+    def nats(brain: Brain) -> Record:
+        return {"valid_nats": held_out_nats(brain, text.valid, t.eval_tokens)}
+
+    return Source(text.tokenizer, streams, nats, int(text.train.size))
 
 
 def learning_rate(t: TrainConfig, step: int) -> float:

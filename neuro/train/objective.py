@@ -6,10 +6,12 @@ import contextlib
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from neuro.brain import Brain
 from neuro.config import TrainConfig
+from neuro.layers.norm import wide
 from neuro.memory import contents
 from neuro.state import BrainState, detach, tree_map
 
@@ -22,26 +24,36 @@ class WindowLoss(NamedTuple):
     state: BrainState  # after the window, still attached
 
 
-def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainConfig) -> WindowLoss:
-    """Scan and commit every span of ``tokens`` [B, spans * P].
+def window_loss(
+    brain: Brain, tokens: Tensor, state: BrainState, config: TrainConfig, scored: Tensor | None = None
+) -> WindowLoss:
+    """Scan and commit every span of ``tokens`` [B, T]; the last may be shorter.
 
     The loss is the mean surprise of each token under the prediction made before it: nothing is shifted by index.
+
+    Args:
+        scored: [B, T] bool, the tokens whose surprise counts, as many in every row and never a row's first; None
+            counts all.
     """
     device = brain.backend.device
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
     if config.mixed_precision and brain.backend.autocast is not None:
         autocast = torch.autocast(device.type, brain.backend.autocast)
-    nats, predicted, rates, routes = [], [], [], []
+    nats, predicted, rates, routes, features = [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
             out = brain.scan(span, state)
             nats.append(out.aux.surprise.sum())
             predicted.append(out.aux.predicted.sum())
+            features.append(out.aux.features)
             rates.append(out.aux.layer_rates.mean((0, 1)))
             if out.aux.route.numel():
                 routes.append(out.aux.route.mean())
             state = _forget(brain.commit(out.state)[0], config.memory_dropout)
-    mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
+        if scored is None:
+            mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
+        else:
+            mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)
     layer_rates = torch.stack(rates).mean(0)
     route = torch.stack(routes).mean() if routes else torch.ones_like(mean_nats)  # nothing to route: all of it ran
     total = mean_nats + config.rate_weight * ((layer_rates - brain.config.cortex.rate_target) ** 2).sum()
@@ -49,6 +61,16 @@ def window_loss(brain: Brain, tokens: Tensor, state: BrainState, config: TrainCo
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
+
+
+def _surprise_at(brain: Brain, features: Tensor, tokens: Tensor, scored: Tensor) -> Tensor:
+    """Mean surprise at the scored tokens, from the features before them.
+
+    The numbers of ``aux.surprise``, without a gradient through V logits of every token that does not count.
+    """
+    place = scored.nonzero()[:, 1].reshape(tokens.shape[0], -1)
+    logits = wide(brain.ops.take_rows(features, place - 1) @ brain.embedding.T)
+    return F.cross_entropy(logits.flatten(0, 1), tokens.gather(1, place).flatten())
 
 
 def _forget(state: BrainState, share: float) -> BrainState:

@@ -7,7 +7,7 @@ A stream reads documents in random order without a gap. Now and then it is shown
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from neuro.errors import FormatError
 
 FRESH_START = 0.02  # chance per stream and window
 REHEARSAL_REACH = (2, 64)  # spans back; as many from 2 to 4 as from 32 to 64
+
+
+class Window(NamedTuple):
+    """What one training step reads."""
+
+    tokens: np.ndarray  # [B, T] int64
+    fresh: np.ndarray  # [B] bool: the row starts a new life here
+    scored: np.ndarray | None = None  # [B, T] bool: only these tokens are to be predicted; None: all
 
 
 class Streams:
@@ -40,8 +48,8 @@ class Streams:
         self.offset = (self.random.random(batch) * (self.ends - self.starts)[self.document]).astype(np.int64)
         self.history: list[list[np.ndarray]] = [[] for _ in range(batch)]
 
-    def window(self, spans: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next (tokens [batch, spans * span] int64, fresh [batch] bool: the row starts a new life here)."""
+    def window(self, spans: int) -> Window:
+        """The next ``spans`` spans of every stream."""
         fresh = self.random.random(self.batch) < FRESH_START
         rows = []
         for row in range(self.batch):
@@ -49,7 +57,7 @@ class Streams:
                 self._new_document(row)
                 self.history[row].clear()
             rows.append(np.concatenate([self._span(row) for _ in range(spans)]))
-        return np.stack(rows), fresh
+        return Window(np.stack(rows), fresh)
 
     def _span(self, row: int) -> np.ndarray:
         history = self.history[row]

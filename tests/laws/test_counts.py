@@ -97,6 +97,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["thalamus.enabled=false", "amygdala.enabled=false"],
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
         ["procedural.enabled=false"],
+        ["hippocampus.rebind=true"],
         ["procedural.rule=delta"],
     ],
 )
@@ -147,6 +148,7 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     if on:
         rows = h.key_width + c.d_model + 2
         moved += commits * h.writes_per_span * (h.slots + (c.plasticity_span + h.slots) * rows)
+        moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
     return moved
 
 

@@ -254,9 +254,9 @@ def test_kill_9_while_writing_leaves_a_loadable_checkpoint_and_nothing_is_lost(k
 def test_a_gradient_that_is_not_finite_stops_with_the_state_before_it(text, whole, tmp_path, monkeypatch):
     window_loss, calls = objective.window_loss, []
 
-    def poisoned(brain, tokens, state, train):
+    def poisoned(*given):
         calls.append(None)
-        loss = window_loss(brain, tokens, state, train)
+        loss = window_loss(*given)
         return loss._replace(total=loss.total * float("nan")) if len(calls) == 7 else loss
 
     monkeypatch.setattr(loop.objective, "window_loss", poisoned)

@@ -41,7 +41,7 @@ def train(brain, text: np.ndarray) -> None:
     streams = Streams(text, np.zeros(1, dtype=np.int64), TRAIN.batch, brain.config.plasticity_span, TRAIN.rehearsal, 0)
     initial = state = brain.init_state(TRAIN.batch)
     for step in range(STEPS):
-        ids, fresh = streams.window(TRAIN.spans_per_step)
+        ids, fresh, _ = streams.window(TRAIN.spans_per_step)
         before = objective.fresh_rows(state, initial, torch.from_numpy(fresh))
         loss = objective.window_loss(brain, torch.from_numpy(ids), before, TRAIN)
         adam.zero_grad(set_to_none=True)

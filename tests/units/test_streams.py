@@ -35,7 +35,7 @@ def never_fresh(monkeypatch):
 
 def test_a_seed_gives_one_sequence():
     a, b, c = make(0.3), make(0.3), make(0.3, seed=1)
-    found = [[s.window(4) for _ in range(30)] for s in (a, b, c)]
+    found = [[s.window(4)[:2] for _ in range(30)] for s in (a, b, c)]
     for (x, fresh_x), (y, fresh_y) in zip(found[0], found[1], strict=True):
         assert np.array_equal(x, y) and np.array_equal(fresh_x, fresh_y)
         assert x.shape == (3, 32) and x.dtype == np.int64 and fresh_x.dtype == np.bool_
@@ -74,7 +74,7 @@ def test_rehearsal_repeats_an_earlier_span_of_the_same_row_and_loses_nothing(nev
     streams = Streams(np.arange(50_000, dtype=np.int32), np.zeros(1, dtype=np.int64), 3, 8, 0.4, 0)
     spans: list[list[np.ndarray]] = [[], [], []]
     for _ in range(600):
-        for row, window in enumerate(streams.window(2)[0]):
+        for row, window in enumerate(streams.window(2).tokens):
             spans[row] += list(window.reshape(2, 8))
     low, high = REHEARSAL_REACH
     for row in spans:
@@ -106,7 +106,8 @@ def test_a_fresh_row_begins_a_document_and_forgets_its_past():
     streams = make(rehearsal=0.5, batch=8)
     seen = 0
     for _ in range(300):
-        tokens, fresh = streams.window(2)
+        tokens, fresh, scored = streams.window(2)
+        assert scored is None  # every token
         seen += int(fresh.sum())
         assert all(tokens[row, 0] in STARTS for row in np.flatnonzero(fresh))
         assert all(len(streams.history[row]) <= 2 for row in np.flatnonzero(fresh))
@@ -120,7 +121,7 @@ def test_restoring_a_position_continues_exactly(steps):
     for _ in range(steps):
         streams.window(2)
     position = json.loads(json.dumps(streams.state()))
-    expected = [streams.window(2) for _ in range(40)]
+    expected = [streams.window(2)[:2] for _ in range(40)]
     other = make(0.4, seed=99)
     other.window(3)
     other.restore(position)

@@ -157,3 +157,16 @@ def test_the_unknown_word_and_the_beginning_of_a_text_are_never_written(bpe):
     assert bpe.never_written == (bpe.bos_id, bpe.unk_id)
     words = Tokenizer.train(LINES, 300, "words")
     assert words.never_written == (words.unk_id,), "<eos> ends lines: banning it would never end one"
+
+
+def test_in_a_numbered_vocabulary_every_word_is_its_own_id(tmp_path):
+    tokenizer = Tokenizer.numbered(300)
+    assert (tokenizer.kind, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.unk_id) == ("words", 300, 0, 1)
+    assert tokenizer.encode("17 299 2") == [17, 299, 2] and tokenizer.encode("300 1") == [1, 1]
+    assert tokenizer.decode([17, 299]) == "17 299 "
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == tokenizer.fingerprint
+    with pytest.raises(
+        UsageError, match=r"got vocab_size 1, expected at least 2 \(<eos> and <unk>\)\.\nAsk for a larger"
+    ):
+        Tokenizer.numbered(1)
