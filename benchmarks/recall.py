@@ -87,7 +87,7 @@ def main() -> None:
             }
             runs.append(record)
             head = {key: record[key] for key in ("seed", "slots", "elements", "mean_accuracy")}
-            print(json.dumps(head), *recall.table([*real, *others]), sep="\n", file=sys.stderr, flush=True)
+            print(json.dumps(head), *recall.lines([*real, *others]), sep="\n", file=sys.stderr, flush=True)
     means = {slots: [run["mean_accuracy"] for run in runs if run["slots"] == slots] for slots in suite["slots"]}
     report = {
         "benchmark": "recall",

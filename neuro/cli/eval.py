@@ -16,7 +16,10 @@ from neuro.errors import UsageError, nearest
 SUITES: dict[str, tuple[str, ...]] = {
     "perplexity": ("wikitext", "articles"),
     "repeat": ("wikitext", "length", "gap", "samples", "seed"),
+    "recall": ("task", "rows", "seed"),
 }
+WITHOUT_TEXT = ("recall",)
+COUNTS = ("articles", "length", "gap", "samples", "rows")
 
 COMMON = ("backend", "seed", "set", "out")
 
@@ -32,27 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, help="repeat: tokens of the passage shown twice (default: 2000)")
     parser.add_argument("--gap", type=int, help="repeat: tokens between its showings (default: 8000)")
     parser.add_argument("--samples", type=int, help="repeat: passages, each from another place (default: 5)")
+    parser.add_argument("--task", help="recall: mqar (default), delayed, or a source as in data.train: 'task:...'")
+    parser.add_argument("--rows", type=int, help="recall: episodes of each task (default: 200)")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.suite not in SUITES:
         raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, tuple(SUITES)))
     options = _options(args)
-    if not args.text:
+    if args.text and args.suite in WITHOUT_TEXT:
+        raise UsageError(f"neuro eval --suite {args.suite}: got a text, expected none.", "Leave it out.")
+    if not args.text and args.suite not in WITHOUT_TEXT:
         raise UsageError("neuro eval: no text to measure on.", "Give a text file: neuro eval small book.txt")
 
     from neuro import atomic, text
     from neuro.cli import _model
 
     suite = importlib.import_module(f"neuro.evaluate.{args.suite}")
-    raw = text.read_text(Path(args.text))
+    raw = text.read_text(Path(args.text)) if args.text else ""
     brain = _model.load(args.model, args)
     out = Path(args.out) if args.out else None
     record: dict[str, Any] = {
         "schema": "neuro.eval/1",
         "suite": args.suite,
         "model": args.model,
-        "text": Path(args.text).name,
+        "text": Path(args.text).name if args.text else None,
     }
     record |= suite.run(brain, raw, out, lambda line: _say(line, args.quiet), **options)
     if out is not None:
@@ -70,14 +77,14 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         UsageError: one that has none, or is below 1.
     """
     where, effective = f"eval --suite {args.suite}", SUITES[args.suite]
-    given = {name: getattr(args, name) for name in ("wikitext", "articles", "length", "gap", "samples")}
+    given = {name: getattr(args, name) for name in ("wikitext", "task", *COUNTS)}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     if "seed" in args.given:
         given["seed"] = args.seed
     for name, value in given.items():
         if name not in effective:
             raise UsageError(f"neuro {where}: --{name} has no effect here.", f"Leave out --{name}.")
-        if name in ("articles", "length", "gap", "samples") and value < 1:
+        if name in COUNTS and value < 1:
             raise UsageError(f"--{name}: got {value}, expected at least 1.", f"Leave out --{name}, or give more.")
     return given
 

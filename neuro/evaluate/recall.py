@@ -8,14 +8,15 @@ An episode is a row; intervals resample rows, never tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuro import tasks
+from neuro import plots, tasks
 from neuro.brain import Brain
 from neuro.errors import UsageError, nearest
 from neuro.evaluate import arms, statistics
@@ -36,6 +37,7 @@ BEYOND_WINDOW = (
     "task:rebinding:pairs=16,bindings=2",
     "task:overwriting:pairs=4,bindings=32",
 )
+POINTS = {"mqar": MQAR_BASED, "delayed": BEYOND_WINDOW}  # by the preset whose models they are for
 ROWS_AT_ONCE = 128  # bounds what a span's scan holds
 
 
@@ -63,6 +65,61 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return dataclasses.asdict(self) | {"interval": list(self.interval)}
+
+
+def run(
+    brain: Brain,
+    raw: str,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    task: str = "mqar",
+    rows: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The suite: every arm on every test point -> its JSON record. It reads no text, and is quick enough to begin anew.
+
+    Args:
+        task: a name in `POINTS`, or a source of tasks as in ``data.train``.
+        rows, seed: as `evaluate`.
+
+    Raises:
+        UsageError: neither, or a vocabulary that is too small for it.
+    """
+    if task not in POINTS and not tasks.named(task):
+        raise UsageError(f"--task: got '{task}', expected 'task:...' or a known name.", nearest(task, tuple(POINTS)))
+    results: list[Result] = []
+    for source in POINTS.get(task, (task,)):
+        say(f"{source} ...")
+        results += evaluate(brain, [source], rows, seed)
+    means = {arm: float(np.mean([result.accuracy for result in results if result.arm == arm])) for arm in ARMS}
+    return {
+        "task": task,
+        "rows": rows,
+        "seed": seed,
+        "elements": state_elements(brain),
+        "mean_accuracy": means,
+        "results": [result.to_dict() for result in results],
+    }
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """The record in words."""
+    results = [Result(**row | {"interval": tuple(row["interval"])}) for row in record["results"]]
+    elements, means = record["elements"], record["mean_accuracy"]
+    return [
+        f"{record['rows']} rows a task; {elements['state']} state elements, {elements['memory']} of them in memories; "
+        "brackets: 95 %",
+        *lines(results),
+        "mean accuracy: " + ", ".join(f"{arms.LABELS.get(arm, arm)} {mean:.4f}" for arm, mean in means.items()),
+    ]
+
+
+def picture(record: dict[str, Any], out: Path) -> Path | None:
+    """Accuracy by task and arm; None without matplotlib."""
+    shown = ("real", "shuffled", "off")
+    found = {arm: [r for r in record["results"] if r["arm"] == arm] for arm in shown}
+    bars = {arms.LABELS[arm]: [(r["accuracy"], tuple(r["interval"])) for r in rows] for arm, rows in found.items()}
+    return plots.grouped([r["task"] for r in found["real"]], bars, "share of answers first", out)
 
 
 def evaluate(
@@ -126,19 +183,19 @@ def state_elements(brain: Brain) -> dict[str, int]:
     return {"memory": memory, "state": sum(sizes.values())}
 
 
-def table(results: Sequence[Result]) -> list[str]:
+def lines(results: Sequence[Result]) -> list[str]:
     """Lines to print: one a task and size, the arms side by side."""
     names = [arm for arm in ARMS if any(result.arm == arm for result in results)]
     found = {(result.task, result.arm): result for result in results}
     wide = max(len(result.task) for result in results)
-    lines = [f"{'task':<{wide}}  {'tokens':>7}  {'chance':>7}  " + "  ".join(f"{arm:<22}" for arm in names)]
+    told = [f"{'task':<{wide}}  {'tokens':>7}  {'chance':>7}  " + "  ".join(f"{arm:<22}" for arm in names)]
     for task in dict.fromkeys(result.task for result in results):
         row = [found[task, arm] for arm in names]
         cells = [f"{r.accuracy:.4f} ({r.interval[0]:.4f}..{r.interval[1]:.4f})" for r in row]
-        lines.append(
+        told.append(
             f"{task:<{wide}}  {row[0].length:>7}  {row[0].chance:>7.5f}  " + "  ".join(f"{c:<22}" for c in cells)
         )
-    return [line.rstrip() for line in lines]
+    return [line.rstrip() for line in told]
 
 
 def _result(brain: Brain, task: Task, rows: int, seed: int, arm: str) -> Result:

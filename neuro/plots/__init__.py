@@ -144,6 +144,26 @@ def repeated(
     return _save(pyplot, figure, out)
 
 
+def grouped(
+    places: Sequence[str], bars: dict[str, list[tuple[float, tuple[float, float]]]], label: str, out: Path
+) -> Path | None:
+    """Values with their intervals, one group of bars for each place, one colour for each name."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return None
+    figure, axis = pyplot.subplots(figsize=(max(6.0, 1.2 * len(places)), 4.5), layout="constrained")
+    width = 0.8 / len(bars)
+    for number, ((name, values), colour) in enumerate(zip(bars.items(), _colours(bars), strict=True)):
+        at = np.arange(len(places)) + (number - (len(bars) - 1) / 2) * width
+        heights = np.array([value for value, _ in values])
+        reach = np.abs(np.array([interval for _, interval in values]) - heights[:, None]).T
+        axis.bar(at, heights, width, yerr=reach.tolist(), color=colour, label=name, error_kw={"lw": 0.8})
+    axis.set_xticks(np.arange(len(places)), [place.replace(",", "\n") for place in places], fontsize=8)
+    axis.set(ylabel=label)
+    axis.legend(frameon=False)
+    return _save(pyplot, figure, out)
+
+
 def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]) -> None:
     """Horizontal bars, the first on top, with their values and 95 % intervals."""
     for place, ((value, interval), colour) in enumerate(zip(values.values(), _colours(values), strict=True)):

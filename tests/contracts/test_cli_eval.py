@@ -193,3 +193,39 @@ def test_without_a_text_there_is_nothing_to_measure(model, capsys):
         2,
         ["neuro eval: no text to measure on.", "Give a text file: neuro eval small book.txt"],
     )
+
+
+def test_recall_needs_no_text_and_answers_task_by_task(capsys, tmp_path):
+    torch.manual_seed(0)
+    brain = Brain(presets.tiny().brain)
+    brain.tokenizer = Tokenizer.numbered(brain.config.vocab_size)
+    model, out = folder.save(brain, tmp_path / "model"), tmp_path / "out"
+    argv = ["eval", str(model), "--suite", "recall", "--task", "task:delayed:pairs=2,delay=8", "--rows", "4", "--json"]
+    assert main([*argv, "--out", str(out)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((out / "eval.json").read_text()) and record["suite"] == "recall"
+    assert [row["arm"] for row in record["results"]] == ["real", "off", "shuffled"]
+    assert all(row["answers"] == 8 and 0 <= row["accuracy"] <= 1 for row in record["results"])
+    assert 0 < record["elements"]["memory"] < record["elements"]["state"]
+    assert (out / "recall.png").stat().st_size > 5000
+    assert main(argv[:-1]) == 0
+    assert "state elements" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["text.txt"], "got a text, expected none"),
+        (["--task", "mqr"], "Did you mean 'mqar'"),
+        (["--task", "task:delayd"], "Did you mean 'delayed'"),
+        (["--rows", "0"], "--rows: got 0, expected at least 1"),
+        (["--gap", "3"], "--gap has no effect here"),
+    ],
+)
+def test_recall_refuses_what_means_nothing(extra, said, capsys, tmp_path):
+    torch.manual_seed(0)
+    brain = Brain(presets.tiny().brain)
+    brain.tokenizer = Tokenizer.numbered(brain.config.vocab_size)
+    model = folder.save(brain, tmp_path / "model")
+    assert main(["eval", str(model), *extra, "--suite", "recall"]) == 2
+    assert said in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_the_table_has_a_line_for_every_task():
         recall.Result(arm="real", accuracy=0.5, interval=(0.25, 0.75), **row),
         recall.Result(arm="off", accuracy=0.0, interval=(0.0, 0.0), **row),
     ]
-    head, line = recall.table(results)
+    head, line = recall.lines(results)
     assert head.split() == ["task", "tokens", "chance", "real", "off"]
     assert line == "task:mqar:T=64,pairs=4       64  0.00024  0.5000 (0.2500..0.7500)  0.0000 (0.0000..0.0000)"
 
