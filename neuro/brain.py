@@ -78,7 +78,7 @@ class Brain(nn.Module):
         self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
         regions: list[Region] = []
         if config.thalamus.enabled:
-            regions.append(Thalamus(config))
+            regions.append(Thalamus(config, self.ops))
         if config.amygdala.enabled:
             regions.append(Amygdala(config, self.ops))
         if config.endocrine.enabled:

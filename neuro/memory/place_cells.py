@@ -10,16 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from backends import Ops
+from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
 
 
 class PlaceCells(nn.Module):
     """[B,T,D] -> activity [B,T,N] in [0, 1], about ``sparsity`` of it nonzero."""
 
-    def __init__(self, width: int, cells: int, sparsity: float) -> None:
+    def __init__(self, width: int, cells: int, sparsity: float, ops: Ops) -> None:
         super().__init__()
         self.active = max(1, round(cells * sparsity))
-        self.project = nn.Linear(width, cells)
+        self.project = Linear(width, cells, ops, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         z = wide(self.project(x))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
+from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells
@@ -39,10 +40,10 @@ class Hippocampus(Region):
         self.config, self.ops = config, ops
         width, h = config.d_model, config.hippocampus
         self.norm = RMSNorm(width)
-        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity)
-        self.key = nn.Linear(h.place_cells, h.key_width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops)
+        self.key = Linear(h.place_cells, h.key_width, ops)
+        self.value = Linear(width, width, ops)
+        self.out = Linear(width, width, ops)
         self.null_modulation = nn.Linear(len(HORMONES), width, bias=False)
         nn.init.zeros_(self.null_modulation.weight)
         # A recalled token starts as itself: both projections near the identity.

@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from backends import Ops
 from neuro.config import HORMONES, BrainConfig
+from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
 
@@ -22,11 +24,11 @@ class Thalamus(Region):
     reads = ("embedding", "modulators~")
     writes: tuple[str, ...] = ("relay", "route")
 
-    def __init__(self, config: BrainConfig) -> None:
+    def __init__(self, config: BrainConfig, ops: Ops) -> None:
         super().__init__()
         width, layers = config.d_model, len(config.cortex.layers)
         self.norm = RMSNorm(width)
-        self.gate = nn.Linear(width, width)
+        self.gate = Linear(width, width, ops, bias=True)
         self.gate_modulation = nn.Linear(len(HORMONES), width, bias=False)
         for linear in (self.gate, self.gate_modulation):
             nn.init.zeros_(linear.weight)

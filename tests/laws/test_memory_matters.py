@@ -363,13 +363,13 @@ def test_an_empty_memory_recalls_exactly_nothing_and_all_is_novel(ops):
 
 def test_place_cells_keep_the_share_that_is_asked_for():
     torch.manual_seed(0)
-    cells = PlaceCells(16, 200, 0.05).requires_grad_(False)
+    cells = PlaceCells(16, 200, 0.05, portable.OPS).requires_grad_(False)
     activity = cells(torch.randn(3, 40, 16))
     assert torch.equal((activity > 0).sum(-1), torch.full((3, 40), 10))
     assert 0 <= float(activity.min()) and float(activity.max()) <= 1
     z = cells.project(torch.randn(3, 40, 16))
     assert torch.equal(kth_largest(z, 10).squeeze(-1), z.sort(-1, descending=True).values[..., 9])
-    assert PlaceCells(16, 4, 0.01).active == 1
+    assert PlaceCells(16, 4, 0.01, portable.OPS).active == 1
 
 
 def test_the_buffer_is_what_a_graph_carries(tiny_brain):
