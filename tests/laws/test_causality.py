@@ -145,9 +145,9 @@ def test_the_fuzz_catches_a_leak(where, tiny_brain, drive, tokens, monkeypatch):
     else:
         read = brain.regions["hippocampus"].memory.read
 
-        def ranked(query, hidden, keys, values, strengths):
-            recall, novelty = read(query, hidden, keys, values, strengths)
-            return recall + query.mean((1, 2))[:, None, None], novelty
+        def ranked(query, keys, values, strengths):
+            content, *rest = read(query, keys, values, strengths)
+            return content + query.mean((1, 2))[:, None, None], *rest
 
         monkeypatch.setattr(brain.regions["hippocampus"].memory, "read", ranked)
     ids = tokens(2, LENGTH)

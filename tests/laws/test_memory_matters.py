@@ -13,6 +13,7 @@ from backends import native, portable, reference
 from neuro import presets
 from neuro.config import HORMONES
 from neuro.evaluate.arms import with_memories_of, without_memory
+from neuro.memory import contents
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells, kth_largest
 from neuro.state import SpanBuffer, clone, leaves, tree_map
@@ -282,10 +283,11 @@ def test_unfilled_slots_first_then_the_lowest_strength(ops):
     memory = make_memory(ops)
     strengths = torch.tensor([[0.5, 0.0, 0.9, 0.2, 0.0, 0.3]], dtype=torch.float64)
     keys, values = draw(1, 6, 4), draw(1, 6, 5)
+    origins = draw(1, 6, seed=5)
     pairs = Pairs(draw(1, 4, 4, seed=1), draw(1, 4, 5, seed=2), torch.full((1, 4), 0.75).double(),
-                  torch.tensor([[0.1, 0.4, 0.0, 0.3]]).double())  # fmt: skip
-    new_keys, new_values, new_strengths, writes, evictions = memory.write(
-        keys, values, strengths, pairs, torch.tensor([4.0])
+                  torch.arange(10.0, 14.0).double().unsqueeze(0), torch.tensor([[0.1, 0.4, 0.0, 0.3]]).double())  # fmt: skip
+    (new_keys, new_values, new_strengths, new_origins), writes, evictions = memory.write(
+        keys, values, strengths, origins, pairs, torch.tensor([4.0])
     )
     assert (int(writes), int(evictions)) == (3, 1)
     assert new_strengths[0, [0, 2, 5]].tolist() == pytest.approx([0.25, 0.45, 0.15])  # halved, kept
@@ -295,8 +297,10 @@ def test_unfilled_slots_first_then_the_lowest_strength(ops):
         places = [m for m in range(6) if torch.equal(new_keys[0, m], pairs.keys[0, pair])]
         assert len(places) == 1 and places[0] in (1, 3, 4)
         assert torch.equal(new_values[0, places[0]], pairs.values[0, pair])
+        assert float(new_origins[0, places[0]]) == 10 + pair
     assert {0, 2, 5} == {m for m in range(6) if torch.equal(new_keys[0, m], keys[0, m])}
     assert torch.equal(new_values[0, [0, 2, 5]], values[0, [0, 2, 5]])
+    assert torch.equal(new_origins[0, [0, 2, 5]], origins[0, [0, 2, 5]])
     # The strongest candidate takes the emptiest place: the evicted slot goes to the weakest of the three.
     assert torch.equal(new_keys[0, 3], pairs.keys[0, 0])
 
@@ -304,23 +308,26 @@ def test_unfilled_slots_first_then_the_lowest_strength(ops):
 def test_pairs_of_no_priority_are_never_written(ops):
     memory = make_memory(ops)
     keys, values, strengths = draw(2, 6, 4), draw(2, 6, 5), draw(2, 6)
-    pairs = Pairs(draw(2, 4, 4, seed=1), draw(2, 4, 5, seed=2), draw(2, 4, seed=3), torch.zeros(2, 4).double())
-    out = memory.write(keys, values, strengths, pairs, torch.zeros(2))
-    assert all(torch.equal(a, b) for a, b in zip(out[:3], (keys, values, strengths), strict=True))
-    assert not out[3].any() and not out[4].any()
+    store = (keys, values, strengths, draw(2, 6, seed=5))
+    rows = (draw(2, 4, 4, seed=1), draw(2, 4, 5, seed=2), draw(2, 4, seed=3), draw(2, 4, seed=4))
+    after, writes, evictions = memory.write(*store, Pairs(*rows, torch.zeros(2, 4).double()), torch.zeros(2))
+    assert all(torch.equal(a, b) for a, b in zip(after, store, strict=True))
+    assert not writes.any() and not evictions.any()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_many_commits_equal_a_plain_list(ops, seed):
     """Decay, choice, placing and eviction over 12 commits of a small memory, against Python lists."""
     memory, generator = make_memory(ops, writes=3), torch.Generator().manual_seed(seed)
-    keys, values, strengths = torch.zeros(1, 7, 4).double(), torch.zeros(1, 7, 5).double(), torch.zeros(1, 7).double()
+    store = tuple(torch.zeros(1, 7, *width).double() for width in ((4,), (5,), (), ()))
     plain: list[tuple[float, float]] = []  # (strength, first number of the key)
     for _ in range(12):
         n = int(torch.randint(1, 6, (), generator=generator))
-        pairs = Pairs(*(torch.rand(1, 5, *w, dtype=torch.float64, generator=generator) for w in ((4,), (5,), (), ())))
+        widths = ((4,), (5,), (), (), ())
+        pairs = Pairs(*(torch.rand(1, 5, *w, dtype=torch.float64, generator=generator) for w in widths))
         pairs = pairs._replace(priority=pairs.priority * (torch.arange(5) < n))
-        keys, values, strengths, writes, evictions = memory.write(keys, values, strengths, pairs, torch.tensor([n]))
+        store, writes, evictions = memory.write(*store, pairs, torch.tensor([n]))
+        keys, _, strengths, _ = store
         plain = sorted((s * 2 ** (-n / 4.0), k) for s, k in plain)
         chosen = sorted(range(n), key=lambda p: -float(pairs.priority[0, p]))[:3]
         evicted = max(0, len(plain) + len(chosen) - 7)
@@ -333,7 +340,7 @@ def test_many_commits_equal_a_plain_list(ops, seed):
 
 
 def test_read_equals_the_formula(ops):
-    """Softmax over the two best filled slots and the null slot, in plain numbers."""
+    """Softmax over the two best filled slots and a null slot that trust makes smaller, in plain numbers."""
     memory = make_memory(ops)
     with torch.no_grad():
         memory.null.weight.copy_(draw(1, 5, seed=9))
@@ -341,12 +348,13 @@ def test_read_equals_the_formula(ops):
     query, hidden = torch.nn.functional.normalize(draw(1, 1, 4, seed=1) - 0.5, dim=-1), draw(1, 1, 5, seed=2)
     keys, values = torch.nn.functional.normalize(draw(1, 6, 4, seed=3) - 0.5, dim=-1), draw(1, 6, 5, seed=4)
     strengths = torch.tensor([[0.9, 0.0, 0.4, 0.2, 0.0, 0.7]], dtype=torch.float64)
-    recall, novelty = memory.read(query, hidden, keys, values, strengths)
+    content, evidence, novelty = memory.read(query, keys, values, strengths)
+    recall = content * memory.gate(evidence, hidden, torch.full((1, 1), 0.3).double()).unsqueeze(-1)
     cosine = {m: float(keys[0, m] @ query[0, 0]) for m in (0, 2, 3, 5)}
     best = sorted(cosine, key=lambda m: -cosine[m])[:2]
     scale, age = math.exp(float(memory.log_scale)), math.exp(-0.5)
     scores = [scale * cosine[m] + age * math.log(float(strengths[0, m])) for m in best]
-    scores.append(float(memory.null(hidden)))
+    scores.append(float(memory.null(hidden)) - 0.3 * math.exp(float(memory.log_trust)))
     total = sum(math.exp(s) for s in scores)
     expected = sum(math.exp(s) / total * values[0, m] for s, m in zip(scores, best, strict=False))
     assert torch.allclose(recall[0, 0], expected, atol=1e-12)
@@ -355,10 +363,9 @@ def test_read_equals_the_formula(ops):
 
 def test_an_empty_memory_recalls_exactly_nothing_and_all_is_novel(ops):
     memory = make_memory(ops)
-    recall, novelty = memory.read(
-        draw(2, 3, 4), draw(2, 3, 5), draw(2, 6, 4), draw(2, 6, 5), torch.zeros(2, 6).double()
-    )
-    assert not recall.any() and torch.equal(novelty, torch.ones(2, 3).double())
+    content, evidence, novelty = memory.read(draw(2, 3, 4), draw(2, 6, 4), draw(2, 6, 5), torch.zeros(2, 6).double())
+    assert not content.any() and torch.equal(novelty, torch.ones(2, 3).double())
+    assert not memory.gate(evidence, draw(2, 3, 5), torch.ones(2, 3).double()).any()
 
 
 def test_place_cells_keep_the_share_that_is_asked_for():
@@ -396,11 +403,11 @@ def test_memory_dropout_takes_each_memory_from_that_share_of_the_streams(share, 
 
 
 def test_a_fresh_stream_with_the_memories_of_another_has_nothing_else_of_it(tiny_brain, drive, tokens):
-    brain = tiny_brain()
+    brain = tiny_brain(["procedural.rule=delta"])
     lived, fresh = drive(brain, tokens(2, 40)).state, brain.init_state(2)
     mixed = dict(leaves(with_memories_of(fresh, lived)))
-    memories = [f"regions.hippocampus.{name}" for name in ("keys", "values", "strengths")]
-    memories.append("regions.cortex.procedural.fast")
+    memories = [f"regions.hippocampus.{name}" for name in contents.EPISODIC]
+    memories += [f"regions.cortex.procedural.{name}" for name in contents.PROCEDURAL]
     for (name, old), (_, new) in zip(leaves(fresh), leaves(lived), strict=True):
         assert torch.equal(mixed[name], new if name in memories else old), name
     assert all(mixed[name].any() for name in memories)
