@@ -35,7 +35,7 @@ class ProceduralState(NamedTuple):
     """R eligibility traces: ``rank`` of each output projection of the cortex, one projection after the other."""
 
     fast: Tensor  # [B, R, D] fast weights
-    last_step: Tensor  # [B, R, D] what the last commit wrote, for momentum; [B, 0, D] with a rule that has none
+    last_step: Tensor | tuple[()]  # [B, R, D] what the last commit wrote, for the momentum of the delta rule
     last_eligibility: Tensor  # [B, R] of the previous token, waiting for how wrong its prediction was
 
 

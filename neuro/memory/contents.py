@@ -1,7 +1,7 @@
 """What the memories of a stream hold, apart from its activity: to keep, empty, swap, save and load.
 
 episodic: keys, values, strengths, origins of the slots, and the position that origins are counted by
-procedural: fast weights and what the last commit wrote
+procedural: fast weights, and with the delta rule what the last commit wrote
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def held(state: BrainState) -> dict[str, Tensor]:
     if isinstance(state.regions.hippocampus, HippocampusState):
         tensors |= {name: getattr(state.regions.hippocampus, name) for name in EPISODIC}
     if isinstance(state.regions.cortex.procedural, ProceduralState):
-        tensors |= {name: getattr(state.regions.cortex.procedural, name) for name in PROCEDURAL}
+        found = {name: getattr(state.regions.cortex.procedural, name) for name in PROCEDURAL}
+        tensors |= {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
     return tensors
 
 

@@ -45,7 +45,7 @@ class ProceduralMemory(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> ProceduralState:
         traces = self.projections * self.config.rank
         fast = torch.zeros(batch, traces, self.width, device=device)
-        last_step = fast.clone() if self.config.rule == "delta" else fast[:, :0]
+        last_step = fast.clone() if self.config.rule == "delta" else ()
         return ProceduralState(fast, last_step, fast[..., 0].clone())
 
     def write(
@@ -55,12 +55,13 @@ class ProceduralMemory(nn.Module):
         c = self.config
         batch, traces, width = state.fast.shape
         apart = (batch, self.projections, -1, width)
-        if c.rule == "delta":
-            gradient = self._delta(error, eligibility)
-            carried = torch.sigmoid(self.momentum).reshape(1, -1, 1, 1) * state.last_step.reshape(apart)
+        if isinstance(state.last_step, Tensor):
+            before = state.last_step.reshape(apart)
+            moved = self._delta(error, eligibility) + torch.sigmoid(self.momentum).reshape(1, -1, 1, 1) * before
             # A row that saw nothing in this span does not go on moving.
-            gradient = gradient + carried * (tokens > 0).to(carried.dtype).reshape(batch, 1, 1, 1)
-            state = state._replace(last_step=gradient.reshape(batch, traces, width))
+            lived = (tokens > 0).reshape(batch, 1, 1, 1)
+            gradient = torch.where(lived, moved, torch.zeros_like(moved))
+            state = state._replace(last_step=torch.where(lived, moved, before).reshape(batch, traces, width))
         else:
             gradient = wide(eligibility.transpose(1, 2) @ error).reshape(apart)
         third = 2.0 * torch.sigmoid(wide(self.modulation(modulators - 0.5))).reshape(batch, 1, 1, 1)

@@ -66,8 +66,8 @@ def test_a_write_equals_the_formula(rule):
     before, error = torch.randn(2, 6, 6).double(), torch.randn(2, 9, 6).double()
     trace, hormones = torch.randn(2, 9, 6).double(), torch.rand(2, 5).double()
     lengths = torch.tensor([9.0, 4.0]).double()
-    earlier = torch.randn(2, 6 if rule == "delta" else 0, 6).double()
-    state = ProceduralState(before, earlier, torch.zeros(2, 6).double())
+    earlier = torch.randn(2, 6, 6).double()
+    state = ProceduralState(before, earlier if rule == "delta" else (), torch.zeros(2, 6).double())
     after = memory.write(state, error, trace, hormones, lengths)
     for row in range(2):
         third = 2.0 / (1.0 + math.exp(-(memory.modulation.weight[0] @ (hormones[row] - 0.5)).item()))

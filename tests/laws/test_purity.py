@@ -168,7 +168,7 @@ def test_events_are_detached_and_of_the_declared_shapes(tiny_brain, tokens):
     shapes = {name: list(x.shape) for name, x in out.events._asdict().items()}
     assert shapes == {
         "spikes": [2, 5, 1], "route": [2, 5, 2], "affect": [2, 5, 2], "salience": [2, 5], "novelty": [2, 5],
-        "surprise": [2, 5], "valid": [2, 5], "raster": [2, 5, 1, 48],
+        "recall_gate": [2, 5], "surprise": [2, 5], "valid": [2, 5], "raster": [2, 5, 1, 48],
     }  # fmt: skip
     assert out.logits.requires_grad
     assert not any(x.requires_grad for x in out.events)

@@ -155,8 +155,8 @@ def test_the_law_can_fail(tiny_brain, drive, tokens, monkeypatch):
     lif = brain.regions["cortex"].layers[0].feedforward
     scan = lif.scan
 
-    def forgetful(x, route, state, fast):
-        return scan(x, route, state._replace(v=torch.zeros_like(state.v)), fast)
+    def forgetful(x, route, state):
+        return scan(x, route, state._replace(v=torch.zeros_like(state.v)))
 
     monkeypatch.setattr(lif, "scan", forgetful)
     ids = tokens(2, 40)

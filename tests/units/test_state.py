@@ -116,7 +116,6 @@ def test_the_paths_of_a_brain_are_stable(tiny_brain):
         "regions.cortex.layers.1.mixer.values",
         "regions.cortex.layers.1.mixer.seen",
         "regions.cortex.procedural.fast",
-        "regions.cortex.procedural.last_step",
         "regions.cortex.procedural.last_eligibility",
         "regions.hippocampus.keys",
         "regions.hippocampus.values",
