@@ -230,7 +230,7 @@ def test_the_recurrent_layer_hands_float32_to_it_under_autocast(ops):
     layer = AffineRecurrence(8, 16, 0, ops.OPS)
     with torch.autocast("cpu", torch.bfloat16):
         before = layer.init_state(2, torch.device("cpu"))
-        y, _, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), before, None)
+        y, _, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), before)
     assert y.dtype == torch.bfloat16 and state.h.dtype == torch.float32
 
 
