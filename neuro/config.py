@@ -16,7 +16,7 @@ from neuro.errors import FormatError, MissingError, UsageError, nearest
 HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol")
 MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
-CONTROLLERS = ("learned", "surprise", "random", "periodic")
+CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 
 
@@ -88,9 +88,7 @@ class HippocampusConfig:
     slots: int = 16384  # per stream
     top_k: int = 16  # slots read for a token
     writes_per_span: int = 64  # at most
-    controller: str = (
-        "learned"  # which tokens of a span are written first: learned (salience, novelty), surprise, random, periodic
-    )
+    controller: str = "surprise"  # which tokens of a span are written first: surprise, learned, random or periodic
     half_life_tokens: float = 65536.0  # of a slot's strength
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 

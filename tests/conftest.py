@@ -37,7 +37,12 @@ LAYERS = {
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
-    "few writes": ["hippocampus.writes_per_span=3", "hippocampus.slots=5", "hippocampus.top_k=2"],
+    "few writes": [
+        "hippocampus.controller=learned",
+        "hippocampus.writes_per_span=3",
+        "hippocampus.slots=5",
+        "hippocampus.top_k=2",
+    ],
 }
 
 

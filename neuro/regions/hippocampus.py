@@ -7,7 +7,7 @@
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
-choice: "learned" (salience and novelty), "surprise" (the most surprising tokens), "random" or "periodic".
+choice: "surprise" (the most surprising tokens), "learned" (salience and novelty), "random" or "periodic".
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -119,7 +119,7 @@ class Hippocampus(Region):
             case "learned":
                 return span.salience * (0.05 + span.novelty)
             case "surprise":
-                return span.surprise
+                return span.surprise + 1e-3  # what came as no surprise at all comes last, but comes
             case "periodic":
                 every = -(-span.valid.shape[1] // h.writes_per_span)
                 return (torch.remainder(origins, every) == 0).to(origins.dtype)
