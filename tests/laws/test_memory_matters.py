@@ -198,7 +198,7 @@ def test_surprise_is_the_loss_of_each_token_under_the_logits_before_it(tiny_brai
 
 def test_the_most_salient_and_novel_pairs_are_written_as_strong_as_dopamine_makes_them(tiny_brain, drive, tokens):
     """Three of a span: the first by salience (0.05 + novelty), with strength salience (0.5 + dopamine)."""
-    brain = tiny_brain(["hippocampus.writes_per_span=3"], dtype=torch.float64)
+    brain = tiny_brain(["hippocampus.writes_per_span=3", "hippocampus.controller=learned"], dtype=torch.float64)
     orders = set()
     for seed in range(6):
         state, ids = drive(brain, tokens(1, 48, seed)).state, tokens(1, 48, seed)
