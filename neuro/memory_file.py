@@ -63,7 +63,12 @@ def load(path: str | Path, brain: Brain, state: BrainState) -> tuple[BrainState,
                 rows = (tensors[name].shape[0], missing, *tensors[name].shape[2:])
                 tensors[name] = torch.cat([tensors[name], tensors[name].new_zeros(rows)], 1)
     tensor_file.check_shapes(tensors, expected, str(path))
-    transcript = Transcript(ids.tolist(), [(int(start), str(name)) for start, name in header.get("sources", [])])
+    try:
+        transcript = Transcript(ids.tolist(), [(int(start), str(name)) for start, name in header.get("sources", [])])
+    except (TypeError, ValueError) as error:
+        raise FormatError(
+            f"{path}: its list of sources is broken ({error}).", "It is foreign: use another copy."
+        ) from error
     return contents.put(state, {name: tensors[name].to(now) for name, now in expected.items()}), transcript
 
 

@@ -36,6 +36,7 @@ LAYERS = {
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
+    "rebinding": ["hippocampus.rebind=true"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",

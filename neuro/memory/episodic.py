@@ -119,9 +119,8 @@ class EpisodicMemory(nn.Module):
         stored = stored & keep
         # The others go to the slots of lowest strength that nobody claims; C <= M, so there are enough.
         claimed = (slot.unsqueeze(-1) == torch.arange(keys.shape[1], device=keys.device)) & stored.unsqueeze(-1)
-        free = _highest(torch.where(claimed.any(1), torch.full_like(strengths, -torch.inf), -strengths), new.shape[1])[
-            1
-        ]
+        weakest = torch.where(claimed.any(1), torch.full_like(strengths, -torch.inf), -strengths)
+        free = _highest(weakest, new.shape[1])[1]
         rank = (~stored).to(torch.int64).cumsum(1) - 1
         return torch.where(stored, slot, free.gather(1, rank.clamp_min(0))), keep
 

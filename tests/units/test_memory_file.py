@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuro import memory_file, presets
+from neuro import memory_file, presets, tensor_file
 from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import FormatError, MissingError, UsageError
@@ -87,3 +87,13 @@ def test_a_new_memory_needs_its_folder(brain, tmp_path):
     assert transcript == Transcript() and not state.regions.hippocampus.strengths.any()
     with pytest.raises(MissingError, match="its folder does not exist"):
         memory_file.open_or_new(tmp_path / "no" / "new", brain, brain.init_state(1))
+
+
+@pytest.mark.parametrize("sources", [3, [[1, 2, 3]], [["a", "b"]], [None]])
+def test_a_broken_list_of_sources_is_named(brain, tmp_path, sources):
+    path = tmp_path / "m"
+    memory_file.save(path, brain, learned(brain).state)
+    tensors, header = tensor_file.read(path, memory_file.SCHEMA)
+    tensor_file.write(path, tensors, header | {"sources": sources})
+    with pytest.raises(FormatError, match="its list of sources is broken"):
+        memory_file.load(path, brain, brain.init_state(1))
