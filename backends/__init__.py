@@ -10,10 +10,22 @@ import dataclasses
 import torch
 
 from backends import directml, native, portable
-from backends.contract import Backend, Ops
+from backends.contract import Backend, LifRule, Ops
 from backends.errors import BackendError, ForbiddenOperatorError
+from backends.surrogate import Surrogate
 
-__all__ = ["NAMES", "Availability", "Backend", "BackendError", "ForbiddenOperatorError", "Ops", "available", "select"]
+__all__ = [
+    "NAMES",
+    "Availability",
+    "Backend",
+    "BackendError",
+    "ForbiddenOperatorError",
+    "LifRule",
+    "Ops",
+    "Surrogate",
+    "available",
+    "select",
+]
 
 NAMES = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
 

@@ -12,6 +12,52 @@ import torch
 from torch import Tensor
 
 from backends.errors import BackendError
+from backends.surrogate import Surrogate
+
+RESETS = ("soft", "hard", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class LifRule:
+    """How a leaky integrate-and-fire neuron fires and what a spike does to its membrane.
+
+    With S(u) = 1 where u >= threshold (``strict``: u > threshold), else 0:
+
+        at once (default):  u_t = decay v_{t-1} + i_t,  s_t = S(u_t),  then v_t =
+            soft  u_t - threshold s_t        hard  u_t (1 - s_t) + v_reset s_t        none  u_t
+        ``delayed``:        r_t = S(v_{t-1}),  s_t = S(v_t)  with  v_t =
+            soft  decay v_{t-1} + i_t - threshold r_t        hard  (decay v_{t-1} + i_t)(1 - r_t) + v_reset r_t
+
+    Attributes:
+        reset: one of `RESETS`.
+        delayed: the reset is taken off one step later and does not decay (snntorch's ``reset_delay``).
+        strict: a membrane at the threshold does not fire (snntorch, norse).
+        v_reset: of the hard reset, in units of the membrane.
+        detach_reset: the s and r of the reset are constants of the backward pass. The threshold's own gradient flows.
+        surrogate: the derivative of S in the backward pass.
+
+    Raises:
+        BackendError: an unknown reset, or an option that the reset does not have.
+    """
+
+    reset: str = "soft"
+    delayed: bool = False
+    strict: bool = False
+    v_reset: float = 0.0
+    detach_reset: bool = True
+    surrogate: Surrogate = dataclasses.field(default_factory=Surrogate)
+
+    def __post_init__(self) -> None:
+        if self.reset not in RESETS:
+            raise BackendError(f"reset: got '{self.reset}', expected one of {', '.join(RESETS)}.", "Correct the name.")
+        if self.v_reset and self.reset != "hard":
+            raise BackendError(
+                f"v_reset: got {self.v_reset} with a {self.reset} reset.", 'Leave it out, or reset="hard".'
+            )
+        if self.delayed and self.reset == "none":
+            raise BackendError(
+                "delayed: got True without a reset to delay.", 'Leave it out, or reset="soft" or "hard".'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +74,11 @@ class Ops:
 
     One floating type, which is also that of h; T >= 1. Differentiable once.
     """
-    lif_scan: Callable[[Tensor, Tensor, float, float, float], tuple[Tensor, Tensor]]
-    """(current [T,B,N], v0 [B,N], decay, threshold, slope) -> (spikes [T,B,N] of 0 and 1, v [B,N]).
+    lif_scan: Callable[[Tensor, Tensor, float | Tensor, float | Tensor, LifRule], tuple[Tensor, Tensor]]
+    """(current [T,B,N], v0 [B,N], decay, threshold, rule) -> (spikes [T,B,N] of 0 and 1, v [B,N] after the last step).
 
-    u_t = decay * v_{t-1} + current_t;  s_t = 1 where u_t >= threshold;  v_t = u_t - threshold * s_t (soft reset).
-    Backward: ds/du = 1 / (1 + slope * |u - threshold|)^2 (fast sigmoid, Zenke & Ganguli 2018, doi:10.1162/neco_a_01086);
-    the reset is treated as a constant.
+    decay and threshold: one number, or a tensor [N] with gradients of its own. What happens is `LifRule`'s docstring.
+    Differentiable once.
     """
     attention: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     """(q [B,H,T,K], k [B,H,S,K], v [B,H,S,K], bias, broadcast to [B,H,T,S], -inf hides) -> [B,H,T,K], scaled by K**-0.5."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends import portable
-from backends.contract import Ops, check_affine_scan
+from backends.contract import LifRule, Ops, check_affine_scan
 from backends.kernels import cpu
-from backends.surrogate import fast_sigmoid_slope
+from backends.surrogate import Surrogate
 
 # Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
 # fall out of the cache: equal at 2,048, twice as quick at 8,192 (benchmarks/affine_scan.py).
@@ -78,18 +78,23 @@ class _LifScan(torch.autograd.Function):
     def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
         (u,) = ctx.saved_tensors
         decay, threshold, slope = ctx.constants
-        grad = fast_sigmoid_slope(u, threshold, slope).mul_(grad_spikes)
+        grad = Surrogate("fast_sigmoid", slope).derivative(u - threshold).mul_(grad_spikes)
         grad[-1] += grad_v
         for t in range(u.shape[0] - 2, -1, -1):
             grad[t].add_(grad[t + 1], alpha=decay)
         return grad, grad[0] * decay, None, None, None
 
 
-def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
+def lif_scan(
+    current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
+) -> tuple[Tensor, Tensor]:
+    slope = rule.surrogate.slope
+    if isinstance(decay, Tensor) or isinstance(threshold, Tensor) or rule != LifRule(surrogate=Surrogate(slope=slope)):
+        return portable.lif_scan(current, v0, decay, threshold, rule)
     if cpu.runs(current, v0):
         return cpu.lif_scan(current, v0, decay, threshold, slope)
     if current.shape[0] == 1:
-        return portable.lif_scan(current, v0, decay, threshold, slope)
+        return portable.lif_scan(current, v0, decay, threshold, rule)
     return _LifScan.apply(current, v0, decay, threshold, slope)
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backends.contract import Ops, check_affine_scan
-from backends.surrogate import fast_sigmoid_spike
+from backends.contract import LifRule, Ops, check_affine_scan
+from backends.surrogate import spike
 
 
 def one_hot(index: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -117,12 +117,25 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     return _AffineScan.apply(a, b, h0)
 
 
-def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
-    v, spikes = v0, []
+def lif_scan(
+    current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
+) -> tuple[Tensor, Tensor]:
+    def reset(u: Tensor, s: Tensor) -> Tensor:
+        s = s.detach() if rule.detach_reset else s
+        if rule.reset == "soft":
+            return u - threshold * s
+        return u * (1.0 - s) + rule.v_reset * s if rule.reset == "hard" else u
+
+    v, spikes = v0.expand(current.shape[1:]), []
+    last = spike(v - threshold, rule.surrogate, rule.strict) if rule.delayed else None
     for i_t in current.split(1):
         u = decay * v + i_t.squeeze(0)
-        s = fast_sigmoid_spike(u, threshold, slope)
-        v = u - threshold * s.detach()
+        if last is not None:
+            v = reset(u, last)
+            last = s = spike(v - threshold, rule.surrogate, rule.strict)
+        else:
+            s = spike(u - threshold, rule.surrogate, rule.strict)
+            v = reset(u, s)
         spikes.append(s)
     return torch.stack(spikes), v
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backends.contract import Ops
-from backends.surrogate import fast_sigmoid_spike
+from backends.contract import LifRule, Ops
+from backends.surrogate import spike
 
 
 def embed(ids: Tensor, weight: Tensor) -> Tensor:
@@ -27,14 +27,28 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
-    v, spikes = v0, []
+def lif_scan(
+    current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
+) -> tuple[Tensor, Tensor]:
+    v, spikes = v0.expand(current.shape[1:]), []
     for i_t in current.unbind(0):
         u = decay * v + i_t
-        s = fast_sigmoid_spike(u, threshold, slope)
-        v = u - threshold * s.detach()
+        if rule.delayed:
+            r = spike(v - threshold, rule.surrogate, rule.strict)
+            v = _after(u, r, threshold, rule)
+            s = spike(v - threshold, rule.surrogate, rule.strict)
+        else:
+            s = spike(u - threshold, rule.surrogate, rule.strict)
+            v = _after(u, s, threshold, rule)
         spikes.append(s)
     return torch.stack(spikes), v
+
+
+def _after(u: Tensor, s: Tensor, threshold: float | Tensor, rule: LifRule) -> Tensor:
+    s = s.detach() if rule.detach_reset else s
+    if rule.reset == "soft":
+        return u - threshold * s
+    return u * (1 - s) + rule.v_reset * s if rule.reset == "hard" else u
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

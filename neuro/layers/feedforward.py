@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from backends import Ops
+from backends import LifRule, Ops, Surrogate
 from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.linear import Linear
@@ -46,6 +46,7 @@ class SpikingFeedforward(nn.Module):
     def __init__(self, width: int, config: CortexConfig, rank: int, ops: Ops) -> None:
         super().__init__()
         self.ops, self.config = ops, config
+        self.rule = LifRule(surrogate=Surrogate(slope=config.surrogate_slope))
         neurons = config.feedforward_width
         self.inject = Linear(width, neurons, ops, bias=True)
         self.project = FastLinear(neurons, width, rank, ops)
@@ -61,8 +62,6 @@ class SpikingFeedforward(nn.Module):
     def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, Tensor, LifState]:
         c = self.config
         current = wide(self.inject(x)) * route.unsqueeze(-1)
-        spikes, v = self.ops.lif_scan(
-            current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, c.surrogate_slope
-        )
+        spikes, v = self.ops.lif_scan(current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, self.rule)
         spikes = spikes.transpose(0, 1)
         return *self.project(spikes), spikes, LifState(v)

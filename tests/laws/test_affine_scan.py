@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backends import BackendError, native, portable, reference
+from backends import BackendError, LifRule, Surrogate, native, portable, reference
 from backends.kernels import cpu
 from neuro.layers.affine_recurrence import AffineRecurrence
 
@@ -244,7 +244,7 @@ def test_threads_change_nothing(layout, kernels):
     for threads in (1, 3):
         torch.set_num_threads(threads)
         fresh = [x.detach().requires_grad_() for x in inputs]
-        spikes, v = native.lif_scan(fresh[1], fresh[2], 0.6, 1.0, 4.0)
+        spikes, v = native.lif_scan(fresh[1], fresh[2], 0.6, 1.0, LifRule())
         lif = torch.autograd.grad(spikes.sum() + v.sum(), fresh[1:])
         h = native.affine_scan(*fresh)
         found.append([spikes, v, *lif, h, *torch.autograd.grad(h.sum(), fresh)])
@@ -266,7 +266,7 @@ def test_without_the_library_torch_operators_do_it(shape, no_kernels, monkeypatc
     inputs = draw(*shape)
     truth = values_and_gradients(reference.affine_scan, leaves(inputs))
     assert worst(values_and_gradients(native.affine_scan, leaves(inputs)), truth) <= BOUND
-    constants = (0.6, 1.0, 4.0)
+    constants = (0.6, 1.0, LifRule())
     assert torch.equal(native.lif_scan(*inputs[1:], *constants)[0], reference.lif_scan(*inputs[1:], *constants)[0])
 
 
@@ -276,7 +276,8 @@ def test_the_spiking_kernel_is_the_plainest_loop_bit_for_bit(shape, dtype, kerne
     """Spikes and membranes, also where no gradient is asked for; gradients to rounding."""
     current, v0 = (x.to(dtype) for x in draw(*shape)[1:])
     transposed = current.transpose(0, 1).contiguous().transpose(0, 1)
-    for constants in ((0.6, 1.0, 4.0), (0.0, 0.3, 25.0), (0.9, 1.5, 1.0)):
+    for decay, threshold, slope in ((0.6, 1.0, 4.0), (0.0, 0.3, 25.0), (0.9, 1.5, 1.0)):
+        constants = (decay, threshold, LifRule(surrogate=Surrogate(slope=slope)))
         for x in (current, transposed):
             found, truth = [], []
             for ops, into in ((native, found), (reference, truth)):
@@ -289,13 +290,13 @@ def test_the_spiking_kernel_is_the_plainest_loop_bit_for_bit(shape, dtype, kerne
             with torch.no_grad():
                 assert all(map(torch.equal, native.lif_scan(x, v0, *constants), truth[:2]))
     untouched = v0.clone()
-    native.lif_scan(current, v0, 0.6, 1.0, 4.0)
+    native.lif_scan(current, v0, 0.6, 1.0, LifRule())
     assert torch.equal(v0, untouched)
 
 
 def test_one_membrane_for_all_rows_is_spread(kernels):
     current, v0 = draw(6, 4, 5)[1], torch.full((1, 5), 0.8, dtype=torch.float64, requires_grad=True)
-    found, truth = (ops.lif_scan(current, v0, 0.6, 1.0, 4.0) for ops in (native, reference))
+    found, truth = (ops.lif_scan(current, v0, 0.6, 1.0, LifRule()) for ops in (native, reference))
     assert torch.equal(found[0], truth[0])
     (x,), (y,) = (torch.autograd.grad(out[1].sum() + out[0].sum(), v0) for out in (found, truth))
     assert x.shape == v0.shape and float((x - y).abs().max()) <= BOUND

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backends import Ops, native, portable, reference
+from backends import LifRule, Ops, Surrogate, native, portable, reference, surrogate
 
 BOUND = 1e-10
 TABLES = {"native": native.OPS, "portable": portable.OPS}
@@ -131,10 +131,10 @@ def test_affine_scan_of_a_long_span_neither_overflows_nor_vanishes(ops, device):
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
-@pytest.mark.parametrize("constants", [(0.6, 1.0, 4.0), (0.0, 0.3, 25.0), (1.0, 2.0, 1.0)], ids=str)
-def test_lif_scan(t, b, d, constants, ops, device, measured):
+@pytest.mark.parametrize(("decay", "threshold", "slope"), [(0.6, 1.0, 4.0), (0.0, 0.3, 25.0), (1.0, 2.0, 1.0)], ids=str)
+def test_lif_scan(t, b, d, decay, threshold, slope, ops, device, measured):
     draw = Draw(device, seed=t)
-    inputs = [draw.normal(t, b, d), draw.normal(b, d), *constants]
+    inputs = [draw.normal(t, b, d), draw.normal(b, d), decay, threshold, LifRule(surrogate=Surrogate(slope=slope))]
     worst = compare("lif_scan", ops, inputs, [0, 1], exact=(0,))
     measured("max_difference", worst)
     assert worst <= BOUND
@@ -142,9 +142,31 @@ def test_lif_scan(t, b, d, constants, ops, device, measured):
     assert set(spikes.unique().tolist()) <= {0.0, 1.0}
 
 
+RULES = [
+    LifRule(reset, delayed, strict, 0.25 if reset == "hard" else 0.0, detach, Surrogate(kind, 2.0))
+    for reset, delayed in (("soft", False), ("soft", True), ("hard", False), ("hard", True), ("none", False))
+    for strict, detach, kind in itertools.product((False, True), (False, True), surrogate.KINDS)
+]
+
+
+@pytest.mark.parametrize(
+    "rule", RULES, ids=lambda r: f"{r.reset}-{r.delayed}-{r.strict}-{r.detach_reset}-{r.surrogate.kind}"
+)
+@pytest.mark.parametrize("learned", [False, True])
+def test_lif_scan_under_every_rule(rule, learned, ops, device, measured):
+    """Resets, thresholds and surrogates; decays and thresholds that are numbers or learn, a neuron each."""
+    draw = Draw(device, seed=5)
+    constants = [draw.uniform(7), draw.uniform(7) + 0.5] if learned else [0.8, 0.75]
+    inputs = [draw.normal(19, 3, 7), draw.normal(3, 7), *constants, rule]
+    worst = compare("lif_scan", ops, inputs, [0, 1, 2, 3] if learned else [0, 1], exact=(0,))
+    measured("max_difference", worst)
+    assert worst <= BOUND
+    assert 0 < float(ops.lif_scan(*inputs)[0].mean()) < 1
+
+
 def test_lif_scan_fires_at_exactly_the_threshold_and_keeps_the_rest(ops):
     current = torch.tensor([[1.0], [0.5], [2.25], [0.0]], dtype=torch.float64).unsqueeze(1)
-    spikes, v = ops.lif_scan(current, torch.zeros(1, 1, dtype=torch.float64), 0.5, 1.0, 4.0)
+    spikes, v = ops.lif_scan(current, torch.zeros(1, 1, dtype=torch.float64), 0.5, 1.0, LifRule())
     # u_1 = 1 -> v 0;  u_2 = 0.5;  u_3 = 0.25 + 2.25 = 2.5 -> v 1.5;  u_4 = 0.75: no spike
     assert spikes.flatten().tolist() == [1.0, 0.0, 1.0, 0.0]
     assert v.item() == 0.75
@@ -155,11 +177,11 @@ def test_lif_scan_in_float32_fires_identically(t, ops, device, measured):
     """Millions of float32 updates of equal input: what differs lies within rounding of the threshold."""
     draw = Draw(device, seed=3)
     current, v0 = draw.normal(t, 40, 1000).float(), draw.normal(40, 1000).float()
-    spikes, v = ops.lif_scan(current, v0, 0.6, 1.0, 4.0)
+    spikes, v = ops.lif_scan(current, v0, 0.6, 1.0, LifRule())
     wrong = 0
     for step in range(t):  # forced: every step of the truth starts from the membrane of the operator under test
-        before = v0 if step == 0 else ops.lif_scan(current[:step], v0, 0.6, 1.0, 4.0)[1]
-        truth, _ = reference.lif_scan(current[step : step + 1], before, 0.6, 1.0, 4.0)
+        before = v0 if step == 0 else ops.lif_scan(current[:step], v0, 0.6, 1.0, LifRule())[1]
+        truth, _ = reference.lif_scan(current[step : step + 1], before, 0.6, 1.0, LifRule())
         differ = truth[0] != spikes[step]
         wrong += int(differ.sum())
         u = 0.6 * before.double() + current[step].double()
@@ -331,9 +353,9 @@ def test_the_law_can_fail(device):
     inputs = [draw.uniform(4, 2, 3), draw.normal(4, 2, 3), draw.normal(2, 3)]
     assert compare("affine_scan", dataclasses.replace(native.OPS, affine_scan=unwritten), inputs, [0, 1, 2]) > BOUND
 
-    def forgetful(current, v0, decay, threshold, slope):
-        spikes, v = reference.lif_scan(current, v0, decay, threshold, slope)
+    def forgetful(current, v0, decay, threshold, rule):
+        spikes, v = reference.lif_scan(current, v0, decay, threshold, rule)
         return spikes.detach() + (current - current.detach()) * 0.1, v
 
     wrong = dataclasses.replace(native.OPS, lif_scan=forgetful)
-    assert compare("lif_scan", wrong, [draw.normal(4, 2, 3), draw.normal(2, 3), 0.6, 1.0, 4.0], [0, 1]) > BOUND
+    assert compare("lif_scan", wrong, [draw.normal(4, 2, 3), draw.normal(2, 3), 0.6, 1.0, LifRule()], [0, 1]) > BOUND
