@@ -15,8 +15,6 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <memory>
-#include <new>
 #include <thread>
 #include <vector>
 
@@ -71,7 +69,7 @@ struct Panels {
 // What a neuron does; the numbers are those of backends/kernels/spikes.py.
 struct Rule {
   double decay, threshold, v_reset;
-  Index reset;  // 0 none, 1 soft, 2 hard, 3 soft and one step later
+  Index reset;  // 0 none, 1 soft, 2 hard, 3 and 4 soft and hard one step later
   Index strict;
 };
 
@@ -272,10 +270,12 @@ INLINE void fire_panel(const Events& x, const Panels& w, const Rule& rule, Index
       if (w.bias) sums[i] = sums[i] + bias[i];
       Lane& before = lane(&state[b * kWide + i * kLane]);
       Lane u = decay * before + sums[i], s;
+      const Mask fired = kStrict ? before > threshold : before >= threshold;
       if (kReset == 3) {
-        choose(s, kStrict ? before > threshold : before >= threshold, threshold, zero);
+        choose(s, fired, threshold, zero);
         u = u - s;
       }
+      if (kReset == 4) choose(u, fired, after, u);
       const Mask fires = kStrict ? u > threshold : u >= threshold;
       choose(sums[i], fires, one, zero);
       if (kReset == 1) {
@@ -300,7 +300,9 @@ INLINE void fire_rule(const Events& x, const Panels& w, const Rule& r, Index bat
     case 4: return fire_panel<kOnes, 2, false>(x, w, r, batch, v, spikes, p);
     case 5: return fire_panel<kOnes, 2, true>(x, w, r, batch, v, spikes, p);
     case 6: return fire_panel<kOnes, 3, false>(x, w, r, batch, v, spikes, p);
-    default: return fire_panel<kOnes, 3, true>(x, w, r, batch, v, spikes, p);
+    case 7: return fire_panel<kOnes, 3, true>(x, w, r, batch, v, spikes, p);
+    case 8: return fire_panel<kOnes, 4, false>(x, w, r, batch, v, spikes, p);
+    default: return fire_panel<kOnes, 4, true>(x, w, r, batch, v, spikes, p);
   }
 }
 
@@ -458,6 +460,7 @@ EXPORT void neuro_spikes_pack(const float* weight, Index outputs, Index inputs, 
   }
 }
 
+// y [rows, outputs] = W x + bias
 EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
   const Index panels = (w.outputs + kWide - 1) / kWide;
   threads = threads_for(x.offsets[x.rows] * w.outputs, threads);
@@ -470,6 +473,8 @@ EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
   });
 }
 
+// Neurons driven by W x + bias: rows of x are [T, batch], `v` [batch, outputs] goes from before the first step to after the
+// last, `spikes` is [T, batch, outputs].
 EXPORT void neuro_spikes_lif(Events x, Panels w, Rule rule, Index batch, float* v, float* spikes, Index threads) {
   const Index panels = (w.outputs + kWide - 1) / kWide;
   spread(panels, threads_for(x.offsets[x.rows] * w.outputs, threads), [&](Index first, Index last) {
@@ -485,6 +490,7 @@ EXPORT void neuro_spikes_vector(Events x, const float* weight, const float* bias
   });
 }
 
+// The gradient of W [outputs, width] from that of y [rows, outputs].
 EXPORT void neuro_spikes_weight_grad(Events x, const float* grad_y, Index outputs, float* grad_w, Index threads) {
   std::vector<ByColumn> events((x.rows + kGradRows - 1) / kGradRows);
   for (std::size_t part = 0; part < events.size(); ++part) {

@@ -1,0 +1,207 @@
+"""A linear layer on spikes, alone and with the neurons behind it: event-driven where few inputs are not zero.
+
+    spike_linear:  y = W s + b                     any leading axes, differentiable
+    spike_lif:     i_t = W s_t + b, then `Ops.lif_scan`; without gradients in one sweep that never writes i
+
+The path is chosen each call. Spikes are listed up to the density at which a dense product would be as quick, so that a
+call that turns out dense has cost a fraction of the listing. Where the C++ library does not run (another device or type,
+wider than 65,536 inputs, autocast, compilation) the product is dense: the same result up to rounding.
+
+Spikes may be binary, counts or graded: a value multiplies its row of the weight. Where a spike is zero its weight is not
+read: an infinite weight there gives no NaN, as a dense product would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from backends import native
+from backends.contract import LifRule
+from backends.errors import BackendError
+from backends.kernels import spikes as kernels
+from backends.kernels.spikes import Events, PackedWeight
+
+# Densities at which events cost what a dense product does, and the costs beside the sums in rows of a dense product
+# (benchmarks/spike_linear.py measures each; AMD EPYC with AVX-512, one core).
+_BREAK_EVEN = 0.4
+_BREAK_EVEN_OF_GRADIENT = 0.3
+_BREAK_EVEN_OF_VECTOR = 0.5
+_ROWS_TO_PACK = 40  # packing a weight costs what so many dense rows do
+_OUTPUTS_TO_LIST = 16  # listing a row costs what a dense product with so many outputs does
+
+
+def spike_linear(
+    spikes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    packed: PackedWeight | None = None,
+    backward_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """(spikes [...,K], weight [N,K], bias [N] or None) -> [...,N].
+
+    Args:
+        packed: keeps what was made of the weight for the next call; without it every call packs anew.
+        backward_dtype: multiply the dense products of the backward pass in this type (bfloat16: the gradients err by
+            about 3e-3, the forward pass is as without).
+
+    Raises:
+        BackendError: shapes that do not fit, or spikes that are not finite.
+    """
+    spikes = _checked(spikes, weight, bias)
+    events = _events(spikes, weight, bias, packed)
+    return _linear(spikes, weight, bias, events, packed, backward_dtype)
+
+
+def spike_lif(
+    spikes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    v0: Tensor,
+    decay: float | Tensor,
+    threshold: float | Tensor,
+    rule: LifRule,
+    lif_scan: Callable[..., tuple[Tensor, Tensor]] = native.lif_scan,
+    packed: PackedWeight | None = None,
+    backward_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(spikes [T,B,K], weight [N,K], bias [N] or None, v0 [B,N], ...) -> (spikes [T,B,N], v [B,N]).
+
+    The neurons are those of ``lif_scan`` (an `Ops.lif_scan`), and so are the spikes: the sweep without gradients adds in
+    the same order.
+
+    Raises:
+        BackendError: as `spike_linear`, or a state that does not fit.
+    """
+    spikes = _checked(spikes, weight, bias)
+    if spikes.dim() != 3 or v0.shape != (spikes.shape[1], weight.shape[0]):
+        got = f"spike_lif: got spikes {list(spikes.shape)} and v0 {list(v0.shape)}"
+        raise BackendError(f"{got}, expected [T,B,K] and [B,N={weight.shape[0]}].", "Give it spikes time first.")
+    events = _events(spikes, weight, bias, packed)
+    plain = not (isinstance(decay, Tensor) or isinstance(threshold, Tensor)) and v0.dtype == torch.float32
+    if events is not None and events.rows > 1 and plain and not _graph(spikes, weight, bias, v0):
+        panels = (packed or PackedWeight()).panels(weight)
+        return kernels.lif(events, panels, bias, v0, float(decay), float(threshold), rule)
+    current = _linear(spikes, weight, bias, events, packed, backward_dtype)
+    return lif_scan(current, v0, decay, threshold, rule)
+
+
+def _checked(spikes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The spikes, in the weight's type if they are bool or integers."""
+    fits = bias is None or bias.shape == weight.shape[:1]
+    if weight.dim() != 2 or spikes.dim() == 0 or spikes.shape[-1] != weight.shape[-1] or not fits:
+        shapes = f"spikes {list(spikes.shape)}, weight {list(weight.shape)}"
+        got = f"spike_linear: got {shapes} and bias {None if bias is None else list(bias.shape)}"
+        raise BackendError(f"{got}, expected [...,K], [N,K] and [N].", "Transpose or slice them before the call.")
+    return spikes if spikes.is_floating_point() else spikes.to(weight.dtype)
+
+
+def _graph(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _limit(rows: int, weight: Tensor, bias: Tensor | None, packed: PackedWeight | None) -> float:
+    """The density up to which events are quicker; 0 where they never are."""
+    # Without gradients a kept weight is packed once for many calls; training packs it anew after every step.
+    kept = packed is not None and (packed.holds(weight) or not _graph(weight))
+    if rows == 1:
+        return _BREAK_EVEN_OF_VECTOR if kept else 0.0
+    spared = rows * (1.0 - _OUTPUTS_TO_LIST / weight.shape[0]) - (0 if kept else _ROWS_TO_PACK)
+    return max(0.0, _BREAK_EVEN * spared / rows)
+
+
+def _events(spikes: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedWeight | None) -> Events | None:
+    """The list of the spikes where that is the quicker path, else None.
+
+    Raises:
+        BackendError: spikes that are not finite.
+    """
+    events = None
+    rows = spikes.numel() // max(spikes.shape[-1], 1)
+    if rows and weight.shape[0] and kernels.runs(spikes, weight, bias):
+        limit = _limit(rows, weight, bias, packed)
+        events = kernels.find(spikes.reshape(rows, -1), limit) if limit else None
+    if spikes.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        # Of listed spikes only those that are not one can be NaN; only a sum that is not finite is worth a closer look.
+        shown = spikes.detach() if events is None else events.values
+        bad = 0 if shown is None or bool(shown.sum().isfinite()) else int((~shown.isfinite()).sum())
+        if bad:
+            got = f"spike_linear: got {bad} spikes that are NaN or infinite, expected finite ones."
+            raise BackendError(got, "Look for the first layer whose output is not finite.")
+    return events
+
+
+def _linear(
+    spikes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    events: Events | None,
+    packed: PackedWeight | None,
+    backward_dtype: torch.dtype | None,
+) -> Tensor:
+    graph = _graph(spikes, weight, bias)
+    if events is None and not (graph and backward_dtype):
+        return native.linear(spikes, weight, bias)
+    x = spikes.reshape(-1, spikes.shape[-1])
+    if graph:
+        y = _SpikeLinear.apply(x, weight, bias, events, packed, backward_dtype)
+    else:
+        y = _product(x, weight, bias, events, packed)
+    return y.view(*spikes.shape[:-1], weight.shape[0])
+
+
+def _product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, events: Events | None, packed: PackedWeight | None
+) -> Tensor:
+    if events is None:
+        return F.linear(x, weight, bias)
+    packed = packed or PackedWeight()
+    if events.rows == 1:
+        return kernels.vector(events, packed.rows(weight), bias)
+    return kernels.product(events, packed.panels(weight), bias, weight.shape[0])
+
+
+class _SpikeLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        events: Events | None,
+        packed: PackedWeight | None,
+        backward_dtype: torch.dtype | None,
+    ) -> Tensor:
+        y = _product(x, weight, bias, events, packed)
+        few = events is not None and events.columns.numel() <= _BREAK_EVEN_OF_GRADIENT * x.numel()
+        ctx.listed = few and ctx.needs_input_grad[1]
+        # A list takes the room of the spikes times their density; the buffer it was made in is let go.
+        kept: tuple[Tensor | None, ...] = (None, None, None)
+        if ctx.listed:
+            kept = events.columns.clone(), events.values, events.offsets
+        elif ctx.needs_input_grad[1]:
+            kept = (x, None, None)
+        ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, *kept)
+        ctx.width, ctx.dtype = x.shape[1], backward_dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, *kept = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        grad_x = _multiply(grad, weight, ctx.dtype) if to_x else None
+        grad_weight = None
+        if ctx.listed:
+            grad_weight = kernels.weight_grad(Events(*kept, ctx.width), grad)
+        elif to_weight:
+            grad_weight = _multiply(grad.T, kept[0], ctx.dtype)
+        return grad_x, grad_weight, grad.sum(0) if to_bias else None, None, None, None
+
+
+def _multiply(a: Tensor, b: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return a @ b if dtype is None else (a.to(dtype) @ b.to(dtype)).to(a.dtype)
