@@ -26,13 +26,17 @@ from backends.errors import BackendError
 from backends.kernels import spikes as kernels
 from backends.kernels.spikes import Events, PackedWeight
 
-# Densities at which events cost what a dense product does, and the costs beside the sums in rows of a dense product
-# (benchmarks/spike_linear.py measures each; AMD EPYC with AVX-512, one core).
+# Measured by benchmarks/spike_linear.py on an AMD EPYC with AVX-512, one core. Forward and gradient of the weight break even
+# with dense products at a density of one half, one vector above 0.8; kept lower, for processors whose dense products gain
+# more from wider registers than sums do.
 _BREAK_EVEN = 0.4
-_BREAK_EVEN_OF_GRADIENT = 0.3
-_BREAK_EVEN_OF_VECTOR = 0.5
-_ROWS_TO_PACK = 40  # packing a weight costs what so many dense rows do
-_OUTPUTS_TO_LIST = 16  # listing a row costs what a dense product with so many outputs does
+_BREAK_EVEN_OF_VECTOR = 0.6
+_ROWS_TO_PACK = 50  # packing a weight costs what so many dense rows do
+_ROWS_TO_WARM = 16  # panels that come from memory, and not from a cache, cost about so many
+_OUTPUTS_TO_LIST = 24  # listing a row costs what a dense product with so many outputs does
+_FEW = 8  # vectors up to which whole rows are quicker than panels
+_WORTH_A_LIST = 1 << 20  # products of a dense call: below, it is done before the first list is made
+_SAMPLE = 64  # rows of a large input that show whether it is worth listing
 
 
 def spike_linear(
@@ -45,7 +49,7 @@ def spike_linear(
     """(spikes [...,K], weight [N,K], bias [N] or None) -> [...,N].
 
     Args:
-        packed: keeps what was made of the weight for the next call; without it every call packs anew.
+        packed: keeps what was made of the weight for the next call without gradients; without it every call packs anew.
         backward_dtype: multiply the dense products of the backward pass in this type (bfloat16: the gradients err by
             about 3e-3, the forward pass is as without).
 
@@ -83,7 +87,7 @@ def spike_lif(
         raise BackendError(f"{got}, expected [T,B,K] and [B,N={weight.shape[0]}].", "Give it spikes time first.")
     events = _events(spikes, weight, bias, packed)
     plain = not (isinstance(decay, Tensor) or isinstance(threshold, Tensor)) and v0.dtype == torch.float32
-    if events is not None and events.rows > 1 and plain and not _graph(spikes, weight, bias, v0):
+    if events is not None and events.rows > _FEW and plain and not _graph(spikes, weight, bias, v0):
         panels = (packed or PackedWeight()).panels(weight)
         return kernels.lif(events, panels, bias, v0, float(decay), float(threshold), rule)
     current = _linear(spikes, weight, bias, events, packed, backward_dtype)
@@ -104,14 +108,16 @@ def _graph(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _limit(rows: int, weight: Tensor, bias: Tensor | None, packed: PackedWeight | None) -> float:
+def _limit(rows: int, weight: Tensor, packed: PackedWeight | None) -> float:
     """The density up to which events are quicker; 0 where they never are."""
-    # Without gradients a kept weight is packed once for many calls; training packs it anew after every step.
-    kept = packed is not None and (packed.holds(weight) or not _graph(weight))
-    if rows == 1:
-        return _BREAK_EVEN_OF_VECTOR if kept else 0.0
-    spared = rows * (1.0 - _OUTPUTS_TO_LIST / weight.shape[0]) - (0 if kept else _ROWS_TO_PACK)
-    return max(0.0, _BREAK_EVEN * spared / rows)
+    if rows * weight.numel() < _WORTH_A_LIST:
+        return 0.0
+    # Without gradients a weight is packed once for many calls, in training anew each time.
+    kept = packed is not None and not _graph(weight)
+    if kept and rows <= _FEW:
+        return _BREAK_EVEN_OF_VECTOR if rows == 1 else _BREAK_EVEN
+    spent = rows + _ROWS_TO_WARM if kept else rows + _ROWS_TO_WARM + _ROWS_TO_PACK
+    return max(0.0, _BREAK_EVEN * (1.0 - _OUTPUTS_TO_LIST / weight.shape[0]) * (2.0 - spent / rows))
 
 
 def _events(spikes: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedWeight | None) -> Events | None:
@@ -122,9 +128,12 @@ def _events(spikes: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedW
     """
     events = None
     rows = spikes.numel() // max(spikes.shape[-1], 1)
-    if rows and weight.shape[0] and kernels.runs(spikes, weight, bias):
-        limit = _limit(rows, weight, bias, packed)
-        events = kernels.find(spikes.reshape(rows, -1), limit) if limit else None
+    limit = _limit(rows, weight, packed) if rows and kernels.runs(spikes, weight, bias) else 0.0
+    if limit:
+        x = spikes.detach().reshape(rows, -1)
+        sample = x[:: rows // _SAMPLE] if rows >= 4 * _SAMPLE else x[:0]
+        if int(sample.count_nonzero()) <= 1.25 * limit * sample.numel():
+            events = kernels.find(x, limit)
     if spikes.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         # Of listed spikes only those that are not one can be NaN; only a sum that is not finite is worth a closer look.
         shown = spikes.detach() if events is None else events.values
@@ -148,7 +157,9 @@ def _linear(
         return native.linear(spikes, weight, bias)
     x = spikes.reshape(-1, spikes.shape[-1])
     if graph:
-        y = _SpikeLinear.apply(x, weight, bias, events, packed, backward_dtype)
+        if packed is not None and weight.requires_grad:
+            packed.clear()  # an optimizer is about to write the weight, and not all of them say so
+        y = _SpikeLinear.apply(x, weight, bias, events, None if weight.requires_grad else packed, backward_dtype)
     else:
         y = _product(x, weight, bias, events, packed)
     return y.view(*spikes.shape[:-1], weight.shape[0])
@@ -160,8 +171,8 @@ def _product(
     if events is None:
         return F.linear(x, weight, bias)
     packed = packed or PackedWeight()
-    if events.rows == 1:
-        return kernels.vector(events, packed.rows(weight), bias)
+    if events.rows <= _FEW:
+        return kernels.few_products(events, packed.rows(weight), bias)
     return kernels.product(events, packed.panels(weight), bias, weight.shape[0])
 
 
@@ -177,11 +188,10 @@ class _SpikeLinear(torch.autograd.Function):
         backward_dtype: torch.dtype | None,
     ) -> Tensor:
         y = _product(x, weight, bias, events, packed)
-        few = events is not None and events.columns.numel() <= _BREAK_EVEN_OF_GRADIENT * x.numel()
-        ctx.listed = few and ctx.needs_input_grad[1]
+        ctx.listed = events is not None and ctx.needs_input_grad[1]
         # A list takes the room of the spikes times their density; the buffer it was made in is let go.
         kept: tuple[Tensor | None, ...] = (None, None, None)
-        if ctx.listed:
+        if events is not None and ctx.needs_input_grad[1]:
             kept = events.columns.clone(), events.values, events.offsets
         elif ctx.needs_input_grad[1]:
             kept = (x, None, None)

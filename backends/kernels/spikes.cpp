@@ -4,7 +4,7 @@
 // rows of W' in that list. What that costs is set by where those rows lie (measured on an AMD EPYC):
 //   - Many vectors: W' is cut into panels of a few dozen columns, each a dense [K, columns] block that fits the second cache,
 //     with the sums of one vector in registers. Cutting plain rows instead makes equal cache sets of them all.
-//   - One vector: every row is read once from memory, so whole rows, four at a time into sums that stay in the first cache.
+//   - Few vectors: a row of W' is read once from memory, so whole rows, eight at a time into sums that stay in the first cache.
 //   - The gradient of W is the same sum with the roles exchanged: over the list of vectors in which a column is not zero,
 //     panels of the gradient of y.
 //
@@ -313,16 +313,16 @@ CLONES void fire(const Events& x, const Panels& w, const Rule& r, Index batch, f
     fire_rule<true>(x, w, r, batch, v, spikes, p);
 }
 
-// Columns [first, last) of y = sum of the rows of W' [width, outputs] named by one row of events.
+// Columns [first, last) of one row of y: the sum of the rows of W' [width, outputs] in its list.
 template <bool kOnes>
-INLINE void sum_rows(const Events& x, const float* weight, const float* bias, Index outputs, float* out, Index first,
-                     Index last) {
+INLINE void sum_rows(const Events& x, Index row, const float* weight, const float* bias, Index outputs, float* out,
+                     Index first, Index last) {
   const Index width = last - first;
-  float* __restrict y = out + first;
+  float* __restrict y = out + row * outputs + first;
   std::fill_n(y, width, 0.0f);
-  const Index events = x.offsets[1];
+  const Index events = x.offsets[row + 1];
   const float *w[kBlock], *s = x.values;
-  Index e = 0;
+  Index e = x.offsets[row];
   for (; e + kBlock <= events; e += kBlock) {
     UNROLL for (Index j = 0; j < kBlock; ++j) w[j] = weight + x.columns[e + j] * outputs + first;
     for (Index i = 0; i < width; ++i) {
@@ -344,12 +344,13 @@ INLINE void sum_rows(const Events& x, const float* weight, const float* bias, In
     for (Index i = 0; i < width; ++i) y[i] += bias[first + i];
 }
 
-CLONES void vector_product(const Events& x, const float* weight, const float* bias, Index outputs, float* y, Index first,
-                           Index last) {
-  if (x.values)
-    sum_rows<false>(x, weight, bias, outputs, y, first, last);
-  else
-    sum_rows<true>(x, weight, bias, outputs, y, first, last);
+CLONES void whole_rows(const Events& x, const float* weight, const float* bias, Index outputs, float* y, Index first,
+                       Index last) {
+  for (Index row = 0; row < x.rows; ++row)
+    if (x.values)
+      sum_rows<false>(x, row, weight, bias, outputs, y, first, last);
+    else
+      sum_rows<true>(x, row, weight, bias, outputs, y, first, last);
 }
 
 // from [rows, columns] to its transpose, with the given distances between rows, in squares that fit the first cache.
@@ -450,6 +451,18 @@ EXPORT void neuro_spikes_values(const float* x, Index stride, Events events, flo
     for (Index e = events.offsets[row]; e < events.offsets[row + 1]; ++e) values[e] = x[row * stride + events.columns[e]];
 }
 
+// A number that changes, as good as always, when an optimizer has written the weight: of 256 values scattered over it.
+EXPORT Index neuro_spikes_mark(const float* weight, Index count) {
+  std::uint64_t mark = 0;
+  for (Index i = 0; i < 256; ++i) {
+    const std::uint64_t at = static_cast<std::uint32_t>(i * 2654435769u);  // multiples of the golden section of 2^32
+    std::uint32_t bits;
+    std::memcpy(&bits, weight + static_cast<Index>((at * static_cast<std::uint64_t>(count)) >> 32), sizeof bits);
+    mark = (mark ^ bits) * 1099511628211u;
+  }
+  return static_cast<Index>(mark);
+}
+
 // W [outputs, inputs] to panels [inputs, wide] of W', the last filled with zeros; wide = outputs makes W' itself.
 EXPORT void neuro_spikes_pack(const float* weight, Index outputs, Index inputs, Index wide, float* panels) {
   for (Index first = 0; first < outputs; first += wide) {
@@ -482,11 +495,11 @@ EXPORT void neuro_spikes_lif(Events x, Panels w, Rule rule, Index batch, float* 
   });
 }
 
-// y [outputs] from the one row of x and W' [width, outputs].
-EXPORT void neuro_spikes_vector(Events x, const float* weight, const float* bias, Index outputs, float* y, Index threads) {
+// The same from W' [width, outputs], for few rows.
+EXPORT void neuro_spikes_few(Events x, const float* weight, const float* bias, Index outputs, float* y, Index threads) {
   const Index lanes = (outputs + kLane - 1) / kLane;
-  spread(lanes, threads_for(x.offsets[1] * outputs, threads), [&](Index first, Index last) {
-    vector_product(x, weight, bias, outputs, y, first * kLane, std::min(last * kLane, outputs));
+  spread(lanes, threads_for(x.offsets[x.rows] * outputs, threads), [&](Index first, Index last) {
+    whole_rows(x, weight, bias, outputs, y, first * kLane, std::min(last * kLane, outputs));
   });
 }
 

@@ -51,12 +51,13 @@ class _Rule(ctypes.Structure):
 
 _SIGNATURES = {
     "panel": ((), _INDEX),
+    "mark": ((_POINTER, _INDEX), _INDEX),
     "find": ((_POINTER, _INDEX, _INDEX, _INDEX, _POINTER, _POINTER, _INDEX, _POINTER), _INDEX),
     "values": ((_POINTER, _INDEX, _Events, _POINTER), None),
     "pack": ((_POINTER, _INDEX, _INDEX, _INDEX, _POINTER), None),
     "product": ((_Events, _Panels, _POINTER, _INDEX), None),
     "lif": ((_Events, _Panels, _Rule, _INDEX, _POINTER, _POINTER, _INDEX), None),
-    "vector": ((_Events, _POINTER, _POINTER, _INDEX, _POINTER, _INDEX), None),
+    "few": ((_Events, _POINTER, _POINTER, _INDEX, _POINTER, _INDEX), None),
     "weight_grad": ((_Events, _POINTER, _INDEX, _POINTER, _INDEX), None),
 }
 
@@ -141,8 +142,9 @@ def find(x: Tensor, limit: float) -> Events | None:
 class PackedWeight:
     """A weight [N,K] in the orders that events read it in, made when first asked for and again once the weight changed.
 
-    A change is another tensor, or another version of it: optimizers, `copy_` and `load_state_dict` count, a write through
-    ``.data`` does not: call `clear` after one. The weight itself is not kept alive, copies and files hold none of this.
+    A change is another tensor, another version of it, or another value in one of 256 places: torch's fused optimizers and
+    writes through ``.data`` leave the version as it was. After such a write to a few values call `clear`. The weight
+    itself is not kept alive; copies and files hold none of this.
     """
 
     def __init__(self) -> None:
@@ -153,21 +155,18 @@ class PackedWeight:
 
     def clear(self) -> None:
         self._of: weakref.ref[Tensor] | None = None
-        self._at: tuple[int, int] | None = None
+        self._mark: tuple[int, ...] = ()
         self._panels: Tensor | None = None
         self._rows: Tensor | None = None
 
     def holds(self, weight: Tensor) -> bool:
         """Whether something was made from the weight as it is now."""
-        if self._of is None or self._of() is not weight or weight.is_inference():  # an inference tensor has no version
-            return False
-        return self._at == (weight.data_ptr(), weight._version)
+        return self._of is not None and self._of() is weight and self._mark == _mark(weight)
 
     def _renew(self, weight: Tensor) -> None:
         if not self.holds(weight):
             self.clear()
-            self._of = weakref.ref(weight)
-            self._at = None if weight.is_inference() else (weight.data_ptr(), weight._version)
+            self._of, self._mark = weakref.ref(weight), _mark(weight)
 
     def panels(self, weight: Tensor) -> Tensor:
         """[panels,K,columns]: what `product` and `lif` read."""
@@ -177,11 +176,17 @@ class PackedWeight:
         return self._panels
 
     def rows(self, weight: Tensor) -> Tensor:
-        """[K,N], the transpose: what `vector` reads."""
+        """[K,N], the transpose: what `few_products` reads."""
         self._renew(weight)
         if self._rows is None:
             self._rows = _pack(weight, weight.shape[0])
         return self._rows
+
+
+def _mark(weight: Tensor) -> tuple[int, ...]:
+    version = -1 if weight.is_inference() else weight._version  # an inference tensor has none
+    values = _call("mark", weight.data_ptr(), weight.numel()) if weight.is_contiguous() else 0
+    return weight.data_ptr(), version, values
 
 
 def _pack(weight: Tensor, wide: int) -> Tensor:
@@ -208,11 +213,11 @@ def product(events: Events, panels: Tensor, bias: Tensor | None, outputs: int) -
     return y
 
 
-def vector(events: Events, rows: Tensor, bias: Tensor | None) -> Tensor:
-    """(events of [1,K], rows [K,N], bias [N] or None) -> [1,N]."""
+def few_products(events: Events, rows: Tensor, bias: Tensor | None) -> Tensor:
+    """`product` from rows [K,N], which for few vectors come faster from memory than panels do."""
     bias, outputs = _bias(bias), rows.shape[-1]
-    y = torch.empty(1, outputs)
-    _call("vector", events._pointers(), rows.data_ptr(), _at(bias), outputs, y.data_ptr(), torch.get_num_threads())
+    y = torch.empty(events.rows, outputs)
+    _call("few", events._pointers(), rows.data_ptr(), _at(bias), outputs, y.data_ptr(), torch.get_num_threads())
     return y
 
 
@@ -234,7 +239,5 @@ def weight_grad(events: Events, grad: Tensor) -> Tensor:
     """(events of [M,K], grad of y [M,N]) -> grad of the weight [N,K]."""
     grad = grad.contiguous()
     out = torch.empty(grad.shape[1], events.width)
-    _call(
-        "weight_grad", events._pointers(), grad.data_ptr(), grad.shape[1], out.data_ptr(), torch.get_num_threads()
-    )
+    _call("weight_grad", events._pointers(), grad.data_ptr(), grad.shape[1], out.data_ptr(), torch.get_num_threads())
     return out

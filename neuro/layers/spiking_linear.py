@@ -93,7 +93,9 @@ class SpikingLinear(nn.Module):
         if state.v.shape == (spikes.shape[1], outputs):
             return
         if state.v.shape[1:] == (outputs,) and batch == spikes.shape[0]:
-            got = f"SpikingLinear: got batch-first spikes {list(spikes.shape)} for a state of {batch}, expected [T,B,K]."
+            got = (
+                f"SpikingLinear: got batch-first spikes {list(spikes.shape)} for a state of {batch}, expected [T,B,K]."
+            )
             raise UsageError(got, "Transpose them: spikes.transpose(0, 1).")
         got = f"SpikingLinear: got a state {list(state.v.shape)} for spikes {list(spikes.shape)}"
         want = f"expected [{spikes.shape[1]},{outputs}]."
