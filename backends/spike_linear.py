@@ -153,12 +153,12 @@ def _linear(
     backward_dtype: torch.dtype | None,
 ) -> Tensor:
     graph = _graph(spikes, weight, bias)
+    if packed is not None and _graph(weight):
+        packed.clear()  # an optimizer is about to write the weight, and not all of them say so
     if events is None and not (graph and backward_dtype):
         return native.linear(spikes, weight, bias)
     x = spikes.reshape(-1, spikes.shape[-1])
     if graph:
-        if packed is not None and weight.requires_grad:
-            packed.clear()  # an optimizer is about to write the weight, and not all of them say so
         y = _SpikeLinear.apply(x, weight, bias, events, None if weight.requires_grad else packed, backward_dtype)
     else:
         y = _product(x, weight, bias, events, packed)
@@ -202,14 +202,14 @@ class _SpikeLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        weight, *kept = ctx.saved_tensors
+        weight, kept, values, offsets = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
         grad_x = _multiply(grad, weight, ctx.dtype) if to_x else None
         grad_weight = None
         if ctx.listed:
-            grad_weight = kernels.weight_grad(Events(*kept, ctx.width), grad)
+            grad_weight = kernels.weight_grad(Events(kept, values, offsets, ctx.width), grad)
         elif to_weight:
-            grad_weight = _multiply(grad.T, kept[0], ctx.dtype)
+            grad_weight = _multiply(grad.T, kept, ctx.dtype)
         return grad_x, grad_weight, grad.sum(0) if to_bias else None, None, None, None
 
 

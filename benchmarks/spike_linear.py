@@ -181,7 +181,7 @@ def train(rounds: int, order: random.Random) -> dict[str, Any]:
         def gradients(made: SpikingLinear, out: Tensor, x: Tensor = x, grad: Tensor = grad) -> tuple[Tensor, ...]:
             found = torch.autograd.grad(out, (made.weight, made.bias, x), grad)
             with torch.no_grad():
-                made.weight.add_(0.0)  # an optimizer's step: what was packed is stale
+                made.weight.add_(0.0)  # as an optimizer's step would
             return found
 
         ways: dict[str, tuple[SpikingLinear, Callable[[SpikingLinear], Tensor]]] = {
@@ -247,12 +247,11 @@ def constants(rounds: int, order: random.Random) -> dict[str, Any]:
     deep = torch.randn(DEEP, DEEP)
     transposed = PackedWeight().rows(deep)
     for density in (0.3, 0.5, 0.7):
+        x = spikes_of(density, 1, DEEP)
         found[f"vector at {density:.0%}"] = race(
             {
-                "dense": lambda x=spikes_of(density, 1, DEEP): native.linear(x, deep, None),
-                "events": lambda x=spikes_of(density, 1, DEEP): kernels.few_products(
-                    kernels.find(x, 1.0), transposed, None
-                ),
+                "dense": lambda x=x: native.linear(x, deep, None),
+                "events": lambda x=x: kernels.few_products(kernels.find(x, 1.0), transposed, None),
             },
             rounds,
             order,
