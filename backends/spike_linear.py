@@ -131,8 +131,7 @@ def _events(spikes: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedW
     limit = _limit(rows, weight, packed) if rows and kernels.runs(spikes, weight, bias) else 0.0
     if limit:
         x = spikes.detach().reshape(rows, -1)
-        sample = x[:: rows // _SAMPLE] if rows >= 4 * _SAMPLE else x[:0]
-        if int(sample.count_nonzero()) <= 1.25 * limit * sample.numel():
+        if rows < 4 * _SAMPLE or kernels.find(x[:: rows // _SAMPLE], 1.25 * limit) is not None:
             events = kernels.find(x, limit)
     if spikes.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         # Of listed spikes only those that are not one can be NaN; only a sum that is not finite is worth a closer look.

@@ -35,7 +35,7 @@ DOORS = {
     "uvicorn": ("neuro/serve",),
     "sqlite3": ("neuro/store",),
     "faiss": ("neuro/store",),
-    "snntorch": ("neuro/neurons/interop.py",),
+    "snntorch": ("neuro/neurons/interop.py", "benchmarks/spike_linear.py"),  # the peer there
     "norse": ("neuro/neurons/interop.py",),
     "nir": ("neuro/nir_graph.py",),
     "pickle": (),
