@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from backends import LifRule, Ops
 from backends.kernels.spikes import PackedWeight
 from backends.spike_linear import spike_lif
-from neuro.errors import UsageError
+from neuro.errors import NeuroError, UsageError
 from neuro.state import LifState
 
 
@@ -62,7 +62,7 @@ class SpikingLinear(nn.Module):
 
         Raises:
             UsageError: batch-first spikes, another width, a state of another batch.
-            BackendError: spikes that are not finite.
+            NeuroError: on the CPU, a membrane that is no longer finite.
         """
         self._check(spikes, state)
         out, v = spike_lif(
@@ -77,6 +77,8 @@ class SpikingLinear(nn.Module):
             self._packed,
             self.backward_dtype,
         )
+        if v.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            _check_finite(spikes, v)
         return out, LifState(v)
 
     def step(self, spikes: Tensor, state: LifState) -> tuple[Tensor, LifState]:
@@ -100,3 +102,15 @@ class SpikingLinear(nn.Module):
         got = f"SpikingLinear: got a state {list(state.v.shape)} for spikes {list(spikes.shape)}"
         want = f"expected [{spikes.shape[1]},{outputs}]."
         raise UsageError(f"{got}, {want}", f"Begin with init_state({spikes.shape[1]}, device).")
+
+
+def _check_finite(spikes: Tensor, v: Tensor) -> None:
+    # A membrane keeps what was not finite to the end, and is smaller than the spikes by the number of steps.
+    if bool(v.detach().sum().isfinite()) or bool(v.isfinite().all()):
+        return
+    bad = int((~spikes.isfinite()).sum())
+    if bad:
+        got = f"SpikingLinear: got {bad} spikes that are NaN or infinite, expected finite ones."
+        raise NeuroError(got, "Look for the first layer whose output is not finite.")
+    got = "SpikingLinear: got a membrane that is NaN or infinite from finite spikes, expected finite weights and state."
+    raise NeuroError(got, "Lower the learning rate or clip the gradients, and begin with init_state.")

@@ -221,21 +221,34 @@ def test_the_path_is_chosen_by_density_and_never_changes_the_result(monkeypatch)
     product, dense = kernels.product, native.linear
     monkeypatch.setattr(kernels, "product", lambda *args: taken.append("events") or product(*args))
     monkeypatch.setattr(native, "linear", lambda *args: taken.append("dense") or dense(*args))
-    weight = torch.randn(256, 128)
-    for density, path in ((0.02, "events"), (0.3, "events"), (0.36, "dense"), (0.9, "dense")):
-        for rows in (400, 200):  # more and fewer than are sampled first
+    weight = torch.randn(512, 128)
+    for density, path in ((0.02, "events"), (0.25, "events"), (0.4, "dense"), (0.9, "dense")):
+        for rows in (400, 60):  # more and fewer than are sampled first
             x = torch.zeros(rows, 128)
             x[:, : round(density * 128)] = 1.0
             y = operator.spike_linear(x, weight, packed=PackedWeight())
-            expected = path if rows == 400 or density != 0.3 else taken[-1]
-            assert taken[-1] == expected, (density, rows)
+            assert taken[-1] == path or (rows == 60 and density == 0.25), (density, rows)
             assert wrong(y, F.linear(x.double(), weight.double())) < BOUND
+
+
+def test_the_limit_knows_what_a_call_costs_beside_its_sums():
+    weight, kept = torch.randn(1024, 1024), PackedWeight()
+    limits = [operator._limit(rows, weight, kept) for rows in (32, 64, 256, 4096)]
+    assert 0 < limits[0] < limits[1] < limits[2] < limits[3] < operator._BREAK_EVEN
+    assert operator._limit(256, weight, None) < operator._limit(256, weight, kept)
+    assert operator._limit(40, weight, None) == 0 == operator._limit(4096, weight[:20], kept)
+    assert operator._limit(1, weight, kept) == operator._BREAK_EVEN_OF_ONE
+    assert operator._limit(8, weight, kept) == operator._BREAK_EVEN_OF_FEW
+    weight.requires_grad_()  # packed anew in every training step
+    assert operator._limit(256, weight, kept) == operator._limit(256, weight, None) and not operator._limit(
+        8, weight, kept
+    )
 
 
 def test_small_products_wide_types_and_traces_are_dense(monkeypatch):
     monkeypatch.setattr(kernels, "find", lambda *args: pytest.fail("listed"))
     weight = torch.randn(64, 64)
-    operator.spike_linear(torch.zeros(4, 64), weight)
+    operator.spike_linear(torch.zeros(500, 64), weight)
     big = torch.zeros(600, 64)
     assert operator.spike_linear(big.double(), weight.double()).dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from backends import BackendError, LifRule, native, portable, reference
 from backends import spike_linear as operator
 from backends.kernels import spikes as kernels
-from neuro.errors import UsageError
+from neuro.errors import NeuroError, UsageError
 from neuro.layers.spiking_linear import SpikingLinear
 from neuro.state import LifState
 
@@ -63,21 +63,37 @@ def test_constants_out_of_range_are_named():
     )
 
 
+@pytest.mark.parametrize("rule", [LifRule(), LifRule("hard"), LifRule("none"), LifRule(delayed=True)])
 @pytest.mark.parametrize("listed", [False, True])
-def test_spikes_that_are_not_finite_are_named(monkeypatch, listed):
+def test_spikes_that_are_not_finite_are_named(monkeypatch, listed, rule):
     monkeypatch.setattr(operator, "_limit", lambda rows, weight, packed: float(listed))
-    x = torch.ones(5, 2, 4)
+    made = SpikingLinear(4, 3, native.OPS, rule=rule)
+    x = torch.ones(20, 2, 4)
     x[0, 0, 0], x[4, 1, 3] = torch.nan, torch.inf
-    text = refused(BackendError, lambda: layer().scan(x, layer().init_state(2, CPU)))
+    text = refused(NeuroError, lambda: made.scan(x, made.init_state(2, CPU)))
     assert text == (
-        "spike_linear: got 2 spikes that are NaN or infinite, expected finite ones.\n"
+        "SpikingLinear: got 2 spikes that are NaN or infinite, expected finite ones.\n"
         "Look for the first layer whose output is not finite."
     )
 
 
-def test_a_sum_beyond_a_type_is_no_mistake():
-    y = operator.spike_linear(torch.full((1, 8), 6e4, dtype=torch.float16), torch.zeros(2, 8, dtype=torch.float16))
-    assert torch.equal(y, torch.zeros(1, 2, dtype=torch.float16))
+def test_a_weight_that_is_not_finite_is_named():
+    made = layer()
+    with torch.no_grad():
+        made.weight[0, 0] = torch.nan
+    text = refused(NeuroError, lambda: made.step(torch.ones(2, 4), made.init_state(2, CPU)))
+    assert text == (
+        "SpikingLinear: got a membrane that is NaN or infinite from finite spikes, expected finite weights and state.\n"
+        "Lower the learning rate or clip the gradients, and begin with init_state."
+    )
+
+
+def test_a_sum_of_membranes_beyond_their_type_is_no_mistake():
+    made = SpikingLinear(4, 3, native.OPS, rule=LifRule("none"))
+    with torch.no_grad():
+        made.weight.fill_(6e37)
+    spikes, state = made.step(torch.ones(9, 4), made.init_state(9, CPU))
+    assert spikes.all() and state.v.isfinite().all() and not state.v.sum().isfinite()
 
 
 def test_shapes_that_do_not_fit_are_named():
