@@ -12,6 +12,7 @@
 // for itself and then added, at last the bias. (One long sum errs 2.8 times as much where thousands are added.) A value other than one is multiplied first; products and sums are rounded apart (no fused multiply-add).
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -81,6 +82,7 @@ constexpr Index kLanes = 2;              // of a panel: one is slower below a de
 constexpr Index kWide = kLanes * kLane;
 constexpr Index kBlock = 8;              // events summed before they are added to the rest
 constexpr Index kWorthAThread = 1 << 19; // additions: below, starting a thread costs more than it saves
+constexpr Index kWorthListing = 1 << 20; // inputs: likewise
 constexpr Index kGradRows = 1024;        // vectors of a panel of the gradient of y: it fits the second cache
 
 #if defined(__GNUC__)
@@ -170,11 +172,20 @@ INLINE Column* list(const float* x, Index width, Column* out, bool& ones) {
   }
 #endif
   for (; k < width; ++k) {
-    *out = static_cast<Column>(k);
-    out += x[k] != 0.0f;
-    ones &= x[k] == 0.0f || x[k] == 1.0f;
+    if (x[k] == 0.0f) continue;
+    ones &= x[k] == 1.0f;
+    *out++ = static_cast<Column>(k);
   }
   return out;
+}
+
+CLONES void count(const float* x, Index stride, Index width, Index* counts, Index first, Index last) {
+  for (Index row = first; row < last; ++row) {
+    const float* at = x + row * stride;
+    std::int32_t found = 0;
+    for (Index k = 0; k < width; ++k) found += at[k] != 0.0f;
+    counts[row] = found;
+  }
 }
 
 // One event's row of a panel, times its value where that is not one.
@@ -431,19 +442,33 @@ EXPORT Index neuro_spikes_version() { return kVersion; }
 EXPORT Index neuro_spikes_panel() { return kWide; }
 
 // Lists the non-zeros of x [rows, width]: their number, or -1 once there are more than `most`. `columns` holds most + width
-// of them. `ones`: whether each is one.
+// of them. `ones`: whether each is one. Several threads count first, so that each knows where its rows go.
 EXPORT Index neuro_spikes_find(const float* x, Index stride, Index rows, Index width, Column* columns, Index* offsets,
-                               Index most, Index* ones) {
-  bool all_ones = true;
-  Column* at = columns;
+                               Index most, Index* ones, Index threads) {
   offsets[0] = 0;
-  for (Index row = 0; row < rows; ++row) {
-    at = list(x + row * stride, width, at, all_ones);
-    offsets[row + 1] = at - columns;
-    if (offsets[row + 1] > most) return -1;
+  threads = std::max<Index>(1, std::min(threads, rows * width / kWorthListing));
+  if (threads == 1) {
+    bool all_ones = true;
+    Column* at = columns;
+    for (Index row = 0; row < rows; ++row) {
+      at = list(x + row * stride, width, at, all_ones);
+      offsets[row + 1] = at - columns;
+      if (offsets[row + 1] > most) return -1;
+    }
+    *ones = all_ones;
+    return at - columns;
   }
-  *ones = all_ones;
-  return at - columns;
+  spread(rows, threads, [=](Index first, Index last) { count(x, stride, width, offsets + 1, first, last); });
+  for (Index row = 0; row < rows; ++row) offsets[row + 1] += offsets[row];
+  if (offsets[rows] > most) return -1;
+  std::atomic<bool> every{true};
+  spread(rows, threads, [=, &every](Index first, Index last) {
+    bool all_ones = true;
+    for (Index row = first; row < last; ++row) list(x + row * stride, width, columns + offsets[row], all_ones);
+    if (!all_ones) every = false;
+  });
+  *ones = every;
+  return offsets[rows];
 }
 
 EXPORT void neuro_spikes_values(const float* x, Index stride, Events events, float* values) {

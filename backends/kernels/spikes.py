@@ -52,7 +52,7 @@ class _Rule(ctypes.Structure):
 _SIGNATURES = {
     "panel": ((), _INDEX),
     "mark": ((_POINTER, _INDEX), _INDEX),
-    "find": ((_POINTER, _INDEX, _INDEX, _INDEX, _POINTER, _POINTER, _INDEX, _POINTER), _INDEX),
+    "find": ((_POINTER, _INDEX, _INDEX, _INDEX, _POINTER, _POINTER, _INDEX, _POINTER, _INDEX), _INDEX),
     "values": ((_POINTER, _INDEX, _Events, _POINTER), None),
     "pack": ((_POINTER, _INDEX, _INDEX, _INDEX, _POINTER), None),
     "product": ((_Events, _Panels, _POINTER, _INDEX), None),
@@ -127,7 +127,7 @@ def find(x: Tensor, limit: float) -> Events | None:
     most = int(limit * x.numel())
     columns = torch.empty(most + x.shape[1], dtype=torch.int16)
     offsets, ones = torch.empty(x.shape[0] + 1, dtype=torch.int64), _INDEX()
-    pointers = columns.data_ptr(), offsets.data_ptr(), most, ctypes.byref(ones)
+    pointers = columns.data_ptr(), offsets.data_ptr(), most, ctypes.byref(ones), torch.get_num_threads()
     count = _call("find", x.data_ptr(), x.stride(0), *x.shape, *pointers)
     if count < 0:
         return None

@@ -168,6 +168,19 @@ def test_a_list_stops_at_its_limit():
     assert kernels.find(x, 0.30) is not None
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_threads_make_the_same_list(kind):
+    x, found = spikes_of(kind, 0.05, 2100, 1030), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(kernels.find(x, 0.06))
+        assert kernels.find(x, 0.04) is None
+    one, two = found
+    assert torch.equal(one.columns, two.columns) and torch.equal(one.offsets, two.offsets)
+    assert (one.values is None) == (two.values is None) == (kind == "binary")
+    assert one.values is None or torch.equal(one.values, two.values)
+
+
 def test_an_input_as_wide_as_a_column_can_name():
     x, weight = torch.zeros(1, 1 << 16), torch.randn(2, 1 << 16)
     x[0, -1] = x[0, 40_000] = 1.0

@@ -130,3 +130,23 @@ def test_a_layer_without_bias_has_none():
     assert made.bias is None and set(made.state_dict()) == {"weight"}
     spikes, state = made.step(torch.zeros(2, 4), made.init_state(2, CPU))
     assert not spikes.any() and not state.v.any()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_layer_can_be_exported(grad):
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = SpikingLinear(70, 64, portable.OPS, rule=LifRule(delayed=True, strict=True))
+
+        def forward(self, x: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            out, state = self.layer.scan(x, LifState(v))
+            return out, state.v
+
+    whole, given = Whole().eval(), ((torch.rand(30, 20, 70) < 0.3).float(), torch.rand(20, 64))
+    with torch.set_grad_enabled(grad):
+        exported = torch.export.export(whole, given).module()
+        spikes, v = whole(*given)
+        assert spikes.any()
+        for a, b in zip(exported(*given), (spikes, v), strict=True):
+            assert torch.allclose(a, b, rtol=0.0, atol=1e-5)
