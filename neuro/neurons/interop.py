@@ -168,16 +168,17 @@ def to_snntorch(neuron: Neuron) -> nn.Module:
             )
         made = snn.Synaptic(_given(neuron.alpha), _given(neuron.decay), reset_delay=late, **arguments)
     elif box:
-        if isinstance(neuron.decay, Tensor) or neuron.decay >= 1.0:
+        decay = neuron.decay
+        if not isinstance(decay, float) or decay >= 1.0:
             _refuse(
                 "to_snntorch",
                 "got decay_input with many, learned or no decay, expected one",
                 "Scale the input instead.",
             )
-        made = snn.Lapicque(R=1.0, C=1.0 / (1.0 - neuron.decay), **arguments)
+        made = snn.Lapicque(R=1.0, C=1.0 / (1.0 - decay), **arguments)
     else:
-        decay = _given(neuron.decay if isinstance(neuron, LIF) else 1.0)
-        made = snn.Leaky(decay, learn_beta=isinstance(neuron, PLIF), reset_delay=late, **arguments)
+        beta = _given(neuron.decay if isinstance(neuron, LIF) else 1.0)
+        made = snn.Leaky(beta, learn_beta=isinstance(neuron, PLIF), reset_delay=late, **arguments)
     snn.SpikingNeuron.instances[:] = [kept for kept in snn.SpikingNeuron.instances if kept is not made]
     return made
 

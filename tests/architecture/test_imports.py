@@ -36,7 +36,8 @@ DOORS = {
     "sqlite3": ("neuro/store",),
     "faiss": ("neuro/store",),
     "snntorch": ("neuro/neurons/interop.py",),
-    "norse": ("neuro/neurons/interop.py",),
+    "spikingjelly": ("benchmarks/make_neuron_fixtures.py",),
+    "norse": ("neuro/neurons/interop.py", "benchmarks/make_neuron_fixtures.py"),  # a peer there
     "nir": ("neuro/nir_graph.py",),
     "pickle": (),
 }
