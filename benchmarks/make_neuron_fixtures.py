@@ -4,7 +4,9 @@
     PYTHONPATH=PEERS python benchmarks/make_neuron_fixtures.py            # writes tests/fixtures/neuron_traces.*
     PYTHONPATH=PEERS python benchmarks/make_neuron_fixtures.py --check    # compares with what is stored
 
-The stimulus is made of raw integers of PCG64 divided by 1024: the same bits on every machine, exact in float32. Every case
+The stimulus is made of raw integers of PCG64, divided by a power of two: the same bits on every machine, exact in float32. It
+is coarse for neurons without a leak, so that membranes reach the threshold exactly; with a leak a coarse one would make ties
+that rounding decides. Every case
 runs in float32 on one thread and must fire at 2 to 20 % of its updates. Stored: the spikes as bits, and the gradient of
 the first row's first neurons under a weighting of the spikes made the same way. Prints one JSON object.
 """
@@ -32,28 +34,30 @@ SEED = 4
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A neuron of a peer, and the scale and offset of its stimulus."""
+    """A neuron of a peer, and its stimulus: scale, offset, and the bits after the point before scaling."""
 
     peer: str
     scale: float
     offset: float
     make: Callable[[], Any]
+    bits: int = 22
 
 
-def uniform(seed: int, *shape: int) -> Tensor:
-    """Multiples of 1/1024 from -2 to 2, float32."""
-    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape))) >> np.uint64(52)
-    return torch.from_numpy((raw.astype(np.float32) - 2048.0) / 1024.0).reshape(shape)
+def uniform(seed: int, bits: int) -> Tensor:
+    """[T,B,N], multiples of 2^-bits from -2 to 2, float32."""
+    raw = np.random.PCG64(seed).random_raw(STEPS * BATCH * NEURONS) >> np.uint64(62 - bits)
+    values = (raw.astype(np.float64) - 2.0 ** (bits + 1)) / 2.0**bits
+    return torch.from_numpy(values.astype(np.float32)).reshape(STEPS, BATCH, NEURONS)
 
 
-def stimulus(scale: float, offset: float) -> Tensor:
+def stimulus(case: Case) -> Tensor:
     """[T,B,N]"""
-    return uniform(SEED, STEPS, BATCH, NEURONS) * scale + offset
+    return uniform(SEED, case.bits) * case.scale + case.offset
 
 
 def weighting() -> Tensor:
     """[T,B,N]: the gradient that arrives at the spikes."""
-    return uniform(SEED + 1, STEPS, BATCH, NEURONS)
+    return uniform(SEED + 1, 10)
 
 
 def norse(name: str, **constants: Any) -> Any:
@@ -78,10 +82,10 @@ CASES = {
     "norse.LIFBoxCell": Case("norse", 2.0, 1.0, lambda: norse("LIFBoxCell", tau_mem_inv=100.0)),
     "norse.LIFBoxCell.subtract": Case("norse", 2.0, 0.5, lambda: norse("LIFBoxCell", v_th=0.75, subtract=True)),
     "norse.LIFCell": Case("norse", 0.75, 0.1875, lambda: norse("LIFCell", tau_mem_inv=50.0, v_reset=-0.25)),
-    "norse.IAFCell": Case("norse", 0.25, 0.0625, lambda: norse("IAFCell", method="triangle", alpha=1.0)),
-    "spikingjelly.IFNode": Case("spikingjelly", 0.25, 0.0625, lambda: spikingjelly("IFNode")),
+    "norse.IAFCell": Case("norse", 0.25, 0.0625, lambda: norse("IAFCell", method="triangle", alpha=1.0), 10),
+    "spikingjelly.IFNode": Case("spikingjelly", 0.25, 0.0625, lambda: spikingjelly("IFNode"), 10),
     "spikingjelly.IFNode.soft": Case(
-        "spikingjelly", 0.25, 0.0625, lambda: spikingjelly("IFNode", v_reset=None, detach_reset=True)
+        "spikingjelly", 0.25, 0.0625, lambda: spikingjelly("IFNode", v_reset=None, detach_reset=True), 10
     ),
     "spikingjelly.LIFNode": Case("spikingjelly", 1.0, 0.5, lambda: spikingjelly("LIFNode", tau=5.0)),
     "spikingjelly.LIFNode.soft": Case(
@@ -93,13 +97,15 @@ CASES = {
         0.0,
         lambda: spikingjelly("ParametricLIFNode", init_tau=4.0, decay_input=False, detach_reset=True),
     ),
-    "spikingjelly.SlidingPSN": Case("spikingjelly", 0.4375, 0.0625, lambda: spikingjelly("SlidingPSN", k=4, step_mode="m")),
+    "spikingjelly.SlidingPSN": Case(
+        "spikingjelly", 0.4375, 0.0625, lambda: spikingjelly("SlidingPSN", k=4, step_mode="m")
+    ),
 }
 
 
 def run(case: Case) -> tuple[Tensor, Tensor]:
     """(spikes [T,B,N], gradient of the stimulus [T,SHOWN])."""
-    x = stimulus(case.scale, case.offset).requires_grad_()
+    x = stimulus(case).requires_grad_()
     cell = case.make()
     if case.peer == "norse":
         state, found = None, []
