@@ -4,7 +4,7 @@ The equations are written here once more, as plain float64 loops. The three form
 
 1. float64, free-running: the same spikes, the state within 1e-9;
 2. float32, teacher-forced (every update starts from the float64 state): a spike differs only where the membrane is within
-   rounding of the threshold, never in more than 1 of 10^5 updates; 1,024 updates are placed within 1e-3 of it;
+   rounding of the threshold, never in more than 1 of 10^5 updates; up to 2,048 updates are placed within 1e-3 of it;
 3. float32, free-running: how far it diverges is measured.
 """
 
@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backends import LifRule, Surrogate, native, reference
+from backends import LifRule, Surrogate, native, portable, reference
+from backends.guard import ScatterFreeGuard
 from neuro.neurons import (
     ALIF,
     GIF,
@@ -240,27 +241,28 @@ def test_float32_teacher_forced_differs_only_within_rounding(model, measured):
         spikes, margins, states = by_hand(model, exact, x)
         rows = [torch.cat(field) for field in zip(*states[:-1], strict=True)]
         spikes, margins, x = spikes.flatten(0, 1), margins.flatten(0, 1), x.flatten(0, 1)
-        # 16 rows again, with a current that puts every membrane at a chosen distance: it is linear in the current.
-        again = slice(0, 16)
-        away = torch.linspace(-1e-3, 1e-3, 16 * N, dtype=torch.float64).reshape(16, N) * model.unit
-        state = tuple(row[again] for row in rows)
-        gain = model.step(x[again] + 1.0, state, exact)[1] - margins[again]
-        near_x = x[again] + (away - margins[again]) / gain
+        # 32 rows again, with a current that puts every membrane at a chosen distance: it is linear in the current, but for
+        # one that a delayed reset holds.
+        state = tuple(row[:32] for row in rows)
+        away = torch.linspace(-1e-3, 1e-3, 32 * N, dtype=torch.float64).reshape(32, N) * model.unit
+        gain = model.step(x[:32] + 1.0, state, exact)[1] - margins[:32]
+        free = gain > 1e-6
+        near_x = torch.where(free, x[:32] + (away - margins[:32]) / gain, x[:32])
         near_spikes, near_margins, _ = model.step(near_x, state, exact)
-        assert near_margins.numel() >= 1000 and float(near_margins.abs().max()) <= 1.001e-3 * model.unit
+        assert int(free.sum()) >= 1000 and float(near_margins[free].abs().max()) <= 1.001e-3 * model.unit
         neuron = model.make(N).float()
 
         def float32(current: Tensor, *fields: Tensor) -> Tensor:
             return neuron.step(current.float(), neuron.state_type(*(field.float() for field in fields)))[0].double()
 
         natural = float32(x, *rows) != spikes
-        near = float32(near_x, *state) != near_spikes
+        near = (float32(near_x, *state) != near_spikes) & free
     # The largest term of a step is ten thresholds and more where the membrane is an equation in mV.
     rounding = 1e-6 * model.unit * (10 if model.unit > 1 else 1)
     assert not bool((near & (near_margins.abs() > rounding)).any())
     assert int(natural.sum()) <= 1e-5 * natural.numel()
     measured("flips of 61,440 updates", int(natural.sum()))
-    measured("flips of 1,024 updates within 1e-3", int(near.sum()))
+    measured("flips of 2,048 updates within 1e-3", int(near.sum()))
 
 
 def test_float32_free_running_is_measured(model, request, measured):
@@ -417,6 +419,17 @@ def test_detaching_the_reset_changes_the_gradient_and_not_the_spikes(name):
         results.append((spikes, torch.autograd.grad(spikes.sum(), x)[0]))
     assert torch.equal(results[0][0], results[1][0])
     assert gap(results[0][1], results[1][1]) > 1e-6
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_scatters(name):
+    """Forward and backward, on the operators for devices without scatter."""
+    make, _, of = variants(Surrogate(), False)[name]
+    neuron, x = make(portable.OPS), stimulus(MODELS[of], 25, 4, 3, seed=1).float().requires_grad_()
+    with ScatterFreeGuard() as guard:
+        spikes, _ = neuron.scan(x, neuron.init_state(4))
+        spikes.sum().backward()
+    assert x.grad is not None and guard.seen
 
 
 def test_a_thousand_networks_leave_nothing_behind():
