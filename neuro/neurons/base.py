@@ -198,7 +198,9 @@ def per_neuron(where: str, value: Number, neurons: int) -> Constant:
         if value != value or abs(value) == float("inf"):
             raise UsageError(f"{where}: got {value}, expected a finite number.", "Correct the value.")
         return float(value)
-    found = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.get_default_dtype())
+    found = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    if not found.is_floating_point() or not isinstance(value, Tensor):
+        found = found.to(torch.get_default_dtype())
     if found.numel() == 1:
         return per_neuron(where, found.item(), neurons)
     if found.shape != (neurons,):
