@@ -43,6 +43,7 @@ from backends.kernels import spikes as kernels
 from backends.kernels.spikes import PackedWeight
 from backends.spike_linear import spike_linear
 from neuro.layers.spiking_linear import SpikingLinear
+from neuro.neurons import LIF
 
 STEPS, BATCH, WIDTH, DEEP = 100, 32, 1024, 4096
 RULE = LifRule(delayed=True, strict=True, surrogate=Surrogate("fast_sigmoid", 25.0))  # snntorch's Leaky
@@ -129,7 +130,8 @@ def decode(rounds: int, order: random.Random) -> dict[str, Any]:
 
 def layer(dtype: torch.dtype | None = None) -> SpikingLinear:
     torch.manual_seed(1)
-    made = SpikingLinear(WIDTH, WIDTH, native.OPS, DECAY, THRESHOLD, RULE, backward_dtype=dtype)
+    neuron = LIF(WIDTH, beta=DECAY, threshold=THRESHOLD, rule=RULE)
+    made = SpikingLinear(WIDTH, neuron, backward_dtype=dtype)
     with torch.no_grad():
         made.weight.normal_(std=0.05)
     return made
@@ -151,7 +153,7 @@ def peer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.no_grad()
 def inference(rounds: int, order: random.Random) -> dict[str, Any]:
     ours, found = layer(), {}
-    state = ours.init_state(BATCH, torch.device("cpu"))
+    state = ours.init_state(BATCH)
     for density in (0.01, 0.05, 0.1):
         x = spikes_of(density, STEPS, BATCH, WIDTH)
         flips = int((ours.scan(x, state)[0] != peer(x, ours.weight, ours.bias)).sum())
@@ -173,7 +175,7 @@ def inference(rounds: int, order: random.Random) -> dict[str, Any]:
 
 def train(rounds: int, order: random.Random) -> dict[str, Any]:
     found = {}
-    state = layer().init_state(BATCH, torch.device("cpu"))
+    state = layer().init_state(BATCH)
     for density in (0.01, 0.05, 0.1):
         x = spikes_of(density, STEPS, BATCH, WIDTH).requires_grad_()
         grad = torch.randn(STEPS, BATCH, WIDTH)

@@ -18,6 +18,7 @@ from backends import spike_linear as operator
 from backends.kernels import spikes as kernels
 from backends.kernels.spikes import PackedWeight
 from neuro.layers.spiking_linear import SpikingLinear
+from neuro.neurons import LIF
 
 BOUND = 1e-6  # of the largest value
 SIZES = [(1, 1, 1), (3, 7, 5), (9, 64, 32), (10, 65, 33), (33, 200, 71)]  # M, K, N
@@ -336,12 +337,12 @@ def test_a_layer_equals_snntorch_spike_for_spike(grad):
     snntorch = pytest.importorskip("snntorch", reason="snntorch is not installed")
     from snntorch import surrogate
 
-    layer = SpikingLinear(128, 256, native.OPS, 0.9, 1.0, SNNTORCH)
+    layer = SpikingLinear(128, LIF(256, beta=0.9, rule=SNNTORCH))
     with torch.no_grad():
         layer.weight.normal_(std=0.25)
     x = (torch.rand(30, 8, 128) < 0.05).float()
     with torch.set_grad_enabled(grad):
-        spikes, _ = layer.scan(x, layer.init_state(8, torch.device("cpu")))
+        spikes, _ = layer.scan(x, layer.init_state(8))
         neuron = snntorch.Leaky(beta=0.9, threshold=1.0, spike_grad=surrogate.fast_sigmoid(slope=25))
         mem, theirs = torch.zeros(8, 256), []
         for x_t in x.unbind(0):
@@ -361,9 +362,9 @@ def test_a_layer_equals_snntorch_spike_for_spike(grad):
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.usefixtures("always")
 def test_a_scan_may_be_cut_anywhere(steps):
-    layer = SpikingLinear(70, 45, native.OPS, 0.9, 0.5, SNNTORCH)
+    layer = SpikingLinear(70, LIF(45, beta=0.9, threshold=0.5, rule=SNNTORCH))
     x = (torch.rand(12, 3, 70) < 0.3).float()
-    start = layer.init_state(3, torch.device("cpu"))
+    start = layer.init_state(3)
     with torch.no_grad():
         whole, last = layer.scan(x, start)
         parts, state = [], start
@@ -378,8 +379,8 @@ def test_a_scan_may_be_cut_anywhere(steps):
 
 @pytest.mark.usefixtures("always")
 def test_a_call_with_gradients_forgets_what_was_packed():
-    layer, x = SpikingLinear(40, 33, native.OPS), torch.zeros(6, 3, 40)
-    state = layer.init_state(3, torch.device("cpu"))
+    layer, x = SpikingLinear(40, LIF(33, beta=0.9)), torch.zeros(6, 3, 40)
+    state = layer.init_state(3)
     with torch.no_grad():
         layer.scan(x, state)
     assert layer._packed.holds(layer.weight)
@@ -401,8 +402,8 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.usefixtures("always")
 def test_no_optimizer_leaves_a_stale_weight(name):
-    layer = SpikingLinear(40, 33, native.OPS, 0.9, 0.5)
-    x, state = (torch.rand(6, 3, 40) < 0.3).float(), layer.init_state(3, torch.device("cpu"))
+    layer = SpikingLinear(40, LIF(33, beta=0.9, threshold=0.5))
+    x, state = (torch.rand(6, 3, 40) < 0.3).float(), layer.init_state(3)
     optimizer = OPTIMIZERS[name](layer.parameters())
     for _ in range(3):
         optimizer.zero_grad()
@@ -447,7 +448,7 @@ def test_what_was_packed_follows_the_weight():
 
 
 def test_nothing_packed_outlives_its_layer_or_enters_a_copy():
-    layer = SpikingLinear(40, 33, native.OPS)
+    layer = SpikingLinear(40, LIF(33, beta=0.9))
     panels = weakref.ref(layer._packed.panels(layer.weight))
     twin = copy.deepcopy(layer)
     assert twin._packed._panels is None and set(twin.state_dict()) == {"weight", "bias"}
