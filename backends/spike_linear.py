@@ -127,7 +127,7 @@ def _events(spikes: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedW
     limit = _limit(rows, weight, packed) if rows else 0.0
     if not limit or not kernels.runs(spikes, weight, bias):
         return None
-    x = spikes.detach().reshape(rows, -1)
+    x = spikes.detach().reshape(rows, -1) if spikes.dim() != 2 else spikes
     if rows >= 4 * _SAMPLE and kernels.find(x[:: rows // _SAMPLE], 1.05 * limit) is None:
         return None
     return kernels.find(x, limit)
@@ -146,12 +146,12 @@ def _linear(
         packed.clear()  # an optimizer is about to write the weight, and not all of them say so
     if events is None and not (graph and backward_dtype):
         return native.linear(spikes, weight, bias)
-    x = spikes.reshape(-1, spikes.shape[-1])
+    x = spikes if spikes.dim() == 2 else spikes.reshape(-1, spikes.shape[-1])
     if graph:
         y = _SpikeLinear.apply(x, weight, bias, events, None if weight.requires_grad else packed, backward_dtype)
     else:
         y = _product(x, weight, bias, events, packed)
-    return y.view(*spikes.shape[:-1], weight.shape[0])
+    return y if spikes.dim() == 2 else y.view(*spikes.shape[:-1], weight.shape[0])
 
 
 def _product(

@@ -4,8 +4,8 @@
     python benchmarks/spike_linear.py --rounds 15 --only train
 
 Random binary spikes and weights, float32. Parts:
-    linear     [3200,1024] spikes times a weight of 1024 x 1024, F.linear against `spike_linear` with a kept packed weight
-               and without
+    linear     3,200 spike vectors times weights of 1024 x 1024 and 256 x 256, and 320 times 4096 x 4096: F.linear against
+               `spike_linear` with a kept packed weight and without
     decode     one vector times 4096 x 4096, another one every call, F.linear against `spike_linear`
     inference  linear + LIF over T=100, B=32, N=1024 at 5 %: snntorch's Leaky after a linear each step (its default rule),
                against `SpikingLinear.scan`, without gradients
@@ -46,6 +46,7 @@ from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import LIF
 
 STEPS, BATCH, WIDTH, DEEP = 100, 32, 1024, 4096
+SIZES = ((3200, 1024), (3200, 256), (320, 4096))  # vectors, and inputs and outputs
 RULE = LifRule(delayed=True, strict=True, surrogate=Surrogate("fast_sigmoid", 25.0))  # snntorch's Leaky
 DECAY, THRESHOLD = 0.9, 1.0
 Run = Callable[[], object]
@@ -80,21 +81,21 @@ def error(y: Tensor, exact: Tensor) -> float:
 
 
 def linear(rounds: int, order: random.Random) -> dict[str, Any]:
-    weight, bias, packed = torch.randn(WIDTH, WIDTH), torch.randn(WIDTH), PackedWeight()
     found = {}
-    for density in (0.01, 0.05, 0.1, 0.2, 0.3, 0.5):
-        x = spikes_of(density, STEPS * BATCH, WIDTH)
-        exact = F.linear(x.double(), weight.double(), bias.double())
-        wrong = error(spike_linear(x, weight, bias, packed), exact)
-        assert wrong < 1e-6, wrong
-        contenders: dict[str, Run] = {
-            "dense": lambda x=x: F.linear(x, weight, bias),
-            "events": lambda x=x: spike_linear(x, weight, bias, packed),
-            "events, packed anew": lambda x=x: spike_linear(x, weight, bias),
-        }
-        found[f"{density:.0%}"] = {"error": wrong, "error_dense": error(F.linear(x, weight, bias), exact)} | race(
-            contenders, rounds, order
-        )
+    for rows, width in SIZES:
+        weight, bias, packed = torch.randn(width, width), torch.randn(width), PackedWeight()
+        for density in (0.01, 0.05, 0.1, 0.2, 0.3, 0.5):
+            x = spikes_of(density, rows, width)
+            exact = F.linear(x.double(), weight.double(), bias.double())
+            errors = {"error": error(spike_linear(x, weight, bias, packed), exact)}
+            errors["error_dense"] = error(F.linear(x, weight, bias), exact)
+            assert errors["error"] < 1e-6, errors
+            contenders: dict[str, Run] = {
+                "dense": lambda x=x, w=weight, b=bias: F.linear(x, w, b),
+                "events": lambda x=x, w=weight, b=bias, kept=packed: spike_linear(x, w, b, kept),
+                "events, packed anew": lambda x=x, w=weight, b=bias: spike_linear(x, w, b),
+            }
+            found[f"{rows} x {width} at {density:.0%}"] = errors | race(contenders, rounds, order)
     return found
 
 

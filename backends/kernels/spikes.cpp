@@ -476,10 +476,10 @@ EXPORT void neuro_spikes_values(const float* x, Index stride, Events events, flo
     for (Index e = events.offsets[row]; e < events.offsets[row + 1]; ++e) values[e] = x[row * stride + events.columns[e]];
 }
 
-// A number that changes, as good as always, when an optimizer has written the weight: of 256 values scattered over it.
+// A number that changes, as good as always, when an optimizer has written the weight: of 64 values scattered over it.
 EXPORT Index neuro_spikes_mark(const float* weight, Index count) {
   std::uint64_t mark = 0;
-  for (Index i = 0; i < 256; ++i) {
+  for (Index i = 0; i < 64; ++i) {
     const std::uint64_t at = static_cast<std::uint32_t>(i * 2654435769u);  // multiples of the golden section of 2^32
     std::uint32_t bits;
     std::memcpy(&bits, weight + static_cast<Index>((at * static_cast<std::uint64_t>(count)) >> 32), sizeof bits);

@@ -97,8 +97,9 @@ def _call(name: str, *arguments: object) -> int:
 
 def runs(spikes: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the library is here and takes spikes [...,K], weight [N,K], bias [N]: float32 on the CPU, no trace."""
-    given = (spikes, weight) if bias is None else (spikes, weight, bias)
-    if any(x.dtype != torch.float32 or x.device.type != "cpu" for x in given) or not 0 < weight.shape[1] <= _WIDEST:
+    if not (spikes.is_cpu and weight.is_cpu and spikes.dtype == weight.dtype == torch.float32):
+        return False
+    if not 0 < weight.shape[1] <= _WIDEST or not (bias is None or (bias.is_cpu and bias.dtype == torch.float32)):
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()) and library() is not None
 
@@ -122,8 +123,7 @@ class Events(NamedTuple):
 
 def find(x: Tensor, limit: float) -> Events | None:
     """The non-zeros of x [M,K], or None as soon as more than ``limit`` (a fraction) of it is found not to be zero."""
-    x = x.detach()
-    x = x if x.stride(1) == 1 else x.contiguous()
+    x = x if x.stride(1) == 1 else x.detach().contiguous()
     most = int(limit * x.numel())
     columns = torch.empty(most + x.shape[1], dtype=torch.int16)
     offsets, ones = torch.empty(x.shape[0] + 1, dtype=torch.int64), _INDEX()
@@ -142,7 +142,7 @@ def find(x: Tensor, limit: float) -> Events | None:
 class PackedWeight:
     """A weight [N,K] in the orders that events read it in, made when first asked for and again once the weight changed.
 
-    A change is another tensor, another version of it, or another value in one of 256 places: torch's fused optimizers and
+    A change is another tensor, another version of it, or another value in one of 64 places: torch's fused optimizers and
     writes through ``.data`` leave the version as it was. After such a write to a few values call `clear`. The weight
     itself is not kept alive; copies and files hold none of this.
     """
@@ -198,7 +198,7 @@ def _pack(weight: Tensor, wide: int) -> Tensor:
 
 
 def _bias(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach().contiguous()
+    return bias if bias is None or bias.is_contiguous() else bias.detach().contiguous()
 
 
 def _at(x: Tensor | None) -> int | None:
