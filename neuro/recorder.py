@@ -13,6 +13,7 @@ recorder gets copies of the events: it cannot change what it records.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -76,18 +77,18 @@ class Signal:
             UsageError: a value that the kind cannot hold.
         """
         if self.kind == "values":
-            return block.astype(np.float32)
+            return block.astype(np.float32, copy=False)  # copied into the chunk
         most = 1 if self.kind == "spikes" else 255
-        whole = (
-            block.astype(np.uint8) if block.dtype == bool else np.clip(np.nan_to_num(block), 0, most).astype(np.uint8)
-        )
-        if not np.array_equal(whole, block):
-            wrong = block[whole != block].flat[0]
+        with np.errstate(invalid="ignore"):
+            whole = block.astype(np.uint8, copy=False)
+        # What a byte cannot hold comes back as another number.
+        if whole.max(initial=0) > most or (whole is not block and not np.array_equal(whole, block)):
+            wrong = block[(whole != block) | (whole > most)].flat[0]
             raise UsageError(
                 f"recorder: got {name} with {wrong:g}, expected {'0 or 1' if most == 1 else 'whole numbers 0 to 255'}.",
                 "Declare it as 'values', which holds any number, or as 'counts', which holds several spikes a step.",
             )
-        return np.packbits(whole.reshape(len(whole), -1), axis=1) if most == 1 else whole
+        return np.packbits(whole.reshape(len(whole), math.prod(self.shape)), axis=1) if most == 1 else whole
 
     def decode(self, rows: np.ndarray) -> np.ndarray:
         """Back to [T, *shape]: uint8 of spikes and counts, float32 of values."""
@@ -173,11 +174,8 @@ class Recorder:
             return
         start = steps - self._held
         chunk = {name: buffer[: self._held] for name, buffer in self._buffers.items()}
-        with (
-            atomic.replacing(_chunk_path(self.folder, start // self.chunk_steps)) as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez_compressed(file, start=np.int64(start), **chunk)  # type: ignore[arg-type]
+        with atomic.replacing(_chunk_path(self.folder, start // self.chunk_steps)) as temporary:
+            _write_chunk(temporary, {"start": np.array(start), **chunk})
         index = {
             "schema": SCHEMA,
             "steps": steps,
@@ -440,6 +438,16 @@ def _read_index(path: Path) -> dict[str, Any]:
     if not whole:
         raise FormatError(f"{path}: holds a number or kind that cannot be.", "Use another copy of the recording.")
     return index
+
+
+def _write_chunk(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An npz, the same bytes for the same arrays; only spikes and counts shrink enough to be worth compressing."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            method = zipfile.ZIP_DEFLATED if array.dtype == np.uint8 else zipfile.ZIP_STORED
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getbuffer(), method, compresslevel=1)
 
 
 def _chunk_path(folder: Path, number: int) -> Path:

@@ -55,7 +55,7 @@ class _Run(NamedTuple):
 
     def trace(self, name: str) -> np.ndarray:
         """An event [T, ...] of the row."""
-        return torch.cat([getattr(event, name)[0] for event in self.events]).numpy()
+        return torch.cat([getattr(event, name)[0] for event in self.events]).cpu().numpy()
 
     def layers(self, name: str, brain: Brain) -> dict[str, np.ndarray]:
         """An event [T, S, N] by spiking layer, [T, N]."""
@@ -179,7 +179,7 @@ def _of_recording(args: argparse.Namespace, view: str, out: Path) -> Path | None
         counts = _by_population(recording, spikes, _counts(recording, spikes, start, stop))
         trials = (stop - start) * recording.signals[spikes].shape[0]
         return pictures.rates(counts, trials, out, dt_ms=recording.dt_ms, step=step)
-    fired = _row(recording, spikes, start, stop)
+    fired = _by_population(recording, spikes, recording.read(spikes, start, stop)[:, 0])
     commits: list[int] = []
     if "commit" in recording.signals:
         commits = np.flatnonzero(recording.read("commit", start, stop)).tolist()
@@ -189,7 +189,7 @@ def _of_recording(args: argparse.Namespace, view: str, out: Path) -> Path | None
         raise UsageError(
             f"{args.model}: no signal 'membrane' of the shape of '{spikes}' in it.", "Record one, or draw the raster."
         )
-    u = _row(recording, "membrane", start, stop)
+    u = _by_population(recording, spikes, recording.read("membrane", start, stop)[:, 0])
     threshold = recording.about.get("threshold")
     if "decay" in recording.about and threshold is not None:  # a cortex, whose reset is known
         return _membrane(u, fired, float(threshold), out, start, (), commits)
@@ -220,17 +220,12 @@ def _range(given: str | None, recording: Recording, view: str) -> tuple[int, int
     return int(bounds[0]), int(bounds[1])
 
 
-def _by_population(recording: Recording, of: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """[..., N], or [..., S, N] by the names of the populations."""
-    if len(recording.signals[of].shape) == 2:
-        return {of: values}
-    names = recording.about.get("populations") or [f"{of} {number}" for number in range(values.shape[-2])]
+def _by_population(recording: Recording, spikes: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """[..., N], or [..., S, N] by the names of the populations that the signal ``spikes`` is of."""
+    if len(recording.signals[spikes].shape) == 2:
+        return {spikes: values}
+    names = recording.about.get("populations") or [f"{spikes} {number}" for number in range(values.shape[-2])]
     return {str(name): values[..., number, :] for number, name in enumerate(names)}
-
-
-def _row(recording: Recording, name: str, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Steps of the first row of the batch, by population."""
-    return _by_population(recording, name, recording.read(name, start, stop)[:, 0])
 
 
 def _counts(recording: Recording, name: str, start: int, stop: int) -> np.ndarray:

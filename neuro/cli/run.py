@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         _write(prompt)
     interrupted, written = False, 0
     meter = RaplMeter()
-    with _line_ended(not args.json), meter:
+    with _line_ended(not args.json), meter, recording or contextlib.nullcontext():
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
@@ -106,8 +106,6 @@ def run(args: argparse.Namespace) -> int:
             interrupted = True
         session.commit()
         seconds = time.perf_counter() - started
-    if recording is not None:
-        recording.flush()
     rest = decoder.flush()
     if not args.json:
         _write(rest + "\n")  # before anything is saved, so that an error of that begins a line

@@ -21,6 +21,7 @@ FORMATS = (".png", ".svg")
 _COLOURS = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 _RED, _GREY = "#D55E00", "#8a8a8a"
 _MANY = 20_000  # ticks of a population from which an SVG holds them as an image
+_BINS = 400  # of the population rate: longer runs are averaged over several steps
 _LABELLED = 160  # steps up to which each can carry its token
 
 
@@ -41,7 +42,7 @@ def raster(
     commits: Sequence[int] = (),
     most: int = 64,
 ) -> Path | None:
-    """Who fired when, one panel a population, and below them the share of each population that fired at each step.
+    """Who fired when, one panel a population, and below them the share of each population that fired, over time.
 
     Args:
         populations: name -> spikes [T, N]; anything but 0 is a spike.
@@ -76,11 +77,15 @@ def raster(
         places = np.linspace(0, drawn - 1, min(3, drawn)).astype(int)
         axis.set(ylim=(-0.5, drawn - 0.5), ylabel="neuron")
         axis.set_yticks(places, [str(shown[name][place]) for place in places])
+    width = -(-steps // _BINS)
+    starts = np.arange(0, steps, width)
+    edges = (first - 0.5 + np.append(starts, steps)) * scale
     per_step = 100.0 if dt_ms is None else 1000.0 / dt_ms
     for colour, (name, spikes) in zip(_cycle(populations), populations.items(), strict=True):
-        axes[-1].step((first + np.arange(steps)) * scale, per_step * (spikes != 0).mean(1), where="mid", color=colour,
-                      lw=1.0, label=name)  # fmt: skip
-    axes[-1].set_ylabel(f"fire per\n{step} (%)" if dt_ms is None else "rate (Hz)")
+        share = np.add.reduceat((spikes != 0).mean(1), starts) / np.diff(starts, append=steps)
+        axes[-1].stairs(per_step * share, edges, baseline=None, color=colour, lw=1.0, label=name)
+    binned = "" if width == 1 else f"\nin {width * scale:g} {'ms' if dt_ms else step + 's'}"
+    axes[-1].set_ylabel((f"fire per\n{step} (%)" if dt_ms is None else "rate (Hz)") + binned)
     axes[-1].set_ylim(bottom=0)
     _mark(axes, [(first + position + 0.5) * scale for position in commits], "commit")
     _time_axis(axes[-1], first, steps, dt_ms, step, labels)
@@ -313,10 +318,9 @@ def _steps(populations: Mapping[str, np.ndarray]) -> int:
     Raises:
         UsageError: nothing to draw, or arrays that are not [T, N] of one T.
     """
-    shapes = {name: spikes.shape for name, spikes in populations.items()}
-    if len({shape[0] for shape in shapes.values() if len(shape) == 2 and min(shape)}) != 1 or any(
-        len(shape) != 2 or not min(shape) for shape in shapes.values()
-    ):
+    shapes = {name: values.shape for name, values in populations.items()}
+    flat = all(len(shape) == 2 and 0 not in shape for shape in shapes.values())
+    if not flat or len({shape[0] for shape in shapes.values()}) != 1:
         raise UsageError(
             f"picture: got arrays of shapes {shapes}, expected [steps, neurons] with the same steps, at least one.",
             "Take one row of a batch, and put time first.",
