@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,9 @@ def test_doctor_reports_every_section(capsys):
     assert report["schema"] == "neuro.doctor/1"
     assert {"system", "packages", "backends", "extras", "energy", "models"} < set(report)
     assert all({"name", "ok", "says"} == set(row) for rows in report.values() if isinstance(rows, list) for row in rows)
-    assert {row["name"] for row in report["extras"]} == {"hf", "plots", "nir", "sims", "directml", "serve", "dev"}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert {row["name"] for row in report["extras"]} == set(extras)
     assert all(row["ok"] for row in report["packages"])
 
 
