@@ -26,6 +26,7 @@ import statistics
 import time
 import wave
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,57 @@ def check_numerics() -> float:
         found, waiting = network.gradients_step(Activity(*of_step, before), error[t : t + 1], waiting)
         sums = [x + y for x, y in zip(sums, found, strict=True)]
     return max(worst, *(float((x - y).abs().max() / y.abs().max()) for x, y in zip(whole_gradients, sums, strict=True)))
+
+
+def cost(rounds: int = 7) -> dict[str, list[float]]:
+    """CPU milliseconds (process time) of one batch as the digits have it, ways in turn; least and median of the rounds."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 50, 20, generator=generator)
+    network = EpropNetwork(20, 128, 10, adaptation=0.2, gain=(3.0, 0.2), generator=generator)
+    error = torch.randn(60, 50, 10, generator=generator)
+    pre, post = ((torch.rand(1000, 8, 100, generator=generator) < 0.02).float() for _ in range(2))
+    rule = VISUAL_CORTEX["all-to-all"]
+    state, waiting = network.init_state(50), network.init_eprop(50)
+    with torch.no_grad():
+        activity, _ = network.scan(x, state)
+
+    def eprop_steps() -> None:
+        carried = waiting
+        for t in range(60):
+            before = activity.spikes[t - 1] if t else activity.before
+            of_step = Activity(*(a[t : t + 1] for a in activity[:4]), before)
+            _, carried = network.gradients_step(of_step, error[t : t + 1], carried)
+
+    def stdp_steps() -> None:
+        carried = rule.init_state(8, 100, 100)
+        for pre_t, post_t in zip(pre, post, strict=True):
+            _, carried = rule.step(pre_t, post_t, carried)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network.scan(x, state)
+
+    def through_time() -> None:
+        backpropagated(network, network.scan(x, state)[0], error, None)
+
+    ways: dict[str, Callable[[], object]] = {
+        "forward": forward,
+        "forward and backpropagation through time": through_time,
+        "e-prop gradients, scan": lambda: network.gradients(activity, error),
+        "e-prop gradients, scan with carried state": lambda: network.gradients(activity, error, waiting),
+        "e-prop gradients, 60 steps": eprop_steps,
+        "triplet STDP, 1000 steps at once": lambda: rule.scan(pre, post, rule.init_state(8, 100, 100)),
+        "triplet STDP, step by step": stdp_steps,
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, work in ways.items():
+            started = time.process_time()
+            work()
+            times[name].append(1e3 * (time.process_time() - started))
+    found = {name: [min(values), statistics.median(values)] for name, values in times.items()}
+    table("cost of one batch, CPU ms", ["", "least", "median"], [[name, *values] for name, values in found.items()])
+    return found
 
 
 def window() -> dict[str, Any]:
@@ -322,6 +374,7 @@ def main() -> None:
     if difference > 1e-9:
         raise SystemExit(f"scans are not their steps: they differ by {difference:.1e}")
     report: dict[str, Any] = {"scan_against_steps_float64": difference, "window": window(), "frequency": frequency()}
+    report["cost_cpu_ms"] = cost()
     folder = os.environ.get("NEURO_DATA")
     when = ["start", "middle", "end"]
     columns = [*[f"inputs, {x}" for x in when], *[f"recurrent, {x}" for x in when]]

@@ -214,11 +214,15 @@ class EpropNetwork(nn.Module):
         alpha, kappa = c.decay("tau_mem_ms"), c.decay("tau_out_ms")
         later = traces.ahead(error @ self._back(), kappa, self.ops)
         weight, entering = self._of_events(activity.slope, later if direct is None else later + direct)
-        start = state or self.init_eprop(error.shape[1])
+        if state is None:
+            quiet = torch.zeros_like(activity.before)
+            starts = torch.zeros_like(activity.inputs[0]), quiet, quiet
+        else:
+            starts = state.inputs.trace, state.recurrent.trace, state.spikes
         before = torch.cat([activity.before.unsqueeze(0), activity.spikes[:-1]])
-        inputs = traces.trace(activity.inputs, start.inputs.trace, alpha, self.ops)
-        recurrent = traces.trace(before, start.recurrent.trace, alpha, self.ops)
-        spikes = traces.trace(activity.spikes, start.spikes, kappa, self.ops)
+        inputs = traces.trace(activity.inputs, starts[0], alpha, self.ops)
+        recurrent = traces.trace(before, starts[1], alpha, self.ops)
+        spikes = traces.trace(activity.spikes, starts[2], kappa, self.ops)
         found = Gradients(
             traces.outer_of_all(weight, inputs),
             traces.outer_of_all(weight, recurrent) * self.mask,
