@@ -327,7 +327,7 @@ def test_without_recurrent_weights_eprop_is_backpropagation_through_time(adaptat
     worst = max(gap(x, y) / float(y.abs().max()) for x, y in zip(found, truth, strict=True))
     measured("largest difference, of the largest gradient", worst)
     assert worst < 1e-12
-    assert 0.01 < float(activity.spikes.mean()) < 0.5
+    assert 0.01 < float(activity.spikes.detach().mean()) < 0.5
 
 
 @pytest.mark.parametrize("adaptation", [0.0, 0.3])
