@@ -192,6 +192,7 @@ class Arm:
 DIGITS = {
     "e-prop, symmetric": Arm(),
     "e-prop, symmetric, half adaptive neurons": Arm(adaptation=0.2),
+    "e-prop, symmetric, recurrent gain 1": Arm(recurrent=1.0),
     "e-prop, random feedback": Arm("random"),
     "e-prop, adaptive feedback": Arm("adaptive", decay=0.1),
     "backpropagation through time": Arm(bptt=True),
@@ -421,7 +422,7 @@ def main() -> None:
         cosines = {
             name: [[at[1] for at in run["cosines"]] for run in runs]
             for name, runs in report.get("digits", {}).items()
-            if name.startswith("e-prop") and name != "e-prop, no recurrent weights"
+            if name.startswith("e-prop") and not name.endswith(("gain 1", "no recurrent weights"))
         }
         shown = (report["window"]["lags_ms"], report["window"]["changes"])
         plasticity(shown, SJOSTROM.frequencies_hz, measured, models, cosines, args.picture)
