@@ -102,8 +102,9 @@ class EpropNetwork(nn.Module):
 
     Args:
         adaptation: beta, one number or one for each neuron [N]; 0 is a plain LIF.
-        gain: spread of the input weights and of the recurrent ones, times 1 / sqrt(fan in). The part of the gradient that
-            e-prop leaves out goes with the second (benchmarks/plasticity.py).
+        gain: spread of the input weights and of the recurrent ones, times 1 / sqrt(fan in). What e-prop leaves out of the
+            gradient grows with the norm of W_rec times the steps a membrane remembers, 1 / (1 - alpha): where that is
+            many, learn the membranes' matrices more slowly by 1 - alpha (benchmarks/plasticity.py, patterns).
     """
 
     beta: Tensor
