@@ -88,14 +88,9 @@ class _LifScan(torch.autograd.Function):
 def lif_scan(
     current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
 ) -> tuple[Tensor, Tensor]:
-    slope = rule.surrogate.slope
-    if isinstance(decay, Tensor) or isinstance(threshold, Tensor) or rule != LifRule(surrogate=Surrogate(slope=slope)):
-        return portable.lif_scan(current, v0, decay, threshold, rule)
-    if cpu.runs(current, v0):
-        return cpu.lif_scan(current, v0, decay, threshold, slope)
-    if current.shape[0] == 1:
-        return portable.lif_scan(current, v0, decay, threshold, rule)
-    return _LifScan.apply(current, v0, decay, threshold, slope)
+    if cpu.runs(current, v0, *(x for x in (decay, threshold) if isinstance(x, Tensor))):
+        return cpu.lif_scan(current, v0, decay, threshold, rule)
+    return portable.lif_scan(current, v0, decay, threshold, rule)
 
 
 def embed(ids: Tensor, weight: Tensor) -> Tensor:
