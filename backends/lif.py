@@ -1,7 +1,7 @@
 """The leaky integrate-and-fire neuron over time as torch operators with a hand-written backward: any device, no compiler.
 
 Four operators a step write into buffers. Whatever of the backward pass does not run through time (the surrogate, the
-factors of the reset) is computed for all steps at once, so that its loop is two operators a step. Products and sums round
+factors of the reset) is computed for several steps at once, so that its loop is two operators a step. Products and sums round
 as in `backends/kernels/scan.cpp`: spikes and membranes are the same, bit for bit.
 """
 
@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from backends.contract import LifRule
 
 Constant = float | Tensor
+
+_CHUNK = 1 << 17  # elements of the backward pass at a time: what is made for them stays in the caches
 
 
 class _LifScan(torch.autograd.Function):
@@ -52,53 +54,60 @@ class _LifScan(torch.autograd.Function):
         decay, threshold = (x if y is None else y for x, y in zip(tensors, ctx.numbers, strict=True))
         rule: LifRule = ctx.rule
         fires = torch.gt if rule.strict else torch.ge
-        first, learned = v0.unsqueeze(0), any(x is not None for x in tensors)
-        slope = rule.surrogate.derivative(membranes - threshold)
-        fired, reset_slope, u = fires(membranes, threshold).to(membranes.dtype), slope, membranes
-        if rule.delayed:  # the spike of the reset is that of the step before
-            before = torch.cat([first, membranes[:-1]])
-            fired = torch.cat([fires(first, threshold).to(fired.dtype), fired[:-1]])
-            reset_slope = torch.cat([rule.surrogate.derivative(first - threshold), slope[:-1]])
-            u = membranes if current is None else before * decay + current
-        elif learned:
-            before = torch.empty_like(membranes)
-            before[:1] = first
-            _reset(membranes[:-1], fired[:-1], threshold, rule, before[1:])
-        through = None  # what the gradient of v sends by way of the spike of the reset
-        if not rule.detach_reset and rule.reset != "none":
-            through = reset_slope * (rule.v_reset - u if rule.reset == "hard" else -threshold)
+        learned, hard = any(x is not None for x in tensors), rule.reset == "hard"
+        grad, carried = torch.empty_like(membranes), grad_v.clone(memory_format=torch.contiguous_format)
+        sums = [None if x is None else torch.zeros_like(x) for x in tensors]
         scale = decay if rule.delayed else 1.0
-        factor = (1.0 - fired) * scale if rule.reset == "hard" else scale
-        factor = factor if through is None else through + factor
-        steps = factor.unbind(0) if isinstance(factor, Tensor) and factor.dim() == 3 else [factor] * len(membranes)
-
-        grad, carried = slope * grad_spikes, grad_v.clone(memory_format=torch.contiguous_format)
-        direct = grad.clone() if learned else grad
-        arriving = torch.empty_like(grad) if learned else None  # the gradient of every v
-        for t in range(len(membranes) - 1, -1, -1):
-            grad_t, factor_t = grad[t], steps[t]
-            if rule.delayed:
-                grad_t.add_(carried)
-                torch.mul(grad_t, factor_t, out=carried)
-                continue
-            if arriving is not None:
-                arriving[t] = carried
-            if isinstance(factor_t, Tensor):
-                grad_t.addcmul_(factor_t, carried)
-            else:
-                grad_t.add_(carried)
-            torch.mul(grad_t, decay, out=carried)
-        if rule.delayed:
-            arriving, grad = grad, grad * (1.0 - fired) if rule.reset == "hard" else grad
-        if not learned:
-            return grad, carried, None, None, None
-        for_threshold = direct if through is None else direct + through * arriving
-        if rule.reset == "soft":
-            for_threshold = for_threshold + fired * arriving
-        sums = [
-            None if x is None else total.sum_to_size(x.shape)
-            for x, total in zip(tensors, (grad * before, -for_threshold), strict=True)
-        ]
+        length = max(1, _CHUNK // max(1, v0.numel()))
+        for first in range((len(membranes) - 1) // length * length, -1, -length):
+            part = slice(first, first + length)
+            after, out = membranes[part], grad[part]
+            surrogate = rule.surrogate.derivative(after - threshold)
+            reset_surrogate, reset_by, u = surrogate, after, after
+            if rule.delayed:  # the spike of the reset is that of the step before
+                reset_by = before = torch.cat([membranes[first - 1 : first] if first else v0.unsqueeze(0), after[:-1]])
+                u = after if current is None else before * decay + current[part]
+                if not rule.detach_reset:
+                    reset_surrogate = rule.surrogate.derivative(before - threshold)
+            elif learned:
+                before = torch.empty_like(after)
+                before[0] = v0
+                earlier = membranes[max(first - 1, 0) : first + len(after) - 1]
+                into = before[len(before) - len(earlier) :]
+                _reset(earlier, fires(earlier, threshold).to(earlier.dtype), threshold, rule, into)
+            fired = fires(reset_by, threshold).to(after.dtype) if hard or learned else None
+            # What arrives at v goes on to u (at once) or to the v before (delayed) with `factor`; `through` is the part
+            # of it that goes by way of the spike of the reset.
+            factor, through = (1.0 - fired) * scale if hard else scale, None
+            if not rule.detach_reset and rule.reset != "none":
+                through = reset_surrogate * (rule.v_reset - u if hard else -threshold)
+                factor = through + factor
+            factors = factor.unbind(0) if isinstance(factor, Tensor) and factor.dim() == 3 else [factor] * len(out)
+            torch.mul(surrogate, grad_spikes[part], out=out)
+            direct = out.clone() if learned else out
+            arriving = torch.empty_like(out) if learned and not rule.delayed else out
+            for out_t, arriving_t, factor_t in reversed(list(zip(out, arriving, factors, strict=True))):
+                if rule.delayed:
+                    out_t.add_(carried)
+                    torch.mul(out_t, factor_t, out=carried)
+                    continue
+                if learned:
+                    arriving_t.copy_(carried)
+                if isinstance(factor_t, Tensor):
+                    out_t.addcmul_(factor_t, carried)
+                else:
+                    out_t.add_(carried)
+                torch.mul(out_t, decay, out=carried)
+            if learned:
+                at_threshold = direct if through is None else direct + through * arriving
+                if rule.reset == "soft":
+                    at_threshold = at_threshold + fired * arriving
+            if rule.delayed and hard:
+                out.mul_(1.0 - fired)
+            if learned:
+                for total, summand, sign in ((sums[0], out * before, 1), (sums[1], at_threshold, -1)):
+                    if total is not None:
+                        total.add_(summand.sum_to_size(total.shape), alpha=sign)
         return grad, carried, *sums, None
 
 

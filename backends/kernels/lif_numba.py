@@ -40,7 +40,7 @@ def runs(current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | 
 
 
 @functools.cache
-def _loops(kind: str, delayed: bool) -> tuple[Callable[..., None], Callable[..., None]]:
+def _loops(kind: str, delayed: bool, attach: bool) -> tuple[Callable[..., None], Callable[..., None]]:
     """(forward, backward), compiled when first called."""
     import numba
 
@@ -74,7 +74,7 @@ def _loops(kind: str, delayed: bool) -> tuple[Callable[..., None], Callable[...,
 
     @jit
     def forward(current, v, spikes, checkpoint, numbers):
-        decay, fire, keep, shift, one = numbers[0], numbers[2], numbers[3], numbers[4], numbers[9]
+        decay, fire, keep, shift, one = numbers[0], numbers[2], numbers[3], numbers[4], numbers[8]
         for first in range(0, v.size, _WIDTH):
             last = min(first + _WIDTH, v.size)
             membrane = v[first:last]
@@ -94,9 +94,9 @@ def _loops(kind: str, delayed: bool) -> tuple[Callable[..., None], Callable[...,
                         membrane[i] = reset if u >= fire else u
 
     @jit
-    def backward(grad_spikes, current, grad, carried, checkpoint, numbers, attach):
+    def backward(grad_spikes, current, grad, carried, checkpoint, numbers):
         decay, threshold, fire, keep, shift = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
-        slope, half, bend, lost, one = numbers[5], numbers[6], numbers[7], numbers[8], numbers[9]
+        slope, half, bend, one = numbers[5], numbers[6], numbers[7], numbers[8]
         tokens = current.shape[0]
         # u of every step of a chunk; v, where the reset is delayed, before every step and after the last.
         kept = np.empty((_EVERY + 1, min(_WIDTH, carried.size)), current.dtype)
@@ -110,23 +110,29 @@ def _loops(kind: str, delayed: bool) -> tuple[Callable[..., None], Callable[...,
                 for t in range(start, stop):
                     x, before = current[t, first:last], kept[t - start]
                     for i in range(width):
-                        u = decay * membrane[i] + x[i]
+                        v = membrane[i]
+                        u = decay * v + x[i]
                         reset = keep * u + shift
-                        before[i] = membrane[i] if delayed else u
-                        membrane[i] = reset if (membrane[i] if delayed else u) >= fire else u
+                        before[i] = v if delayed else u
+                        membrane[i] = reset if (v if delayed else u) >= fire else u
                 kept[stop - start, :width] = membrane
                 for t in range(stop - 1, start - 1, -1):
                     g, out = grad_spikes[t, first:last], grad[t, first:last]
                     before, after = kept[t - start], kept[t - start + 1]
                     for i in range(width):
+                        arriving, u = future[i], before[i]
                         if delayed:
-                            arriving = future[i] + derivative(after[i] - threshold, slope, half, bend, one) * g[i]
-                            total = keep * arriving if before[i] >= fire else arriving
+                            arriving += derivative(after[i] - threshold, slope, half, bend, one) * g[i]
+                            stays = keep * arriving
+                            total = stays if u >= fire else arriving
                         else:
-                            u = before[i]
-                            through = (keep - one) * u + shift if attach else lost
-                            spike = derivative(u - threshold, slope, half, bend, one) * (g[i] + through * future[i])
-                            total = spike + (keep * future[i] if u >= fire else future[i])
+                            spike = derivative(u - threshold, slope, half, bend, one)
+                            if attach:
+                                spike *= g[i] + ((keep - one) * u + shift) * arriving
+                            else:
+                                spike *= g[i]
+                            stays = keep * arriving
+                            total = spike + (stays if u >= fire else arriving)
                         out[i] = total
                         future[i] = decay * total
 
@@ -140,7 +146,7 @@ def _numbers(decay: float, threshold: float, rule: LifRule, dtype: torch.dtype) 
     keep = 0.0 if rule.reset == "hard" else 1.0
     shift = -threshold if rule.reset == "soft" else rule.v_reset
     k = rule.surrogate.slope
-    return np.array([decay, threshold, fire, keep, shift, k, k / 2.0, math.pi / 2.0 * k, 0.0, 1.0], real)
+    return np.array([decay, threshold, fire, keep, shift, k, k / 2.0, math.pi / 2.0 * k, 1.0], real)
 
 
 def _flat(x: Tensor) -> np.ndarray:
@@ -156,7 +162,7 @@ class _LifScan(torch.autograd.Function):
         graph = any(ctx.needs_input_grad)
         checkpoint = v.new_empty(-(-current.shape[0] // _EVERY) if graph else 0, v.numel())
         numbers = _numbers(decay, threshold, rule, v.dtype)
-        run, _ = _loops(rule.surrogate.kind, rule.delayed)
+        run, _ = _loops(rule.surrogate.kind, rule.delayed, not rule.detach_reset)
         run(_flat(current), v.view(-1).numpy(), spikes.flatten(1).numpy(), checkpoint.numpy(), numbers)
         if graph:
             ctx.save_for_backward(current, checkpoint)
@@ -169,9 +175,9 @@ class _LifScan(torch.autograd.Function):
         current, checkpoint = ctx.saved_tensors
         grad = torch.empty_like(current, memory_format=torch.contiguous_format)
         carried = grad_v.clone(memory_format=torch.contiguous_format)
-        _, run = _loops(ctx.rule.surrogate.kind, ctx.rule.delayed)
+        _, run = _loops(ctx.rule.surrogate.kind, ctx.rule.delayed, not ctx.rule.detach_reset)
         arrays = (_flat(grad_spikes), _flat(current), grad.flatten(1).numpy(), carried.view(-1).numpy())
-        run(*arrays, checkpoint.numpy(), ctx.numbers, not ctx.rule.detach_reset)
+        run(*arrays, checkpoint.numpy(), ctx.numbers)
         return grad, carried, None, None, None
 
 
