@@ -125,8 +125,6 @@ def _reset(u: Tensor, spikes: Tensor, threshold: Constant, rule: LifRule, out: T
         torch.sub(u, spikes, alpha=threshold, out=out)
 
 
-def lif_scan(
-    current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule
-) -> tuple[Tensor, Tensor]:
+def lif_scan(current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> tuple[Tensor, Tensor]:
     """As `backends.contract.Ops.lif_scan`, for inputs that `check_lif_scan` let pass."""
     return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, rule)

@@ -212,8 +212,6 @@ def _neuron(like: Tensor, decay: Constant, threshold: Constant, rule: LifRule, t
     )
 
 
-def lif_scan(
-    current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule
-) -> tuple[Tensor, Tensor]:
+def lif_scan(current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> tuple[Tensor, Tensor]:
     """As `backends.contract.Ops.lif_scan`, for tensors that `runs` accepts."""
     return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, rule)

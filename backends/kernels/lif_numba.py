@@ -22,7 +22,7 @@ from backends.surrogate import KINDS
 
 _REALS = (torch.float32, torch.float64)
 _EVERY = 16  # steps between two membranes that the backward pass starts from again
-_WIDTH = 4096  # channels carried at a time
+_WIDTH = 16384  # channels carried at a time
 
 
 @functools.cache
@@ -94,15 +94,38 @@ def _loops(kind: str, delayed: bool, attach: bool) -> tuple[Callable[..., None],
                         membrane[i] = reset if u >= fire else u
 
     @jit
-    def backward(grad_spikes, current, grad, carried, checkpoint, numbers):
+    def back(g, before, after, out, future, numbers):
         decay, threshold, fire, keep, shift = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
         slope, half, bend, one = numbers[5], numbers[6], numbers[7], numbers[8]
+        for i in range(future.size):
+            arriving, u = future[i], before[i]
+            if delayed:
+                arriving += derivative(after[i] - threshold, slope, half, bend, one) * g[i]
+                stays = keep * arriving
+                total = stays if u >= fire else arriving
+            else:
+                spike = derivative(u - threshold, slope, half, bend, one)
+                if attach:
+                    spike *= g[i] + ((keep - one) * u + shift) * arriving
+                else:
+                    spike *= g[i]
+                stays = keep * arriving
+                total = spike + (stays if u >= fire else arriving)
+            out[i] = total
+            future[i] = decay * total
+
+    @jit
+    def backward(grad_spikes, current, grad, carried, checkpoint, numbers):
+        decay, fire, keep, shift = numbers[0], numbers[2], numbers[3], numbers[4]
         tokens = current.shape[0]
         # u of every step of a chunk; v, where the reset is delayed, before every step and after the last.
         kept = np.empty((_EVERY + 1, min(_WIDTH, carried.size)), current.dtype)
+        # Looked up and not counted down: else LLVM compares the arrays of all steps at once, takes them to overlap, and
+        # the loop over channels is not vectorized.
+        places = np.arange(_EVERY)
         for first in range(0, carried.size, _WIDTH):
             last = min(first + _WIDTH, carried.size)
-            width, future = last - first, carried[first:last]
+            width = last - first
             membrane = np.empty(width, current.dtype)
             for chunk in range((tokens - 1) // _EVERY, -1, -1):
                 start, stop = chunk * _EVERY, min(chunk * _EVERY + _EVERY, tokens)
@@ -116,25 +139,10 @@ def _loops(kind: str, delayed: bool, attach: bool) -> tuple[Callable[..., None],
                         before[i] = v if delayed else u
                         membrane[i] = reset if (v if delayed else u) >= fire else u
                 kept[stop - start, :width] = membrane
-                for t in range(stop - 1, start - 1, -1):
-                    g, out = grad_spikes[t, first:last], grad[t, first:last]
-                    before, after = kept[t - start], kept[t - start + 1]
-                    for i in range(width):
-                        arriving, u = future[i], before[i]
-                        if delayed:
-                            arriving += derivative(after[i] - threshold, slope, half, bend, one) * g[i]
-                            stays = keep * arriving
-                            total = stays if u >= fire else arriving
-                        else:
-                            spike = derivative(u - threshold, slope, half, bend, one)
-                            if attach:
-                                spike *= g[i] + ((keep - one) * u + shift) * arriving
-                            else:
-                                spike *= g[i]
-                            stays = keep * arriving
-                            total = spike + (stays if u >= fire else arriving)
-                        out[i] = total
-                        future[i] = decay * total
+                for k in range(stop - start - 1, -1, -1):
+                    place = places[k]
+                    before, after, t = kept[place], kept[place + 1], start + place
+                    back(grad_spikes[t, first:last], before, after, grad[t, first:last], carried[first:last], numbers)
 
     return forward, backward
 
