@@ -13,6 +13,7 @@ _SERVICE = "nothing yet: reserved for an HTTP service"
 EXTRAS = {
     "hf": {"transformers": "no from_pretrained/generate()", "datasets": "no training on Hugging Face datasets"},
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
+    "numba": {"numba": "spiking layers run as torch operators where the C++ library was not built"},
     "nir": {"nir": "nothing yet: reserved for NIR graph files"},
     "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},

@@ -30,6 +30,7 @@ DOORS = {
     "onnxscript": ("export",),
     "brian2": ("sims/circuits",),
     "torch_directml": ("backends/directml.py",),
+    "numba": ("backends/kernels",),
     "triton": ("backends/kernels",),
     "fastapi": ("neuro/serve",),
     "uvicorn": ("neuro/serve",),
