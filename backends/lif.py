@@ -75,7 +75,7 @@ class _LifScan(torch.autograd.Function):
                 earlier = membranes[max(first - 1, 0) : first + len(after) - 1]
                 into = before[len(before) - len(earlier) :]
                 _reset(earlier, fires(earlier, threshold).to(earlier.dtype), threshold, rule, into)
-            fired = fires(reset_by, threshold).to(after.dtype) if hard or learned else None
+            fired = fires(reset_by, threshold).to(after.dtype) if hard or learned else after.new_empty(0)
             # What arrives at v goes on to u (at once) or to the v before (delayed) with `factor`; `through` is the part
             # of it that goes by way of the spike of the reset.
             factor, through = (1.0 - fired) * scale if hard else scale, None

@@ -4,11 +4,11 @@
     python benchmarks/lif.py --tokens 500 --batch 16 --width 512
     python benchmarks/lif.py --threads 2 --clock wall
 
-Ours in its three forms (C++, numba, torch operators) and, where they are installed, snntorch, spikingjelly, norse and JAX. Every library
-is driven with ``unbind``: indexing an input that needs a gradient costs it time that grows with the square of the steps.
-Each has dynamics of its own, so each is checked, before anything is timed, against the float64 loop of the same rule, step
-by step from its own membrane being out of reach: its spikes must be the loop's but for one in a thousand, its gradient
-within a hundredth of the norm.
+Ours in its three forms (C++, numba, torch operators) and, where they are installed, snntorch, spikingjelly, norse and JAX.
+Every library is driven with ``unbind``: indexing an input that needs a gradient costs it time that grows with the square
+of the steps. Each has dynamics of its own and is checked, before anything is timed, against the float64 loop of the same
+rule: all but one spike in a thousand (rounding decides at the threshold, and what follows a flip is another history), and
+the gradient of every neuron without a flip within a hundredth of the norm.
 
 The floor is what 20 bytes an element (read the input, write spikes, read the input and the gradient, write a gradient)
 cost at the rate at which torch copies one stream to another, over as many streams as the layer has, so that no cache

@@ -180,10 +180,15 @@ class _LifScan(torch.autograd.Function):
         grad_v = grad_v.clone(memory_format=torch.contiguous_format)
         learned = [torch.zeros_like(grad_v) for _ in tensors[:2]]
         rows = (_rows(grad_spikes), _rows(current), _rows(grad), grad_v.data_ptr(), checkpoint.data_ptr())
-        at = [x.data_ptr() for x in learned] or [None, None]
-        _call("lif_scan_backward", grad, *rows, *at, ctx.neuron)
-        constants = [None if n is None else g.sum_to_size(n) for n, g in zip(ctx.shapes, learned or [None] * 2)]
-        return grad, grad_v, *constants, None
+        _call("lif_scan_backward", grad, *rows, *(_pointers(learned) or (None, None)), ctx.neuron)
+        if not learned:
+            return grad, grad_v, None, None, None
+        sums = [None if n is None else g.sum_to_size(n) for n, g in zip(ctx.shapes, learned, strict=True)]
+        return grad, grad_v, *sums, None
+
+
+def _pointers(tensors: list[Tensor]) -> list[int]:
+    return [x.data_ptr() for x in tensors]
 
 
 def _tensors(v: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> list[Tensor]:
@@ -198,8 +203,8 @@ def _neuron(like: Tensor, decay: Constant, threshold: Constant, rule: LifRule, t
     least = torch.tensor(0.0 if tensors else threshold, dtype=like.dtype)
     fire = least.nextafter(least.new_tensor(math.inf)) if rule.strict else least
     return _Neuron(
-        *([x.data_ptr() for x in tensors] or [None] * 3),
-        *([0.0] * 3 if tensors else [decay, threshold, fire.item()]),
+        *(_pointers(tensors) or (None, None, None)),
+        *((0.0, 0.0, 0.0) if tensors else (decay, threshold, fire.item())),
         0.0 if rule.reset == "hard" else 1.0,
         rule.v_reset,
         1.0 if rule.reset == "soft" else 0.0,

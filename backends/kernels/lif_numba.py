@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends.contract import LifRule
-from backends.surrogate import KINDS
 
 _REALS = (torch.float32, torch.float64)
 _EVERY = 16  # steps between two membranes that the backward pass starts from again
@@ -189,6 +188,8 @@ class _LifScan(torch.autograd.Function):
         return grad, carried, None, None, None
 
 
-def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, rule: LifRule) -> tuple[Tensor, Tensor]:
+def lif_scan(
+    current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
+) -> tuple[Tensor, Tensor]:
     """As `backends.contract.Ops.lif_scan`, for a call that `runs` accepts."""
     return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, rule)

@@ -99,14 +99,15 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu
+    from backends.kernels import cpu, lif_numba
 
     def auto() -> str:
         chosen = backends.select("auto")
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _guarded("auto", auto)]
+    built, says = cpu.status()
+    return [*rows, _kernels(built, says), _spiking(built, lif_numba.here()), _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -114,6 +115,17 @@ def _kernels(built: bool, says: str) -> Row:
         return _row("kernels", True, f"the time loops run in C++ on the CPU ({says})")
     cost = "the time loops run as torch operators, the affine recurrence 2 to 5 times slower on the CPU"
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+
+
+def _spiking(built: bool, numba: bool) -> Row:
+    """Which of its three forms the spiking loop takes on a CPU (benchmarks/lif.py measures what each costs)."""
+    if built:
+        return _row("spiking", True, "layers run in C++ on the CPU, training included: the quickest way")
+    if numba:
+        says = "layers run in numba on the CPU, training 1.2 to 2 times slower than in C++; constants that learn run as"
+        return _row("spiking", True, f"{says} torch operators; the first call of a rule compiles for some seconds")
+    says = "layers run as torch operators on the CPU, training 3 to 4 times slower than in C++"
+    return _row("spiking", False, f"{says} (a C++ compiler, or pip install 'neuro-hybrid[numba]', helps)")
 
 
 def _extras() -> list[Row]:

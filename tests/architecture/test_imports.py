@@ -36,8 +36,8 @@ DOORS = {
     "uvicorn": ("neuro/serve",),
     "sqlite3": ("neuro/store",),
     "faiss": ("neuro/store",),
-    "snntorch": ("neuro/neurons/interop.py",),
-    "norse": ("neuro/neurons/interop.py",),
+    "snntorch": ("neuro/neurons/interop.py", "benchmarks/lif.py"),  # peers there
+    "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py"),
     "nir": ("neuro/nir_graph.py",),
     "pickle": (),
 }

@@ -252,16 +252,18 @@ def test_native_takes_the_quickest_way_that_is_here(monkeypatch):
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
 def test_what_does_not_fit_is_refused_with_what_to_do(ops):
     current, v0 = draw(4, 2, 3)
+    shaped = r"got current \[4, 2, 3\] and v0"
+    first_axis = r"got current \[2, 4, 3\] and v0 \[2, 3\], whose rows match the first axis"
     wrong: list[tuple[list, str]] = [
-        ([current.transpose(0, 1), v0, 0.9, 1.0], r"got current \[2, 4, 3\] and v0 \[2, 3\], whose rows match the first axis.*\nThe current looks batch-first: transpose\(0, 1\)"),
-        ([current, torch.cat([v0, v0, v0]), 0.9, 1.0], r"v0 \[6, 3\], expected a state of batch 2.\nStart a state for this batch"),
-        ([current, v0[:, :2], 0.9, 1.0], r"v0 \[2, 2\], expected \[T,B,N\] and \[B,N\].\nGive a membrane for every row"),
-        ([current[:0], v0, 0.9, 1.0], r"got current of shape \[0, 2, 3\], expected \[T,B,N\] with T >= 1.\nGive it at least one step"),
+        ([current.transpose(0, 1), v0, 0.9, 1.0], first_axis + r".*\nThe current looks batch-first: transpose\(0, 1\)"),
+        ([current, v0.repeat(3, 1), 0.9, 1.0], shaped + r" \[6, 3\], expected a state of batch 2.\nStart a state for"),
+        ([current, v0[:, :2], 0.9, 1.0], shaped + r" \[2, 2\], expected \[T,B,N\] and \[B,N\].\nGive a membrane for"),
+        ([current[:0], v0, 0.9, 1.0], r"shape \[0, 2, 3\], expected \[T,B,N\] with T >= 1.\nGive it at least one step"),
         ([current[0], v0, 0.9, 1.0], r"got current of shape \[2, 3\]"),
-        ([current.float(), v0, 0.9, 1.0], r"got current torch.float32 and v0 torch.float64, expected one floating.*\nConvert them"),
-        ([current, v0, torch.ones(2).double(), 1.0], r"got decay \[2\] of torch.float64, expected \[3\] of torch.float64.\nGive one number"),
+        ([current.float(), v0, 0.9, 1.0], r"torch.float32 and v0 torch.float64, expected one floating.*\nConvert them"),
+        ([current, v0, torch.ones(2).double(), 1.0], r"got decay \[2\] of torch.float64, expected \[3\].*\nGive one n"),
         ([current, v0, 0.9, torch.ones(3)], r"got threshold \[3\] of torch.float32, expected \[3\] of torch.float64"),
-    ]  # fmt: skip
+    ]
     for inputs, text in wrong:
         with pytest.raises(BackendError, match=text) as error:
             ops.lif_scan(*inputs, LifRule())
