@@ -99,14 +99,16 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu, spikes
+    from backends.kernels import cpu, lif_numba, spikes
 
     def auto() -> str:
         chosen = backends.select("auto")
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _events(*spikes.status()), _guarded("auto", auto)]
+    built, says = cpu.status()
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status())]
+    return [*rows, *kernels, _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -116,11 +118,9 @@ def _kernels(built: bool, says: str) -> Row:
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
-def _events(built: bool, says: str) -> Row:
-    if built:
-        return _row("event kernels", True, f"products with few spikes are event-driven on the CPU ({says})")
-    cost = "products with spikes are dense, 9 to 16 times slower where 5 % fire"
-    return _row("event kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+    built, says = cpu.status()
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status())]
+    return [*rows, *kernels, _guarded("auto", auto)]
 
 
 def _extras() -> list[Row]:
