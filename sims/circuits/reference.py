@@ -61,6 +61,8 @@ class Standalone:
     def __init__(self, circuit: Circuit, seconds: float, folder: Path) -> None:
         brian2 = require("brian2", "sims")
         self._circuit, self._folder = circuit, folder.resolve()
+        from brian2.devices import reset_device
+
         brian2.set_device("cpp_standalone", build_on_run=False)
         try:
             started = time.perf_counter()
@@ -70,7 +72,7 @@ class Standalone:
             self.build_seconds = time.perf_counter() - started
         finally:
             brian2.device.reinit()
-            brian2.reset_device()
+            reset_device()
 
     def run(self) -> float:
         """Run the program -> seconds of processor time that its loop over the steps took."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from sims.networks.circuit import Circuit
-from sims.networks.poisson import STRIP
 from sims.networks.synapses import Array
 
+_SKEW = 17 * 64
+PADDING = 512  # a multiple of the widest strip
 _VERSION = 1  # kVersion of network.cpp: a library that an older checkout left behind has another interface
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
 
@@ -56,7 +57,7 @@ def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
             for real in ("float32", "float64"):
                 for target in ("uint16", "uint32"):
                     function = getattr(found, f"neuro_network_{model}_{real}_{target}")
-                    function.argtypes, function.restype = (ctypes.POINTER(_Run),), None
+                    function.argtypes, function.restype = (ctypes.POINTER(_Run), _INDEX), None
     except (OSError, AttributeError) as error:  # another machine's library, or something else of that name
         return None, f"{path.name} does not load ({error})"
     return found, path.name
@@ -67,21 +68,25 @@ class Loop:
 
     Args:
         precision: float32 or float64.
+        width: of the vectors in bytes, at most; 0 is the widest that the machine has.
     """
 
-    def __init__(self, circuit: Circuit, precision: str) -> None:
-        self._circuit, synapses = circuit, circuit.synapses
-        padded = -(-circuit.neurons // STRIP) * STRIP
-        # Three rows in one block, each beginning at a cache line; what is beyond the neurons is never above a threshold.
-        block = np.zeros(3 * padded * np.dtype(precision).itemsize + 64, np.uint8)
-        start = -block.ctypes.data % 64
-        self._state = block[start : start + len(block) - 64].view(precision).reshape(3, padded)
-        self._state[0] = np.nan
-        self._state[: len(circuit.state), : circuit.neurons] = circuit.state
+    def __init__(self, circuit: Circuit, precision: str, width: int = 0) -> None:
+        self._circuit, self._width, synapses = circuit, width, circuit.synapses
+        padded = -(-circuit.neurons // PADDING) * PADDING
+        # Three rows in one block, each from a cache line on; beyond the neurons nothing is ever above a threshold. Were rows a
+        # multiple of 4,096 bytes apart, a write to one would hold up reads of the others: up to three times slower.
+        size = padded * np.dtype(precision).itemsize
+        block = np.zeros(3 * (size + _SKEW) + 64, np.uint8)
+        starts = (-block.ctypes.data % 64 + row * (size + _SKEW) for row in range(3))
+        self._rows = [block[start : start + size].view(precision) for start in starts]
+        self._rows[0][:] = np.nan
+        for row, values in zip(self._rows, circuit.state, strict=False):
+            row[: circuit.neurons] = values
         found = library()
         assert found is not None
         self._steps = getattr(found, f"neuro_network_{circuit.model}_{precision}_{synapses.targets.dtype}")
-        v, e, i = (row.ctypes.data for row in self._state)
+        v, e, i = (row.ctypes.data for row in self._rows)
         drive = circuit.drive
         self._run = _Run(
             neurons=circuit.neurons,
@@ -105,8 +110,8 @@ class Loop:
         )
 
     def state(self) -> Array:
-        """[rows, neurons], a view."""
-        return self._state[: len(self._circuit.state), : self._circuit.neurons]
+        """[rows, neurons], a copy."""
+        return np.stack([row[: self._circuit.neurons] for row in self._rows[: len(self._circuit.state)]])
 
     def advance(self, first: int, ends: Array, spikes: Array) -> None:
         """Take steps from number ``first``: fills what follows the history in both arrays.
@@ -118,4 +123,4 @@ class Loop:
         history = max(self._circuit.refractory, self._circuit.delay)
         self._run.first, self._run.history, self._run.steps = first, history, len(ends) - 1 - history
         self._run.spikes, self._run.ends = spikes.ctypes.data, ends.ctypes.data
-        self._steps(ctypes.byref(self._run))  # ctypes releases the interpreter's lock for the call
+        self._steps(ctypes.byref(self._run), self._width)  # ctypes releases the interpreter's lock for the call
