@@ -14,7 +14,7 @@ EXTRAS = {
     "hf": {"transformers": "no from_pretrained/generate()", "datasets": "no training on Hugging Face datasets"},
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
     "nir": {"nir": "nothing yet: reserved for NIR graph files"},
-    "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
+    "sims": {"brian2": "no comparison of simulated networks with Brian2"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
     "dev": {

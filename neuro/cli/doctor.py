@@ -106,7 +106,7 @@ def _backends() -> list[Row]:
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _guarded("auto", auto)]
+    return [*rows, _kernels(*cpu.status()), _networks(), _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -114,6 +114,20 @@ def _kernels(built: bool, says: str) -> Row:
         return _row("kernels", True, f"the time loops run in C++ on the CPU ({says})")
     cost = "the time loops run as torch operators, the affine recurrence 2 to 5 times slower on the CPU"
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+
+
+def _networks() -> Row:
+    try:
+        _siblings.check("sims")
+    except MissingError as error:
+        return _row("networks", False, error.what)
+    from sims.networks import native
+
+    built, says = native.status()
+    if built:
+        return _row("networks", True, f"neuro simulate runs in C++ ({says})")
+    cost = "neuro simulate runs in numpy, 10 to 50 times slower"
+    return _row("networks", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
 def _extras() -> list[Row]:

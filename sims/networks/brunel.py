@@ -29,6 +29,7 @@ from sims.networks.synapses import Array, fixed_in_degree
 TAU_MS, REFRACTORY_MS, DELAY_MS = 20.0, 2.0, 1.5
 THRESHOLD_MV, RESET_MV = 20.0, 10.0
 CONNECTED, MEAN_INPUT_MV = 0.1, 100.0
+MOST = 40_000  # neurons: 160 million synapses
 
 
 def circuit(neurons: int, dt_ms: float = 0.1, seed: int = 0, g: float = 5.0, eta: float = 2.0) -> Circuit:
@@ -39,12 +40,15 @@ def circuit(neurons: int, dt_ms: float = 0.1, seed: int = 0, g: float = 5.0, eta
         eta: the drive over that which alone brings the mean membrane to the threshold.
 
     Raises:
-        UsageError: fewer than 10 neurons, a step that is not positive or longer than the delay, a negative g or eta.
+        UsageError: fewer than 10 neurons or more than MOST, a step that is not positive or longer than the delay, a negative
+            g or eta.
     """
-    check("brunel", neurons, dt_ms, DELAY_MS, "the delay of a spike")
-    for name, value in (("g", g), ("eta", eta)):
+    check("brunel", neurons, MOST, dt_ms, DELAY_MS, "the delay of a spike")
+    for name, value, usual in (("g", g, 5), ("eta", eta, 2)):
         if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"brunel: got {name} = {value:g}, expected 0 or more.", f"Give a --{name} such as 5 or 2.")
+            raise UsageError(
+                f"brunel: got {name} = {value:g}, expected 0 or more.", f"Give a --{name} such as {usual}."
+            )
     excitatory = round(0.8 * neurons)
     from_excitatory = max(1, round(CONNECTED * excitatory))
     from_inhibitory = max(1, round(CONNECTED * (neurons - excitatory)))

@@ -52,11 +52,12 @@ class Circuit:
         return (1, 2) if len(self.state) == 3 else (0, 0)
 
 
-def check(name: str, neurons: int, dt_ms: float, longest_ms: float, because: str) -> None:
-    """Raises UsageError for a network too small to have both kinds of neurons, or a step that is not one."""
-    if neurons < 10:
+def check(name: str, neurons: int, most: int, dt_ms: float, longest_ms: float, because: str) -> None:
+    """Raises UsageError for a network too small to have both kinds of neurons or too large to hold, or for its step."""
+    if not 10 <= neurons <= most:
         raise UsageError(
-            f"{name}: got {neurons} neurons, expected 10 or more.", "Ask for enough to excite and inhibit, such as 4000."
+            f"{name}: got {neurons} neurons, expected 10 to {most}.",
+            "Ask for a number in between, such as --neurons 4000.",
         )
     if not 0 < dt_ms <= longest_ms:
         raise UsageError(

@@ -22,15 +22,16 @@ TAU_MS, TAU_E_MS, TAU_I_MS, REFRACTORY_MS = 20.0, 5.0, 10.0, 5.0
 REST_MV, THRESHOLD_MV, RESET_MV = -49.0, -50.0, -60.0
 EXCITE_MV, INHIBIT_MV = 60 * 0.27 / 10, -20 * 4.5 / 10
 SYNAPSES = 80
+MOST = 1_000_000  # neurons
 
 
 def circuit(neurons: int, dt_ms: float = 0.1, seed: int = 0) -> Circuit:
     """The network at rest in its synapses, membranes uniform between reset and threshold.
 
     Raises:
-        UsageError: fewer than 10 neurons, or a step that is not positive or longer than tau_e.
+        UsageError: fewer than 10 neurons or more than MOST, or a step that is not positive or longer than tau_e.
     """
-    check("vogels-abbott", neurons, dt_ms, TAU_E_MS, "the excitatory time constant")
+    check("vogels-abbott", neurons, MOST, dt_ms, TAU_E_MS, "the excitatory time constant")
     excitatory = round(0.8 * neurons)
     synapses = independent(neurons, excitatory, min(1.0, SYNAPSES / neurons), generator(seed, 0))
     state = np.zeros((3, neurons))

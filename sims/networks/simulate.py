@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Spikes:
         neurons: [spikes], as wide as the circuit's targets.
         num_steps: of the run.
         num_neurons, num_excitatory: of the circuit, the excitatory ones first.
-        num_events: synaptic events: spikes times the targets of each.
+        num_targets: int64 [num_neurons]: of each neuron.
     """
 
     steps: Array
@@ -36,11 +37,23 @@ class Spikes:
     dt_ms: float
     num_neurons: int
     num_excitatory: int
-    num_events: int
+    num_targets: Array
 
     @property
     def seconds(self) -> float:
         return self.num_steps * self.dt_ms * 1e-3
+
+    @property
+    def num_events(self) -> int:
+        """Synaptic events: the targets of every spike."""
+        return int(self.num_targets @ np.bincount(self.neurons, minlength=self.num_neurons))
+
+    def part(self, start: int, stop: int) -> Spikes:
+        """Steps [start, stop), numbered from 0."""
+        first, last = np.searchsorted(self.steps, (start, stop))
+        return dataclasses.replace(
+            self, steps=self.steps[first:last] - start, neurons=self.neurons[first:last], num_steps=stop - start
+        )
 
 
 def named(circuit: str, neurons: int, dt_ms: float, seed: int, **options: float) -> Circuit:
@@ -50,7 +63,9 @@ def named(circuit: str, neurons: int, dt_ms: float, seed: int, **options: float)
         UsageError: no such circuit, an option it does not have, or what the circuit itself refuses.
     """
     if circuit not in CIRCUITS:
-        raise UsageError(f"circuit: got '{circuit}', expected one of {', '.join(CIRCUITS)}.", nearest(circuit, list(CIRCUITS)))
+        raise UsageError(
+            f"circuit: got '{circuit}', expected one of {', '.join(CIRCUITS)}.", nearest(circuit, list(CIRCUITS))
+        )
     if options and circuit != "brunel":
         raise UsageError(
             f"{circuit}: got {' and '.join(options)}, expected none of them.", "Only brunel takes --g and --eta."
@@ -84,7 +99,7 @@ def run(circuit: Circuit, seconds: float, precision: str = "float32", in_numpy: 
         dt_ms=circuit.dt_ms,
         num_neurons=circuit.neurons,
         num_excitatory=circuit.synapses.excitatory,
-        num_events=int(np.diff(circuit.synapses.offsets) @ np.bincount(fired, minlength=circuit.neurons)),
+        num_targets=np.diff(circuit.synapses.offsets),
     )
 
 
