@@ -42,7 +42,6 @@
 #define LOWEST(bits) __builtin_ctzll(bits)
 #define HIGHEST(bits) (63 - __builtin_clzll(bits))
 #else
-#include <intrin.h>
 #define INLINE inline
 #define NOINLINE
 #define PREFETCH(at) static_cast<void>(at)
@@ -184,25 +183,25 @@ INLINE unsigned occupied_one_by_one(typename Lanes<Flag>::Vector found) {
 #endif
 
 // Bit j: lane j is not zero.
-INLINE unsigned occupied(Lanes<std::int32_t>::Vector found) {
+INLINE unsigned occupied(Lanes<std::uint32_t>::Vector found) {
 #if WIDTH == 64
   return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(found), reinterpret_cast<__m512i>(found));
 #elif WIDTH == 32
   const __m256i zero = _mm256_cmpeq_epi32(reinterpret_cast<__m256i>(found), _mm256_setzero_si256());
   return 0xFFu ^ static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(zero)));
 #else
-  return occupied_one_by_one<std::int32_t>(found);
+  return occupied_one_by_one<std::uint32_t>(found);
 #endif
 }
 
-INLINE unsigned occupied(Lanes<std::int64_t>::Vector found) {
+INLINE unsigned occupied(Lanes<std::uint64_t>::Vector found) {
 #if WIDTH == 64
   return _mm512_test_epi64_mask(reinterpret_cast<__m512i>(found), reinterpret_cast<__m512i>(found));
 #elif WIDTH == 32
   const __m256i zero = _mm256_cmpeq_epi64(reinterpret_cast<__m256i>(found), _mm256_setzero_si256());
   return 0xFu ^ static_cast<unsigned>(_mm256_movemask_pd(reinterpret_cast<__m256d>(zero)));
 #else
-  return occupied_one_by_one<std::int64_t>(found);
+  return occupied_one_by_one<std::uint64_t>(found);
 #endif
 }
 
@@ -386,9 +385,8 @@ struct Brunel {
 
 template <class Real>
 struct Flagged {
-  using Flag = typename std::conditional<sizeof(Real) == 4, std::int32_t, std::int64_t>::type;
-  using Bits = typename std::make_unsigned<Flag>::type;
-  static constexpr int kLanes = Lanes<Real>::kCount, kBits = 8 * sizeof(Flag);
+  using Bits = typename std::conditional<sizeof(Real) == 4, std::uint32_t, std::uint64_t>::type;
+  static constexpr int kLanes = Lanes<Real>::kCount, kBits = 8 * sizeof(Bits);
   static constexpr Index kStrip = kLanes * kBits;
   alignas(WIDTH) Bits flags[kLanes];  // bit s of flag j: neuron s * kLanes + j of the strip is above the threshold
 };
@@ -398,14 +396,15 @@ struct Flagged {
 template <class Model, class Real>
 NOINLINE unsigned sweep(const Model model, const Run& r, Index start, Flagged<Real>& above) {
   using Reals = typename Lanes<Real>::Vector;
-  using Flags = typename Lanes<typename Flagged<Real>::Flag>::Vector;
+  using Flags = typename Lanes<typename Flagged<Real>::Bits>::Vector;
   Reals* const v = reinterpret_cast<Reals*>(static_cast<Real*>(r.v) + start);
   Reals* const e = reinterpret_cast<Reals*>(static_cast<Real*>(r.e) + start);
   Reals* const i = reinterpret_cast<Reals*>(static_cast<Real*>(r.i) + start);
-  Flags found = {}, bit = Flags{} + 1;
+  const Flags none = {};
+  Flags found = none, bit = none + 1;
   for (int s = 0; s < Flagged<Real>::kBits; ++s) {
     model.move(v[s], e[s], i[s]);
-    found |= (v[s] > model.threshold) & bit;
+    found |= v[s] > model.threshold ? bit : none;
     bit += bit;
   }
   *reinterpret_cast<Flags*>(above.flags) = found;
