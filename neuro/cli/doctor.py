@@ -126,7 +126,7 @@ def _networks() -> Row:
     built, says = native.status()
     if built:
         return _row("networks", True, f"neuro simulate runs in C++ ({says})")
-    cost = "neuro simulate runs in numpy, 10 to 50 times slower"
+    cost = "neuro simulate runs in numpy, 10 to 90 times slower at 4,000 neurons"
     return _row("networks", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     circuit = simulate.named(args.circuit, args.neurons, args.dt, args.seed, **options)
     built, why = native.status()
     if not built and not args.quiet:
-        print(f"note: in numpy, 10 to 50 times slower than in C++: {why}", file=sys.stderr)
+        print(f"note: in numpy, 10 to 90 times slower than in C++: {why}", file=sys.stderr)
     started = time.perf_counter()
     spikes = simulate.run(circuit, args.seconds, args.precision)
     took = time.perf_counter() - started

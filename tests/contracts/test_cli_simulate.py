@@ -73,7 +73,7 @@ def test_without_the_library_a_note_says_so(capsys, monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
     assert main(["simulate", *SMALL]) == 0
     captured = capsys.readouterr()
-    assert captured.err.startswith("note: in numpy, 10 to 50 times slower than in C++: the reason\n")
+    assert captured.err.startswith("note: in numpy, 10 to 90 times slower than in C++: the reason\n")
     assert captured.out.startswith("second")
 
 
