@@ -11,7 +11,7 @@
 //     Brian2's own update, rounded alike.
 //   - Every other step goes through the neurons backwards, and finds in the cache what the step before read last.
 //
-// Products and sums are rounded one after the other (no fused multiply-add), so that every machine gives the same spikes.
+// Products and sums are rounded one after the other (no fused multiply-add), so that every width of vectors gives the same spikes.
 //
 // The file includes itself once for each width of vectors, so that one build runs on every x86-64 and uses what it finds.
 
