@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,11 @@ class Ops:
     """(ids [B,T], weight [V,D]) -> [B,T,D]: rows of the weight."""
     linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     """(x [...,I], weight [O,I], bias [O] or None) -> [...,O]: y = W x + b."""
+    spike_linear: Callable[[Tensor, Tensor, Any], Tensor]
+    """(spikes [...,I], weight [O,I], packed) -> [...,O]: y = W s, where few of s are expected not to be zero.
+
+    packed: the caller's `backends.kernels.spikes.PackedWeight`, where the operator may keep the weight in another order.
+    """
     affine_scan: Callable[[Tensor, Tensor, Tensor], Tensor]
     """(a [T,B,D], b [T,B,D], h0 [B,D]) -> h [T,B,D] with h_t = a_t * h_{t-1} + b_t.
 

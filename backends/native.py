@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from backends import lif, portable
 from backends.contract import LifRule, Ops, check_affine_scan, check_lif_scan
 from backends.kernels import cpu, lif_numba
+from backends.kernels.spikes import PackedWeight
 
 # Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
 # fall out of the cache: equal at 2,048, twice as quick at 8,192 (benchmarks/affine_scan.py).
@@ -82,6 +83,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def spike_linear(spikes: Tensor, weight: Tensor, packed: PackedWeight | None) -> Tensor:
+    from backends import spike_linear as events  # which stands on this module
+
+    return events.spike_linear(spikes, weight, None, packed)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
@@ -96,4 +103,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return memory.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
 
 
-OPS = Ops("native", embed, linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("native", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)

@@ -117,6 +117,10 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     return _AffineScan.apply(a, b, h0)
 
 
+def spike_linear(spikes: Tensor, weight: Tensor, packed: object) -> Tensor:
+    return F.linear(spikes, weight)
+
+
 def lif_scan(
     current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
 ) -> tuple[Tensor, Tensor]:
@@ -158,4 +162,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return torch.where(written, chosen.transpose(1, 2) @ rows, memory)
 
 
-OPS = Ops("portable", embed, F.linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("portable", embed, F.linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)

@@ -19,6 +19,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
+def spike_linear(spikes: Tensor, weight: Tensor, packed: object) -> Tensor:
+    return linear(spikes, weight, None)
+
+
 def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     h, states = h0, []
     for a_t, b_t in zip(a.unbind(0), b.unbind(0), strict=True):
@@ -78,4 +82,4 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return torch.stack(batches)
 
 
-OPS = Ops("reference", embed, linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops("reference", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)

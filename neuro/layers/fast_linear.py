@@ -16,21 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
+from backends.kernels.spikes import PackedWeight
 from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
 
 
 class FastLinear(Linear):
-    """x [B,T,I] -> (y [B,T,O], eligibility [B,T,r]); rank 0: a plain linear layer."""
+    """x [B,T,I] -> (y [B,T,O], eligibility [B,T,r]); rank 0: a plain linear layer. ``spikes``: x is mostly zero."""
 
-    def __init__(self, in_features: int, out_features: int, rank: int, ops: Ops) -> None:
+    def __init__(self, in_features: int, out_features: int, rank: int, ops: Ops, spikes: bool = False) -> None:
         super().__init__(in_features, out_features, ops)
         self.rank = rank
+        self._packed = PackedWeight() if spikes else None
         if rank:
             self.sense = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        y = super().forward(x)
+        y = super().forward(x) if self._packed is None else self.ops.spike_linear(x, self.weight, self._packed)
         if not self.rank:
             return y, y[..., :0]
         z = wide(x @ self.sense.T.to(x.dtype))

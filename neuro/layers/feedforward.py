@@ -49,7 +49,7 @@ class SpikingFeedforward(nn.Module):
         self.rule = LifRule(surrogate=Surrogate(slope=config.surrogate_slope))
         neurons = config.feedforward_width
         self.inject = Linear(width, neurons, ops, bias=True)
-        self.project = FastLinear(neurons, width, rank, ops)
+        self.project = FastLinear(neurons, width, rank, ops, spikes=True)
         # Unit-rms inputs give a membrane whose spread makes about one neuron in ten cross the threshold at the start.
         spread = 0.78 * config.v_threshold * math.sqrt(1.0 - config.decay**2)
         nn.init.normal_(self.inject.weight, std=spread / math.sqrt(width))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backends import LifRule, Ops, Surrogate, native, portable, reference, surrogate
+from backends.kernels.spikes import PackedWeight
 
 BOUND = 1e-10
 TABLES = {"native": native.OPS, "portable": portable.OPS}
@@ -128,6 +129,21 @@ def test_affine_scan_of_a_long_span_neither_overflows_nor_vanishes(ops, device):
     out, truth = ops.affine_scan(*inputs), reference.affine_scan(*inputs)
     assert gap(out, truth) <= BOUND
     assert float(out[-1].abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 700)], ids=str)
+def test_spike_linear(density, shape, ops, device, measured):
+    """In float64, and in float32, where the native operator lists the spikes: one row and many."""
+    draw = Draw(device)
+    for dtype, bound in ((torch.float64, BOUND), (torch.float32, 1e-3)):
+        spikes = (draw.uniform(*shape, 2100) < density).to(dtype)
+        inputs = [spikes, draw.normal(600, 2100).to(dtype), PackedWeight()]
+        worst = compare("spike_linear", ops, inputs, [0, 1])
+        with torch.no_grad():
+            worst = max(worst, gap(ops.spike_linear(*inputs), reference.spike_linear(*inputs)))
+        measured(f"max_difference_{dtype}", worst)
+        assert worst <= bound
 
 
 @pytest.mark.parametrize(("t", "b", "d"), SIZES)
