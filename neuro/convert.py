@@ -15,7 +15,6 @@ Thresholds are folded into the weights: each spike stands for theta, each neuron
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
@@ -33,7 +32,7 @@ def clip_floor_shift(z: Tensor, theta: Tensor, steps: int) -> Tensor:
 
 
 def convert(ann: SpikingClassifier, x: Tensor, steps: int) -> SpikingClassifier:
-    """The network as spiking neurons for about so many steps.
+    """The network as spiking neurons for about so many steps, its weights without gradients.
 
     Args:
         ann: trained, graded, without memory (decay 0).
@@ -56,7 +55,8 @@ def convert(ann: SpikingClassifier, x: Tensor, steps: int) -> SpikingClassifier:
         )
     config = dataclasses.replace(ann.config, neuron="spiking", decay=1.0, start=0.5)
     snn = SpikingClassifier(config, ann.ops).to(x.device)
-    snn.load_state_dict(copy.deepcopy(ann.state_dict()))
+    snn.load_state_dict(ann.state_dict())
+    snn.requires_grad_(False)
     with torch.no_grad():
         exact = quantized = x
         for layer, to in zip(ann.layers[:-1], snn.layers[:-1], strict=True):

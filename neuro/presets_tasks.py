@@ -97,7 +97,13 @@ def _nmnist(neuron: str, root: str | Path | None) -> Task:
         neuron=neuron,
         decay=0.8 if neuron == "spiking" else 0.0,
     )
-    return Task("nmnist", labels, shuffled_folds(len(labels)), draw, network, Plan(epochs=80), inputs)
+    return Task("nmnist", labels, shuffled_folds(len(labels)), draw, network, _digit_plan(neuron), inputs)
+
+
+def _digit_plan(neuron: str) -> Plan:
+    if neuron == "spiking":
+        return Plan(epochs=50, learning_rate=4e-3, rate_target=0.08, rate_weight=2.0)
+    return Plan(epochs=80)
 
 
 def _mnist(neuron: str, root: str | Path | None) -> Task:
@@ -121,7 +127,7 @@ def _mnist(neuron: str, root: str | Path | None) -> Task:
         neuron=neuron,
         decay=0.8 if neuron == "spiking" else 0.0,
     )
-    return Task("mnist", labels, shuffled_folds(len(labels)), draw, network, Plan(epochs=80), inputs)
+    return Task("mnist", labels, shuffled_folds(len(labels)), draw, network, _digit_plan(neuron), inputs)
 
 
 def _spoken_digits(neuron: str, root: str | Path | None) -> Task:

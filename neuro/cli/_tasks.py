@@ -70,9 +70,11 @@ def evaluate(args: argparse.Namespace) -> int:
     import backends
     from neuro import atomic
 
-    if args.text or args.suite != "perplexity":
-        got = "a text" if args.text else f"--suite {args.suite}"
-        raise UsageError(f"neuro eval: got {got}, expected none for a network of spikes.", "Leave it out.")
+    given = [f"--{name}" for name in ("wikitext", "task", "articles", "length", "gap", "samples", "rows")]
+    given = [name for name in given if getattr(args, name[2:])]
+    given += [f"--suite {args.suite}"] * (args.suite != "perplexity") + ["a text"] * bool(args.text)
+    if given:
+        raise UsageError(f"neuro eval: got {given[0]}, expected none for a network of spikes.", "Leave it out.")
     record = measure(Path(args.model), backends.select(args.backend))
     if args.out:
         atomic.write_text(Path(args.out) / "eval.json", json.dumps(record, indent=1) + "\n")
@@ -182,6 +184,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"neuron": "spiking", "fold": None, "plan": []}
     for item in args.set:
         key, equals, value = item.partition("=")
+        if equals and key == "seed":
+            where = f"train {args.config}: got --set {item}"
+            raise UsageError(f"{where}, expected --seed.", f"Write --seed {value}.")
         if equals and key in ("neuron", "fold"):
             found[key] = value
         else:

@@ -1,7 +1,7 @@
 """Sound as spikes of auditory fibres: gammatone bands, compression in decibels, fibres of several thresholds per band.
 
-Bands are evenly spaced on the ERB-rate scale (Glasberg & Moore 1990, doi:10.1016/0378-5955(90)90170-T). The squared response of a
-gammatone filter of order 4 (Patterson et al. 1987) is laid over the power spectrum of 25 ms windows every 10 ms (after Ellis
+Bands are evenly spaced on the ERB-rate scale (Glasberg & Moore 1990, doi:10.1016/0378-5955(90)90170-T). The squared response of
+a gammatone filter of order 4 (Patterson et al. 1987) is laid over the power spectrum of 25 ms windows every 10 ms (after Ellis
 2009, "Gammatone-like spectrograms"): that keeps a band's energy and gives up its phase. Hair cells come with fibres of high,
 medium and low thresholds (Liberman 1978, doi:10.1121/1.381736); here a fibre fires once a bin while its band is above its own.
 """
