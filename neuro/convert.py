@@ -59,7 +59,7 @@ def convert(ann: SpikingClassifier, x: Tensor, steps: int) -> SpikingClassifier:
     snn.requires_grad_(False)
     with torch.no_grad():
         exact = quantized = x
-        for layer, to in zip(ann.layers[:-1], snn.layers[:-1], strict=True):
+        for layer, to in zip(ann.projections[:-1], snn.projections[:-1], strict=True):
             wanted = torch.relu(layer(exact))
             z = to(quantized)
             theta = _per_channel(_thresholds(_rows(layer, wanted), _rows(layer, z), steps), layer)
@@ -70,7 +70,7 @@ def convert(ann: SpikingClassifier, x: Tensor, steps: int) -> SpikingClassifier:
             exact, quantized = wanted, clip_floor_shift(to(quantized), theta, steps)
             _fold(to, snn, theta)
             quantized = quantized / theta
-        last, to = ann.layers[-1], snn.layers[-1]
+        last, to = ann.projections[-1], snn.projections[-1]
         to.bias.add_((last(exact) - to(quantized)).mean((0, 1)))
     return snn.eval()
 
@@ -108,7 +108,7 @@ def _fold(to: Projection, snn: SpikingClassifier, theta: Tensor) -> None:
     each = theta.reshape(channels, -1)[:, 0]
     to.weight.div_(each.reshape(-1, *[1] * (to.weight.dim() - 1)))
     to.bias.div_(each)
-    following = snn.layers[[*snn.layers].index(to) + 1]
+    following = snn.projections[snn.projections.index(to) + 1]
     if following.config.kernel:
         following.weight.mul_(each.reshape(1, -1, *[1] * (following.weight.dim() - 2)))
     else:

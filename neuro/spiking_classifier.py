@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +127,11 @@ class SpikingClassifier(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.neurons = sum(math.prod(layer.out) for layer in layers[:-1])
 
+    @property
+    def projections(self) -> list[Projection]:
+        """The layers, then the readout."""
+        return [cast(Projection, layer) for layer in self.layers]
+
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """-> (logits [B,classes], what entered each projection: [T,B,N] of 0 and 1 after the first).
 
@@ -135,10 +140,10 @@ class SpikingClassifier(nn.Module):
         """
         self._check(x)
         entered = [x]
-        for layer in self.layers[:-1]:
+        for layer in self.projections[:-1]:
             x = self.fire(layer(x))
             entered.append(x)
-        return self.layers[-1](x).mean(0), entered
+        return self.projections[-1](x).mean(0), entered
 
     def fire(self, current: Tensor) -> Tensor:
         """[T,B,N] -> [T,B,N]: the neurons of one layer."""
@@ -155,7 +160,7 @@ class SpikingClassifier(nn.Module):
         Membranes without a reset get a spread of 0.6 thresholds (spiking) or 1 (graded); biases stay 0.
         """
         spread = 0.6 if self.config.neuron == "spiking" else 1.0
-        for layer in self.layers[:-1]:
+        for layer in self.projections[:-1]:
             current = layer(x)
             decay = torch.full_like(current, self.config.decay)
             u = self.ops.affine_scan(decay, current, current.new_zeros(current.shape[1:]))
@@ -167,8 +172,8 @@ class SpikingClassifier(nn.Module):
         """The integers of a batch, from what `forward` returned."""
         steps = entered[0].shape[0] * entered[0].shape[1]
         spikes = [int(x.sum(dtype=torch.float64).round()) for x in entered]
-        operations = [layer.operations(x) for layer, x in zip(self.layers, entered, strict=True)]
-        return Counts(spikes, operations, [layer.synapses for layer in self.layers], self.neurons * steps, steps)
+        operations = [layer.operations(x) for layer, x in zip(self.projections, entered, strict=True)]
+        return Counts(spikes, operations, [layer.synapses for layer in self.projections], self.neurons * steps, steps)
 
     def _check(self, x: Tensor) -> None:
         shape = self.config.shape

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class SpikeMap(nn.Module):
     @torch.no_grad()
     def settle(self, x: Tensor) -> None:
         """Scale the weights so that both layers fire before any training: membranes spread by 0.6 thresholds."""
-        for layer in self.layers:
+        for layer in (cast(nn.Linear, layer) for layer in self.layers):
             layer.bias.zero_()
             current = layer(x)
             u = self.ops.affine_scan(torch.full_like(current, self.decay), current, torch.zeros_like(current[0]))

@@ -47,6 +47,21 @@ def test_the_seed_decides_everything():
     assert same(one, again) and not same(one, other)
 
 
+def test_every_part_of_the_plan_changes_what_is_learned():
+    plan = dataclasses.replace(PLAN, epochs=2, rate_target=0.01)
+    first = classify.fit(NETWORK, draw, LABELS, np.arange(45), plan, CPU)
+    for options in (
+        {"epochs": 3},
+        {"batch": 9},
+        {"learning_rate": 0.01},
+        {"weight_decay": 0.5},
+        {"rate_target": 1.0},
+        {"rate_weight": 3.0},
+    ):
+        other = classify.fit(NETWORK, draw, LABELS, np.arange(45), dataclasses.replace(plan, **options), CPU)
+        assert not same(first, other), options
+
+
 def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path):
     whole = classify.fit(NETWORK, draw, LABELS, np.arange(45), PLAN, CPU)
 

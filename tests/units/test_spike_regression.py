@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -56,6 +57,20 @@ def test_an_answer_is_learned_and_kept(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(FormatError, match="not a whole safetensors file"):
         spike_regression.load(path, CPU)
+
+
+def test_every_setting_changes_what_is_learned():
+    x, target = train(3, 20, 40, steps=60).float(), train(5, 22, 41, steps=60).float()
+    base = RegressionConfig(hidden=6, steps=4, slope=2.0)
+
+    def learned(**options) -> dict[str, torch.Tensor]:
+        return spike_regression.fit(x, target, dataclasses.replace(base, **options), CPU).state_dict()
+
+    first = learned()
+    changes = [{"tau_mem_ms": 5.0}, {"tau_distance_ms": 3.0}, {"dt_ms": 2.0}, {"slope": 9.0}, {"steps": 5}]
+    for options in [*changes, {"learning_rate": 1e-2}, {"seed": 1}, {"hidden": 7}]:
+        found = learned(**options)
+        assert any(not torch.equal(a, b) for a, b in zip(first.values(), found.values(), strict=True)), options
 
 
 def test_trains_that_cannot_be_compared_are_named():

@@ -92,6 +92,25 @@ def test_counts_are_those_of_a_loop_over_spikes():
     assert counts.synapses[1:] == [36 * 7, 7 * 3]
 
 
+def test_every_setting_changes_something():
+    x, labels = spikes(), torch.tensor([0, 1, 2, 0])
+
+    def outcome(**options) -> tuple[torch.Tensor, torch.Tensor]:
+        model = network(**{"decay": 0.7, "slope": 5.0, "start": 0.0} | options)
+        with torch.no_grad():  # the same weights, whatever the settings made of them at the start
+            for source, p in zip(network(decay=0.7).parameters(), model.parameters(), strict=True):
+                p.copy_(source)
+        logits, entered = model(x)
+        F.cross_entropy(logits, labels).backward()
+        return entered[1].detach(), model.layers[0].weight.grad
+
+    spiked, gradient = outcome()
+    for options in ({"decay": 0.3}, {"start": 0.5}, {"neuron": "graded"}):
+        assert not torch.equal(outcome(**options)[0], spiked), options
+    same, steeper = outcome(slope=9.0)
+    assert torch.equal(same, spiked) and not torch.equal(steeper, gradient)
+
+
 def test_mistakes_are_named():
     with pytest.raises(
         UsageError, match=r"classifier: got neuron 'lif', expected one of spiking, graded.\nCorrect the name"
