@@ -10,7 +10,8 @@ and for spoken digits a bootstrap over speakers too, because samples of one spea
 a bootstrap over paired samples (over speakers). Logistic regression (L2 chosen per fold on a fifth of its training part) sees
 the sum of the events over time, the image, or the graded levels of the cochlea. Energies are counts times the constants of
 `sims.energy`: spikes on Loihi 1 (no placement: one message a spike, a lower bound), the graded twin's multiply-accumulates on
-the reference CPU. Prints one JSON object; the table goes to stderr.
+the reference CPU. Recordings and images are paired by number and lie in the same folds. Prints one JSON object; the table goes
+to stderr.
 """
 
 from __future__ import annotations
@@ -157,6 +158,9 @@ def report(records: list[dict[str, Any]], task: str) -> dict[str, Any]:
     for other in ARMS[1:]:
         if arms["spiking"] and arms[other]:
             found[f"spiking - {other}"] = difference(arms["spiking"], arms[other], by_fold)
+    images = [r for r in records if r["task"] == "mnist" and r["arm"] == "spiking"]
+    if task == "nmnist" and images and arms["spiking"]:
+        found["events - images"] = difference(arms["spiking"], images, by_fold)
     return found
 
 
@@ -173,7 +177,7 @@ def main() -> None:
             path = options.out / f"{task.name}-{arm}-{fold.name}.json"
             if not path.is_file() and (not options.folds or fold.name in options.folds):
                 atomic.write_text(path, json.dumps(measure(task, arm, fold, options.out)) + "\n")
-    records = [json.loads(path.read_text()) for path in sorted(options.out.glob(f"{options.task}-*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted(options.out.glob("*-*.json"))]
     found = report(records, options.task)
     for arm, row in found.items():
         print(arm, json.dumps(row), file=sys.stderr)
