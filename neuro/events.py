@@ -25,6 +25,7 @@ class Events(NamedTuple):
     surprise: Tensor  # [B, T] nats; 0 where nothing was predicted yet
     valid: Tensor  # [B, T]
     raster: Tensor | None  # [B, T, S, N] 0/1, only from a brain built with record_raster=True
+    membrane: Tensor | None = None  # [B, T, S, N] potential before the reset; only with record_membrane=True
 
 
 class CommitEvents(NamedTuple):

@@ -65,3 +65,14 @@ class SpikingFeedforward(nn.Module):
         spikes, v = self.ops.lif_scan(current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, self.rule)
         spikes = spikes.transpose(0, 1)
         return *self.project(spikes), spikes, LifState(v)
+
+    @torch.no_grad()
+    def membrane(self, x: Tensor, route: Tensor, spikes: Tensor, state: LifState) -> Tensor:
+        """u [B,T,N] of `scan` on the same input, replayed from the spikes it gave; only what records needs it."""
+        c, v = self.config, state.v
+        current = wide(self.inject(x)) * route.unsqueeze(-1)
+        u = torch.empty_like(current)
+        for t in range(u.shape[1]):
+            u[:, t] = c.decay * v + current[:, t]
+            v = u[:, t] - c.v_threshold * spikes[:, t]
+        return u

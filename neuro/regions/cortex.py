@@ -53,13 +53,17 @@ class Cortex(Region):
     reads = ("relay", "route", "valid", "modulators~")
     writes: tuple[str, ...] = ("hidden", "context", "spikes", "layer_rates", "spike_rate")
 
-    def __init__(self, config: BrainConfig, ops: Ops, record_raster: bool = False) -> None:
+    def __init__(
+        self, config: BrainConfig, ops: Ops, record_raster: bool = False, record_membrane: bool = False
+    ) -> None:
         super().__init__()
-        self.record_raster = record_raster
+        self.record_raster, self.record_membrane = record_raster, record_membrane
         layers = config.cortex.layers
         self.rank = config.fast_rank
         if record_raster:
             self.writes = (*self.writes, "raster")
+        if record_membrane:
+            self.writes = (*self.writes, "membrane")
         self.procedural: ProceduralMemory | None = None
         if self.rank:
             self.writes = (*self.writes, "eligibility")
@@ -78,7 +82,7 @@ class Cortex(Region):
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
         x, route, valid = inputs["relay"], inputs["route"], inputs["valid"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
-        states, rasters, rates, traces = [], [], [], []
+        states, rasters, membranes, rates, traces = [], [], [], [], []
         fast = self._fast(state)
         shift = torch.zeros_like(x)  # what the fast weights have added
 
@@ -95,12 +99,15 @@ class Cortex(Region):
             y, trace, mixer = layer.mixer.scan(scaled, valid, before.mixer)
             add(y, trace, 2 * index)
             gate = route[..., index] * valid
-            y, trace, spikes, feedforward = layer.feedforward.scan(layer.feedforward_norm(x), gate, before.feedforward)
+            scaled = layer.feedforward_norm(x)
+            y, trace, spikes, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
             add(y, trace, 2 * index + 1)
             states.append(LayerState(mixer, feedforward))
             if spikes is not None:
                 rasters.append(spikes)
                 rates.append(spikes.mean(-1))
+                if self.record_membrane:
+                    membranes.append(layer.feedforward.membrane(scaled, gate, spikes, before.feedforward))
         outputs = {"hidden": x, "context": x - shift if fast else x, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
         if rates:
@@ -109,6 +116,8 @@ class Cortex(Region):
             outputs["spikes"] = torch.stack([raster.detach().sum(-1) for raster in rasters], -1)
         if self.record_raster:
             outputs["raster"] = torch.stack([raster.detach() for raster in rasters], 2)
+        if self.record_membrane:
+            outputs["membrane"] = torch.stack(membranes, 2)
         procedural = state.procedural
         if isinstance(procedural, ProceduralState):
             eligibility = wide(torch.cat(traces, -1)) * valid.unsqueeze(-1)
