@@ -37,8 +37,8 @@ class RegressionConfig:
     tau_distance_ms: float = 10.0
     dt_ms: float = 1.0
     slope: float = 5.0
-    steps: int = 400
-    learning_rate: float = 3e-3
+    steps: int = 1000
+    learning_rate: float = 5e-3
     seed: int = 0
 
 
