@@ -15,6 +15,7 @@ EXTRAS = {
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
     "snn": {"snntorch": "no from_snntorch/to_snntorch"},
     "norse": {"norse": "no from_norse/to_norse"},
+    "numba": {"numba": "spiking layers run as torch operators where the C++ library was not built"},
     "nir": {"nir": "nothing yet: reserved for NIR graph files"},
     "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},

@@ -99,14 +99,16 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu
+    from backends.kernels import cpu, lif_numba, spikes
 
     def auto() -> str:
         chosen = backends.select("auto")
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _guarded("auto", auto)]
+    built, says = cpu.status()
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status())]
+    return [*rows, *kernels, _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -114,6 +116,11 @@ def _kernels(built: bool, says: str) -> Row:
         return _row("kernels", True, f"the time loops run in C++ on the CPU ({says})")
     cost = "the time loops run as torch operators, the affine recurrence 2 to 5 times slower on the CPU"
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+
+
+    built, says = cpu.status()
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status())]
+    return [*rows, *kernels, _guarded("auto", auto)]
 
 
 def _extras() -> list[Row]:

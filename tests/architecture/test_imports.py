@@ -30,14 +30,21 @@ DOORS = {
     "onnxscript": ("export",),
     "brian2": ("sims/circuits",),
     "torch_directml": ("backends/directml.py",),
+    "numba": ("backends/kernels",),
     "triton": ("backends/kernels",),
     "fastapi": ("neuro/serve",),
     "uvicorn": ("neuro/serve",),
     "sqlite3": ("neuro/store",),
     "faiss": ("neuro/store",),
-    "snntorch": ("neuro/neurons/interop.py", "benchmarks/neuron_parity.py"),  # a peer there
-    "spikingjelly": ("benchmarks/make_neuron_fixtures.py",),
-    "norse": ("neuro/neurons/interop.py", "benchmarks/make_neuron_fixtures.py"),
+    # peers in the benchmarks
+    "snntorch": (
+        "neuro/neurons/interop.py",
+        "benchmarks/lif.py",
+        "benchmarks/neuron_parity.py",
+        "benchmarks/spike_linear.py",
+    ),
+    "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
+    "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "nir": ("neuro/nir_graph.py",),
     "pickle": (),
 }

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -208,19 +209,36 @@ def test_doctor_reports_every_section(capsys):
     assert report["schema"] == "neuro.doctor/1"
     assert {"system", "packages", "backends", "extras", "energy", "models"} < set(report)
     assert all({"name", "ok", "says"} == set(row) for rows in report.values() if isinstance(rows, list) for row in rows)
-    assert {row["name"] for row in report["extras"]} == {"hf", "plots", "nir", "sims", "directml", "serve", "dev"}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert {row["name"] for row in report["extras"]} == set(extras)
     assert all(row["ok"] for row in report["packages"])
 
 
 @pytest.mark.parametrize("built", [True, False])
-def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(built, capsys, monkeypatch):
-    from backends.kernels import cpu
-
-    monkeypatch.setattr(cpu, "status", lambda: (built, "the reason"))
+@pytest.mark.parametrize("library", ["cpu", "spikes"])
+def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(library, built, capsys, monkeypatch):
+    name = {"cpu": "kernels", "spikes": "event kernels"}[library]
+    monkeypatch.setattr(importlib.import_module(f"backends.kernels.{library}"), "status", lambda: (built, "the reason"))
     assert main(["doctor", "--json"]) == 0
-    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "kernels"]
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == name]
     assert row["ok"] == built and "the reason" in row["says"]
     assert ("times slower" in row["says"] and "C++ compiler" in row["says"]) != built
+
+
+@pytest.mark.parametrize(
+    ("built", "numba", "ok", "text"),
+    [(True, True, True, "in C++"), (False, True, True, "in numba"), (False, False, False, "as torch operators")],
+)
+def test_doctor_names_the_way_spiking_layers_run_and_what_it_costs(built, numba, ok, text, capsys, monkeypatch):
+    from backends.kernels import cpu, lif_numba
+
+    monkeypatch.setattr(cpu, "status", lambda: (built, "the reason"))
+    monkeypatch.setattr(lif_numba, "here", lambda: numba)
+    assert main(["doctor", "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "spiking"]
+    assert row["ok"] == ok and f"run {text}" in row["says"]
+    assert ("times slower than in C++" in row["says"]) != built
 
 
 def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
