@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from neuro.cli import _tasks, refuse
 from neuro.errors import UsageError, nearest
 
 # Each suite is a module of neuro/evaluate with run(brain, raw, out, say, **options) -> record, table(record) -> lines and
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if _tasks.trained_here(Path(args.model)):
+        refuse(args, "eval", ("seed", "set"))
+        return _tasks.evaluate(args)
     if args.suite not in SUITES:
         raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, tuple(SUITES)))
     options = _options(args)

@@ -8,14 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from neuro.cli import _tasks
+
 COMMON = ("backend", "seed", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", default="small", help="a TOML file or a preset (see: neuro config show)")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        default="small",
+        help="a TOML file, a preset (see: neuro config show) or a task of recorded spikes: " + ", ".join(_tasks.TASKS),
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.config in _tasks.TASKS:
+        return _tasks.train(args)
+
     from neuro import config, plots
     from neuro.train import loop
 
