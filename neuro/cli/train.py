@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro.cli import _tasks
+from neuro.errors import MissingError, nearest
 
 COMMON = ("backend", "seed", "set", "out")
 
@@ -26,9 +27,12 @@ def run(args: argparse.Namespace) -> int:
     if args.config in _tasks.TASKS:
         return _tasks.train(args)
 
-    from neuro import config, plots
+    from neuro import config, plots, presets
     from neuro.train import loop
 
+    if args.config not in presets.PRESETS and not Path(args.config).exists():
+        known = [*presets.PRESETS, *_tasks.TASKS]
+        raise MissingError(f"config '{args.config}': no such preset, task or file.", nearest(args.config, known))
     run_config = config.load(args.config, _sets(args))
     out = Path(args.out or "run")
     line = _Progress(run_config.train.steps, args)
