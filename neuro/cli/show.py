@@ -213,13 +213,13 @@ def _spikes(args: argparse.Namespace) -> int:
         return torch.cat([getattr(event, name)[0] for event in records]).numpy()
 
     rasters = torch.cat([event.raster[0] for event in records]).numpy()
-    names = accounting.spiking_names(brain)
+    emitters = accounting.emitters(brain)
     affect = trace("affect")
     levels = torch.stack(hormones).numpy()
     out = Path(args.out or "spikes.png")
     picture = plots.limbic_raster(
         [brain.tokenizer.decode([token]) for token in ids],
-        {name: rasters[:, i] for i, name in enumerate(names)},
+        {f"cortex.{emitter.name}": rasters[:, i, : emitter.channels] for i, emitter in enumerate(emitters)},
         {
             "surprise / 10 nats": trace("surprise") / 10,
             "salience": trace("salience"),

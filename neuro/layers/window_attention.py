@@ -28,12 +28,14 @@ class WindowAttention(nn.Module):
         slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
         self.register_buffer("slopes", slopes, persistent=False)
 
+    emitters = ()
+
     def init_state(self, batch: int, device: torch.device) -> WindowState:
         width = self.out.in_features // self.heads
         cache = torch.zeros(batch, self.heads, self.window, width, device=device)
         return WindowState(cache, cache.clone(), torch.zeros(batch, self.window, device=device))
 
-    def scan(self, x: Tensor, valid: Tensor, state: WindowState) -> tuple[Tensor, Tensor, WindowState]:
+    def scan(self, x: Tensor, valid: Tensor, state: WindowState) -> tuple[Tensor, Tensor, tuple[()], WindowState]:
         batch, tokens, width = x.shape
         q, k, v = self.project(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         keys = torch.cat([state.keys.to(k.dtype), k], 2)
@@ -42,7 +44,7 @@ class WindowAttention(nn.Module):
         y = self.ops.attention(q, keys, values, self._bias(tokens, seen))
         y = y.transpose(1, 2).reshape(batch, tokens, width)
         kept = WindowState(wide(keys[:, :, tokens:]), wide(values[:, :, tokens:]), seen[:, tokens:])
-        return *self.out(y), kept
+        return *self.out(y), (), kept
 
     def _bias(self, tokens: int, seen: Tensor) -> Tensor:
         """[B,H,T,W+T]: -slope * distance, and -inf for the future, beyond the window, and padding."""
