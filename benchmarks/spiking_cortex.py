@@ -29,7 +29,7 @@ import numpy as np
 import prepare_corpus
 import torch
 
-from neuro import accounting, corpus, folder, presets
+from neuro import accounting, corpus, presets
 from neuro.brain import Brain
 from neuro.config import RunConfig, apply_sets
 from neuro.evaluate.stream import evaluating
@@ -39,11 +39,7 @@ from neuro.train import loop
 from neuro.workload import Workload
 from sims.energy import report
 
-LAYERS = 4
-ARMS = {
-    "spikes": [],
-    "dense": ["brain.cortex.encoding=dense", f"brain.cortex.feedforwards={','.join(['dense'] * LAYERS)}"],
-}
+ARMS = {"spikes": "spiking", "dense": "dense"}  # feed-forward of each
 SPLITS = ("valid", "test")
 ROWS = 16
 
@@ -68,6 +64,11 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
         "brain.hippocampus.enabled=false",
         f"brain.d_model={options.width}",
         f"brain.cortex.feedforward_width={4 * options.width}",
+        f"brain.cortex.mixers={','.join(['recurrence'] * options.layers)}",
+        f"brain.cortex.feedforwards={','.join([ARMS[arm]] * options.layers)}",
+        f"brain.cortex.encoding={arm}",
+        f"train.batch={options.batch}",
+        f"train.warmup_steps={options.steps // 10}",
         f"data.train={options.out / 'train'}",
         f"data.valid={options.out / 'valid'}",
         f"data.tokenizer={options.out / 'tokenizer.json'}",
@@ -78,20 +79,14 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
         "train.spans_per_step=2",
         "train.rehearsal=0",
     ]
-    return apply_sets(presets.PRESETS["spiking"](), [*sets, *ARMS[arm]])
-
-
-def trained(run: RunConfig, out: Path) -> Brain:
-    if not (out / "model" / "config.json").exists():
-        loop.train(run, out, "cpu")
-    return folder.load(out / "model", "cpu")
+    return apply_sets(presets.PRESETS["spiking"](), sets)
 
 
 def scored(brain: Brain, ids: np.ndarray) -> tuple[float, int, accounting.Tally]:
     """Nats of every token but the first of each of `ROWS` streams, how many those are, and what was counted."""
     rows = torch.from_numpy(ids[: len(ids) // ROWS * ROWS].astype(np.int64)).reshape(ROWS, -1)
     tally, state, nats, count = accounting.Tally(brain), brain.init_state(ROWS), 0.0, 0
-    with evaluating(brain):
+    with evaluating(brain), torch.no_grad():
         for span in rows.split(brain.config.plasticity_span, 1):
             out = brain.scan(span, state)
             nats, count = nats + float(out.aux.surprise.double().sum()), count + int(out.aux.predicted.sum())
@@ -118,7 +113,7 @@ def break_even(brain: Brain, load: Workload) -> float:
 def measure(options: argparse.Namespace, arm: str, words: dict[str, int]) -> dict[str, Any]:
     place = options.out / f"{arm}-{options.seed}"
     run = configured(options, arm)
-    brain = trained(run, place)
+    brain = loop.train(run, place, "cpu")
     row: dict[str, Any] = {"parameters": sum(brain.parameter_counts().values())}
     row["cortex_parameters"] = brain.parameter_counts()["cortex"]
     row["train_tokens"] = options.steps * run.train.batch * run.train.spans_per_step * brain.config.plasticity_span
@@ -152,9 +147,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="for the corpus and the runs; the place to resume from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--vocab", type=int, default=2048)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--learning-rate", type=float, default=8e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     words = documents(options.data, options.out, options.vocab)

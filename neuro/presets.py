@@ -152,7 +152,12 @@ def spiking() -> RunConfig:
     """
     base = small()
     cortex = CortexConfig(
-        mixers=("recurrence",) * 4, feedforwards=("spiking",) * 4, encoding="spikes", rate_target=0.14
+        mixers=("recurrence",) * 4,
+        feedforwards=("spiking",) * 4,
+        encoding="spikes",
+        burst=2,
+        surrogate_slope=2.0,
+        rate_target=0.14,
     )
     brain = dataclasses.replace(base.brain, cortex=cortex, procedural=ProceduralConfig(enabled=False))
     return dataclasses.replace(base, brain=brain)

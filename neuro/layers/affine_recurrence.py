@@ -37,8 +37,8 @@ class AffineRecurrence(nn.Module):
         self.inward = self.outward = None
         self.emitters: tuple[Emitter, ...] = ()
         if config.encoding == "spikes":
-            self.inward = SpikingEncoder(width, 1.0, config, ops)
-            self.outward = SpikingEncoder(width, 0.4, config, ops)
+            self.inward = SpikingEncoder(width, 1.0, config)
+            self.outward = SpikingEncoder(width, 0.4, config)
             self.emitters = (
                 self.inward.emitter("inward", "project", 3 * width),
                 self.outward.emitter("outward", "out", width),

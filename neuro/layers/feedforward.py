@@ -62,7 +62,7 @@ class SpikingFeedforward(nn.Module):
         own = Emitter("", neurons, 1, 1, "project", width, width, "dense")
         self.emitters: tuple[Emitter, ...] = (own,)
         if config.encoding == "spikes":
-            self.inward = SpikingEncoder(width, 1.0, config, ops)
+            self.inward = SpikingEncoder(width, 1.0, config)
             self.emitters = (
                 self.inward.emitter("inward", "inject", neurons),
                 own._replace(input_signal="binary"),

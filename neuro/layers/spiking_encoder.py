@@ -1,14 +1,15 @@
 """Spiking neurons in front of a projection, so that it reads spikes alone.
 
-A channel x has an ON and an OFF neuron, which integrate and fire. A token is n short steps: all of it arrives in the first,
-and what is left after the last is forgotten.
+A channel x has an ON and an OFF neuron. A token is n short steps: all of it arrives in the first, each step takes a threshold
+off, a neuron fires for as long as it is above, and what is left in the end is forgotten.
 
-    ON:   u_1 = x / theta,   s_k = 1 where u_k >= 1,   u_{k+1} = u_k - s_k,   k = 1..n;   OFF likewise with -x
+    ON:   u_1 = x / theta,   s_k = 1 where u_k >= 1,   u_{k+1} = u_k - 1,   k = 1..n;   OFF likewise from -x
     the projection reads sum_k (s_k of ON - s_k of OFF), a whole number from -n to n, as so many spikes
 
-so that a neuron fires min(n, floor(max(0, x / theta))) times. theta is learned for every channel. Source: integer spike counts
-that are unrolled into spikes, as of SpikingBrain (arXiv:2509.05276); signed spikes, as of SpikeLM (arXiv:2406.03287).
-differs: no scale multiplies the spikes, and theta is a parameter and not a mean of x.
+so that a neuron fires min(n, floor(max(0, x / theta))) times. theta is learned for every channel. Backward, each s_k has the
+surrogate's slope at its own u_k. Source: integer spike counts that are unrolled into spikes, as of SpikingBrain
+(arXiv:2509.05276); signed spikes, as of SpikeLM (arXiv:2406.03287). differs: no scale multiplies the spikes, and theta is a
+parameter and not a mean of x.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backends import LifRule, Ops, Surrogate
+from backends import Surrogate
+from backends.surrogate import spike
 from neuro.config import CortexConfig
 from neuro.layers.norm import wide
 
@@ -45,19 +46,18 @@ class SpikingEncoder(nn.Module):
         threshold: what theta starts from, in units of the input.
     """
 
-    def __init__(self, width: int, threshold: float, config: CortexConfig, ops: Ops) -> None:
+    def __init__(self, width: int, threshold: float, config: CortexConfig) -> None:
         super().__init__()
-        self.ops, self.width, self.burst = ops, width, config.burst
-        self.rule = LifRule(surrogate=Surrogate(slope=config.surrogate_slope))
+        self.width, self.burst = width, config.burst
+        self.surrogate = Surrogate(slope=config.surrogate_slope)
         self.log_threshold = nn.Parameter(torch.full((width,), math.log(threshold)))
 
     def emitter(self, name: str, projection: str, fan_out: int) -> Emitter:
         return Emitter(name, self.width, 2, self.burst, projection, fan_out, 1, "dense")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = wide(x) * torch.exp(-self.log_threshold)
-        current = torch.cat([x, -x], -1).flatten(0, 1).unsqueeze(0)
-        current = F.pad(current, (0, 0, 0, 0, 0, self.burst - 1))
-        spikes, _ = self.ops.lif_scan(current, torch.zeros_like(current[0]), 1.0, 1.0, self.rule)
-        on, off = spikes.sum(0).reshape(*x.shape[:2], -1).chunk(2, -1)
+        u = wide(x) * torch.exp(-self.log_threshold)
+        on = off = torch.zeros_like(u)
+        for k in range(1, self.burst + 1):
+            on, off = on + spike(u - k, self.surrogate), off + spike(-u - k, self.surrogate)
         return on - off, on + off
