@@ -65,16 +65,25 @@ class Brain(nn.Module):
         config: sizes and switches.
         backend: where it runs; None selects automatically.
         record_raster: keep every spike in the events, not only their counts.
+        record_membrane: keep every membrane potential before its reset, too; a second pass over what drives the neurons.
     """
 
     tokenizer: Tokenizer  # set by neuro.load
 
-    def __init__(self, config: BrainConfig, backend: Backend | None = None, record_raster: bool = False) -> None:
+    def __init__(
+        self,
+        config: BrainConfig,
+        backend: Backend | None = None,
+        record_raster: bool = False,
+        record_membrane: bool = False,
+    ) -> None:
         super().__init__()
         backend = backend or backends.select()
         self.config, self.backend, self.ops = config, backend, backend.ops
-        if record_raster and "spiking" not in [feedforward for _, feedforward in config.cortex.layers]:
-            raise UsageError("brain: record_raster without a spiking layer.", "Make a feed-forward 'spiking'.")
+        spiking = "spiking" in [feedforward for _, feedforward in config.cortex.layers]
+        if (record_raster or record_membrane) and not spiking:
+            name = "record_raster" if record_raster else "record_membrane"
+            raise UsageError(f"brain: {name} without a spiking layer.", "Make a feed-forward 'spiking'.")
         self.embedding = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
         regions: list[Region] = []
         if config.thalamus.enabled:
@@ -83,7 +92,7 @@ class Brain(nn.Module):
             regions.append(Amygdala(config, self.ops))
         if config.endocrine.enabled:
             regions.append(Endocrine(config))
-        regions.append(Cortex(config, self.ops, record_raster))
+        regions.append(Cortex(config, self.ops, record_raster, record_membrane))
         if config.hippocampus.enabled:
             regions.append(Hippocampus(config, self.ops))
         regions.append(Readout(config, self.embedding, self.ops))
@@ -212,6 +221,7 @@ class Brain(nn.Module):
             surprise=surprise.detach(),
             valid=valid,
             raster=channels.get("raster"),
+            membrane=channels.get("membrane"),
         )
         aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"])
         return ScanOutput(logits, after_state, events, aux)

@@ -40,6 +40,7 @@ CHANNELS = {
         Channel("layer_rates", "[B,T,S]"),
         Channel("spike_rate", "[B,T]"),
         Channel("raster", "[B,T,S,N]"),
+        Channel("membrane", "[B,T,S,N]"),
         Channel("recall", "[B,T,D]", 0.0),
         Channel("recall_gate", "[B,T]", 0.0),
         Channel("novelty", "[B,T]", 0.0),

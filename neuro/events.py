@@ -24,7 +24,10 @@ class Events(NamedTuple):
     recall_gate: Tensor  # [B, T] how much of what the episodic memory said was let in, 0 to 1
     surprise: Tensor  # [B, T] nats; 0 where nothing was predicted yet
     valid: Tensor  # [B, T]
-    raster: Tensor | None  # [B, T, S, N] spikes of a channel (0/1 but of a burst), only with record_raster=True
+    raster: (
+        Tensor | None
+    )  # [B, T, S, N] spikes of a channel, padded to the widest population; only with record_raster=True
+    membrane: Tensor | None = None  # [B, T, S, N] potential before the reset; only with record_membrane=True
 
 
 class CommitEvents(NamedTuple):

@@ -13,6 +13,8 @@ _SERVICE = "nothing yet: reserved for an HTTP service"
 EXTRAS = {
     "hf": {"transformers": "no from_pretrained/generate()", "datasets": "no training on Hugging Face datasets"},
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
+    "snn": {"snntorch": "no from_snntorch/to_snntorch"},
+    "norse": {"norse": "no from_norse/to_norse"},
     "nir": {"nir": "nothing yet: reserved for NIR graph files"},
     "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},

@@ -82,7 +82,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def load(
-    model: str | Path = "small", backend: str = "auto", record_raster: bool = False, sets: list[str] | None = None
+    model: str | Path = "small",
+    backend: str = "auto",
+    record_raster: bool = False,
+    sets: list[str] | None = None,
+    record_membrane: bool = False,
 ) -> Brain:
     """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer``.
 
@@ -91,6 +95,7 @@ def load(
         backend: one of `backends.NAMES`.
         record_raster: keep every spike in the events.
         sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
+        record_membrane: keep every membrane potential in the events.
 
     Raises:
         MissingError: no such model.
@@ -108,7 +113,7 @@ def load(
             "Put the model's own tokenizer.json back.",
         )
     tensors, _ = tensor_file.read(folder / "model.safetensors", SCHEMA)
-    brain = Brain(brain_config, backends.select(backend), record_raster)
+    brain = Brain(brain_config, backends.select(backend), record_raster, record_membrane)
     load_weights(brain, tensors, str(folder / "model.safetensors"))
     brain.tokenizer = tokenizer
     return brain.eval()

@@ -29,6 +29,6 @@ def locate(name: str) -> Path:
     return hub.local_folder(name, {})
 
 
-def load(name: str, args: argparse.Namespace, record_raster: bool = False) -> Brain:
+def load(name: str, args: argparse.Namespace, record_raster: bool = False, record_membrane: bool = False) -> Brain:
     """MODEL as the common options ask for it."""
-    return folder.load(locate(name), args.backend, record_raster, args.set)
+    return folder.load(locate(name), args.backend, record_raster, args.set, record_membrane)

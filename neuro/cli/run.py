@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=float, default=TOP_P, help=f"share of probability to sample from (default: {TOP_P})"
     )
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
+    parser.add_argument("--record", metavar="FOLDER", help="keep every spike, membrane and event in an empty FOLDER")
 
 
 class _Commits:
@@ -66,7 +67,7 @@ class _Commits:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from neuro import accounting, memory_file
+    from neuro import accounting, memory_file, recorder
     from neuro.cli import _model
     from neuro.session import Session
     from neuro.tokenizer import StreamDecoder
@@ -75,9 +76,11 @@ def run(args: argparse.Namespace) -> int:
     if args.tokens < 0:
         raise UsageError(f"--tokens: got {args.tokens}, expected at least 0.", "Give how many tokens to write.")
     prompt = _prompt(args.prompt)
-    brain = _model.load(args.model, args)
+    record = args.record is not None
+    brain = _model.load(args.model, args, record_raster=record, record_membrane=record)
     tally, commits = accounting.Tally(brain), _Commits(args.json)
-    session = Session(brain, observers=[tally, commits])
+    recording = recorder.for_brain(args.record, brain, about={"model": str(args.model)}) if record else None
+    session = Session(brain, observers=[tally, commits, *([recording] if recording else [])])
     if args.memory:
         session.state, session.transcript = memory_file.open_or_new(args.memory, brain, session.state)
     sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         _write(prompt)
     interrupted, written = False, 0
     meter = RaplMeter()
-    with _line_ended(not args.json), meter:
+    with _line_ended(not args.json), meter, recording or contextlib.nullcontext():
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
@@ -117,6 +120,10 @@ def run(args: argparse.Namespace) -> int:
         _print_summary(brain, tally, load, written, speeds)
         if saved is not None:
             _say(f"saved   {saved} memories in {args.memory}")
+        if recording is not None:
+            _say(
+                f"saved   {recording.saved} tokens in {args.record}; draw them with: neuro show {args.record} --spikes"
+            )
         if run_file:
             _say(f"saved   what this run did in {run_file}; price it with: neuro energy {run_file}")
     return 130 if interrupted else 0

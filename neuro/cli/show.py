@@ -1,35 +1,47 @@
-"""neuro show: the wiring of a model, or what happens inside it over a text."""
+"""neuro show: the wiring of a model, or what happens inside it over a text or happened in a recorded run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro import bus
-from neuro.errors import MissingError, UsageError, nearest
+from neuro.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from neuro.brain import Brain
 
 FORMATS = ("text", "mermaid", "svg")
+VIEWS = ("overview", "raster", "rates", "membrane", "weights", "surrogate")
 
 COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", nargs="?", default="small", help="a shipped model, a folder, a Hugging Face id or a preset"
+        "model",
+        nargs="?",
+        default="small",
+        help="a shipped model, a folder, a Hugging Face id or a preset; with --spikes also a recording",
     )
     parser.add_argument("text", nargs="?", help="with --spikes: the text to run")
     parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
-    parser.add_argument("--spikes", action="store_true", help="draw spikes, affect and hormones over TEXT (PNG)")
+    parser.add_argument("--spikes", action="store_true", help="draw what happens over TEXT, as a PNG or an SVG")
+    parser.add_argument("--view", help="with --spikes: " + ", ".join(VIEWS) + f" (default: {VIEWS[0]})")
+    parser.add_argument("--steps", metavar="A:B", help="with --spikes and a recording: which steps to draw")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.spikes:
-        return _spikes(args)
+        from neuro.cli import _spikes
+
+        return _spikes.draw(args)
+    for option in ("view", "steps"):
+        if getattr(args, option) is not None:
+            raise UsageError(
+                f"neuro show: --{option} has no effect without --spikes.", "Add --spikes, or leave it out."
+            )
     if args.format not in FORMATS:
         raise UsageError(f"--format: got '{args.format}'.", nearest(args.format, FORMATS))
     brain = _brain(args)
@@ -178,59 +190,3 @@ def _arrow(start: tuple[float, float], end: tuple[float, float], channels: list[
         f'<path d="{path}" fill="none" stroke="{colour}"{dash} marker-end="url(#{mark})"/>'
         f'<text x="{x}" y="{y}" fill="{colour}" font-size="10">{label}</text>'
     )
-
-
-def _spikes(args: argparse.Namespace) -> int:
-    import numpy as np
-    import torch
-
-    from neuro import accounting, plots
-    from neuro.cli import _model
-    from neuro.config import HORMONES
-    from neuro.session import Session
-
-    if not args.text:
-        raise UsageError(
-            "neuro show --spikes: no text to run.", 'Give one: neuro show small "Once upon a time" --spikes'
-        )
-    brain = _model.load(args.model, args, record_raster=True)
-    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(args.text)]
-    records, hormones, commits = [], [], []
-
-    class Record:
-        def span(self, events, commit) -> None:
-            records.extend(events)
-
-    session = Session(brain, observers=[Record()])
-    for position, token in enumerate(ids):
-        hormones.append(brain.modulators(session.state)[0])
-        session.feed(torch.tensor([[token]]))
-        if int(session.state.clock) == 0:
-            commits.append(position)
-    session.commit()
-
-    def trace(name: str) -> np.ndarray:
-        return torch.cat([getattr(event, name)[0] for event in records]).numpy()
-
-    rasters = torch.cat([event.raster[0] for event in records]).numpy()
-    emitters = accounting.emitters(brain)
-    affect = trace("affect")
-    levels = torch.stack(hormones).numpy()
-    out = Path(args.out or "spikes.png")
-    picture = plots.limbic_raster(
-        [brain.tokenizer.decode([token]) for token in ids],
-        {f"cortex.{emitter.name}": rasters[:, i, : emitter.channels] for i, emitter in enumerate(emitters)},
-        {
-            "surprise / 10 nats": trace("surprise") / 10,
-            "salience": trace("salience"),
-            "valence": affect[:, 0],
-            "arousal": affect[:, 1],
-        },
-        {name: levels[:, i] for i, name in enumerate(HORMONES)},
-        commits,
-        out,
-    )
-    if picture is None:
-        raise MissingError("neuro show --spikes needs matplotlib.", "pip install 'neuro-hybrid[plots]'")
-    print(json.dumps({"schema": "neuro.show/1", "picture": str(out)}) if args.json else out)
-    return 0

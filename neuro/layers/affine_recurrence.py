@@ -18,7 +18,7 @@ from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, wide
-from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
+from neuro.layers.spiking_encoder import Emitter, Fired, SpikingEncoder
 from neuro.state import RecurrenceState
 
 
@@ -49,12 +49,12 @@ class AffineRecurrence(nn.Module):
 
     def scan(
         self, x: Tensor, valid: Tensor, state: RecurrenceState
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], RecurrenceState]:
-        """-> output, eligibility, spikes [B,T,D] of each of ``emitters``, state."""
-        fired: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Tensor, tuple[Fired, ...], RecurrenceState]:
+        """-> output, eligibility, what each of ``emitters`` fired, state."""
+        fired: tuple[Fired, ...] = ()
         if self.inward is not None:
-            x, spikes = self.inward(x * valid.unsqueeze(-1))
-            fired = (spikes,)
+            x, said = self.inward(x * valid.unsqueeze(-1))
+            fired = (said,)
         decay, drive, gate = wide(self.project(x)).chunk(3, -1)
         a = torch.sigmoid(decay + self.decay_bias)
         # Padding lies only before a row's first token, where h is 0: adding nothing keeps it 0.
@@ -62,6 +62,6 @@ class AffineRecurrence(nn.Module):
         h = self.ops.affine_scan(a.transpose(0, 1), b.transpose(0, 1), state.h)
         y = self.norm(h.transpose(0, 1)) * gate * torch.sigmoid(gate)
         if self.outward is not None:
-            y, spikes = self.outward(y)
-            fired = (*fired, spikes)
+            y, said = self.outward(y)
+            fired = (*fired, said)
         return *self.out(y), fired, RecurrenceState(h[-1])

@@ -20,7 +20,7 @@ from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
-from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
+from neuro.layers.spiking_encoder import Emitter, Fired, SpikingEncoder
 from neuro.state import LifState
 
 
@@ -71,14 +71,27 @@ class SpikingFeedforward(nn.Module):
     def init_state(self, batch: int, device: torch.device) -> LifState:
         return LifState(torch.zeros(batch, self.config.feedforward_width, device=device))
 
-    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, tuple[Tensor, ...], LifState]:
-        """-> output, eligibility, spikes [B,T,N] of each of ``emitters``, state."""
+    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, tuple[Fired, ...], LifState]:
+        """-> output, eligibility, what each of ``emitters`` fired, state."""
         c = self.config
-        fired: tuple[Tensor, ...] = ()
+        fired: tuple[Fired, ...] = ()
         if self.inward is not None:
-            x, spikes = self.inward(x * route.unsqueeze(-1))
-            fired = (spikes,)
+            x, said = self.inward(x * route.unsqueeze(-1))
+            fired = (said,)
         current = wide(self.inject(x)) * route.unsqueeze(-1)
         spikes, v = self.ops.lif_scan(current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, self.rule)
         spikes = spikes.transpose(0, 1)
-        return *self.project(spikes), (*fired, spikes), LifState(v)
+        return *self.project(spikes), (*fired, Fired(spikes, None)), LifState(v)
+
+    @torch.no_grad()
+    def membrane(self, x: Tensor, route: Tensor, spikes: Tensor, state: LifState) -> Tensor:
+        """u [B,T,N] of `scan` on the same input, replayed from the spikes it gave; only what records needs it."""
+        c, v = self.config, state.v
+        if self.inward is not None:
+            x, _ = self.inward(x * route.unsqueeze(-1))
+        current = wide(self.inject(x)) * route.unsqueeze(-1)
+        u = torch.empty_like(current)
+        for t in range(u.shape[1]):
+            u[:, t] = c.decay * v + current[:, t]
+            v = u[:, t] - c.v_threshold * spikes[:, t]
+        return u

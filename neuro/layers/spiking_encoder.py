@@ -39,8 +39,17 @@ class Emitter(NamedTuple):
     input_signal: str  # what drives the neurons: "binary" or "dense"
 
 
+class Fired(NamedTuple):
+    """What a population did."""
+
+    spikes: Tensor  # [B,T,N] of each channel, of either sign
+    membrane: (
+        Tensor | None
+    )  # [B,T,N] before the first spike, in thresholds, of the channel's excited neuron; None: not kept
+
+
 class SpikingEncoder(nn.Module):
-    """[B,T,N] -> (signed spike counts [B,T,N], spikes of either sign [B,T,N]), whole numbers in a floating type.
+    """[B,T,N] -> signed spike counts [B,T,N], whole numbers in a floating type, and what fired.
 
     Args:
         threshold: what theta starts from, in units of the input.
@@ -55,9 +64,9 @@ class SpikingEncoder(nn.Module):
     def emitter(self, name: str, projection: str, fan_out: int) -> Emitter:
         return Emitter(name, self.width, 2, self.burst, projection, fan_out, 1, "dense")
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Fired]:
         u = wide(x) * torch.exp(-self.log_threshold)
         on = off = torch.zeros_like(u)
         for k in range(1, self.burst + 1):
             on, off = on + spike(u - k, self.surrogate), off + spike(-u - k, self.surrogate)
-        return on - off, on + off
+        return on - off, Fired(on + off, u.abs())

@@ -19,6 +19,8 @@ class WindowAttention(nn.Module):
     """[B,T,D] -> [B,T,D]; the state holds the last W keys and values."""
 
     slopes: Tensor
+    step_bias: Tensor
+    itself: Tensor
 
     def __init__(self, width: int, heads: int, window: int, rank: int, ops: Ops) -> None:
         super().__init__()
@@ -27,6 +29,10 @@ class WindowAttention(nn.Module):
         self.out = FastLinear(width, width, rank, ops)
         slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
         self.register_buffer("slopes", slopes, persistent=False)
+        # Decoding asks for one token's bias again and again: all but who was seen is known now.
+        distance = torch.arange(window, -1, -1)
+        self.register_buffer("step_bias", -slopes[:, None, None] * distance, persistent=False)
+        self.register_buffer("itself", distance == 0, persistent=False)
 
     emitters = ()
 
@@ -48,12 +54,12 @@ class WindowAttention(nn.Module):
 
     def _bias(self, tokens: int, seen: Tensor) -> Tensor:
         """[B,H,T,W+T]: -slope * distance, and -inf for the future, beyond the window, and padding."""
+        if tokens == 1:  # it has no future and all of its window before it
+            return torch.where(((seen > 0) | self.itself)[:, None, None], self.step_bias.to(seen.dtype), -torch.inf)
         here = torch.arange(tokens, device=seen.device) + self.window
         there = torch.arange(tokens + self.window, device=seen.device)
         distance = here[:, None] - there[None, :]
         # A token always sees itself, so that a padding row has something to attend to.
-        allowed = (seen[:, None, :] > 0) | (distance == 0)
-        if tokens > 1:  # one token has no future and all of its window before it
-            allowed = allowed & (distance >= 0) & (distance <= self.window)
+        allowed = ((seen[:, None, :] > 0) | (distance == 0)) & (distance >= 0) & (distance <= self.window)
         bias = -self.slopes[:, None, None] * distance.abs().to(seen.dtype)
         return torch.where(allowed[:, None], bias, -torch.inf)

@@ -54,13 +54,17 @@ class Cortex(Region):
     reads = ("relay", "route", "valid", "modulators~")
     writes: tuple[str, ...] = ("hidden", "context", "spikes", "layer_rates", "spike_rate")
 
-    def __init__(self, config: BrainConfig, ops: Ops, record_raster: bool = False) -> None:
+    def __init__(
+        self, config: BrainConfig, ops: Ops, record_raster: bool = False, record_membrane: bool = False
+    ) -> None:
         super().__init__()
-        self.record_raster = record_raster
+        self.record_raster, self.record_membrane = record_raster, record_membrane
         layers = config.cortex.layers
         self.rank = config.fast_rank
         if record_raster:
             self.writes = (*self.writes, "raster")
+        if record_membrane:
+            self.writes = (*self.writes, "membrane")
         self.procedural: ProceduralMemory | None = None
         if self.rank:
             self.writes = (*self.writes, "eligibility")
@@ -88,7 +92,7 @@ class Cortex(Region):
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
         x, route, valid = inputs["relay"], inputs["route"], inputs["valid"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
-        states, rasters, traces = [], [], []
+        states, rasters, membranes, traces = [], [], [], []
         fast = self._fast(state)
         shift = torch.zeros_like(x)  # what the fast weights have added
 
@@ -105,10 +109,15 @@ class Cortex(Region):
             y, trace, said, mixer = layer.mixer.scan(scaled, valid, before.mixer)
             add(y, trace, 2 * index)
             gate = route[..., index] * valid
-            y, trace, spikes, feedforward = layer.feedforward.scan(layer.feedforward_norm(x), gate, before.feedforward)
-            rasters += [*said, *spikes]
+            scaled = layer.feedforward_norm(x)
+            y, trace, fired, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
             add(y, trace, 2 * index + 1)
             states.append(LayerState(mixer, feedforward))
+            for spikes, u in (*said, *fired):
+                rasters.append(spikes)
+                if self.record_membrane:
+                    replay = layer.feedforward.membrane
+                    membranes.append(replay(scaled, gate, spikes, before.feedforward) if u is None else u)
         outputs = {"hidden": x, "context": x - shift if fast else x, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
         if rasters:
@@ -116,9 +125,9 @@ class Cortex(Region):
             outputs["spike_rate"] = outputs["layer_rates"].mean(-1)
             outputs["spikes"] = torch.stack([raster.detach().sum(-1) for raster in rasters], -1)
         if self.record_raster:
-            widest = max(raster.shape[-1] for raster in rasters)
-            padded = [F.pad(raster.detach(), (0, widest - raster.shape[-1])) for raster in rasters]
-            outputs["raster"] = torch.stack(padded, 2)
+            outputs["raster"] = _side_by_side(rasters)
+        if self.record_membrane:
+            outputs["membrane"] = _side_by_side(membranes)
         procedural = state.procedural
         if isinstance(procedural, ProceduralState):
             eligibility = wide(torch.cat(traces, -1)) * valid.unsqueeze(-1)
@@ -145,3 +154,9 @@ class Cortex(Region):
 
     def _layers(self) -> list[CortexLayer]:
         return cast(list[CortexLayer], list(self.layers))
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[B,T,N] each -> [B,T,S,N] of the widest, the others padded with zeros."""
+    widest = max(part.shape[-1] for part in parts)
+    return torch.stack([F.pad(part.detach(), (0, widest - part.shape[-1])) for part in parts], 2)

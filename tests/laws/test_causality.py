@@ -14,7 +14,7 @@ from neuro.events import Events
 
 BOUND = 1e-6
 LENGTH = 44  # with spans of 16: two commits and a part
-PER_TOKEN = tuple(name for name in Events._fields if name != "raster")
+PER_TOKEN = tuple(name for name in Events._fields if name not in ("raster", "membrane"))
 
 
 def states_after(brain: Brain, filled: bool, drive, tokens):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import backends
 from backends import portable
-from neuro import accounting, presets
+from neuro import accounting, presets, recorder
 from neuro.brain import Brain
 from neuro.config import HORMONES, TrainConfig, apply_sets
 from neuro.session import Session
@@ -102,6 +103,26 @@ def test_spikes_per_synapse_are_those_of_a_recount():
     every = 41 * sum(weight.numel() for weight in weights)
     assert accounting.spikes_per_synapse(load) == events / every
     assert not raster[:, :, max(brain.config.d_model, brain.config.cortex.feedforward_width) :].any()
+
+
+def test_a_recording_holds_every_burst_and_each_membrane_says_how_long_it_is(tiny_brain, tokens, tmp_path):
+    brain = tiny_brain(SPIKES, record_raster=True, record_membrane=True)
+    spikes = Spikes()
+    with recorder.for_brain(tmp_path / "run", brain) as writer:
+        session = Session(brain, batch=2, observers=[writer, spikes])
+        session.feed(tokens(2, 30))
+        session.commit()
+    read = recorder.Recording(tmp_path / "run")
+    raster, u = read.read("raster"), read.read("membrane")
+    assert read.signals["raster"].kind == "counts" and raster.max() == BURST
+    assert (raster == torch.cat(spikes.found, 1).transpose(0, 1).numpy()).all()
+    d, n = brain.config.d_model, brain.config.cortex.feedforward_width
+    assert read.about["channels"] == [d, d, d, n] * 2
+    for index, (name, channels) in enumerate(zip(read.about["populations"], read.about["channels"], strict=True)):
+        fired, membrane = raster[:, :, index], u[:, :, index]
+        assert fired.any() and not fired[..., channels:].any() and not membrane[..., channels:].any()
+        burst = BURST if name.endswith((".inward", ".outward")) else 1
+        assert (fired == np.floor(membrane).clip(0, burst)).all()
 
 
 def _reads_spikes(name: str) -> bool:

@@ -163,12 +163,13 @@ def test_an_observer_does_not_spoil_what_the_next_one_sees(tiny_brain, tokens):
 
 
 def test_events_are_detached_and_of_the_declared_shapes(tiny_brain, tokens):
-    brain = tiny_brain(record_raster=True)
+    brain = tiny_brain(record_raster=True, record_membrane=True)
     out = brain.scan(tokens(2, 5), brain.init_state(2))
     shapes = {name: list(x.shape) for name, x in out.events._asdict().items()}
     assert shapes == {
         "spikes": [2, 5, 1], "route": [2, 5, 2], "affect": [2, 5, 2], "salience": [2, 5], "novelty": [2, 5],
         "recall_gate": [2, 5], "surprise": [2, 5], "valid": [2, 5], "raster": [2, 5, 1, 48],
+        "membrane": [2, 5, 1, 48],
     }  # fmt: skip
     assert out.logits.requires_grad
     assert not any(x.requires_grad for x in out.events)

@@ -1,0 +1,19 @@
+"""The Python that a page shows runs, in its order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["neurons.md"])
+def test_what_a_page_shows_runs(page):
+    shown = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(shown) >= 4
+    names: dict[str, object] = {}
+    for block in shown:
+        exec(compile(block, page, "exec"), names)
