@@ -132,7 +132,7 @@ def measure(options: argparse.Namespace, arm: str, words: dict[str, int]) -> dic
         row["spikes_per_synapse"] = accounting.spikes_per_synapse(load)
         row["break_even"] = break_even(brain, load)
         row["break_even_margin"] = row["break_even"] / row["spikes_per_synapse"]
-        row["rates"] = {p.name: p.spikes / p.updates for p in load.populations}
+        row["spikes_per_neuron"] = {p.name: p.spikes / (p.neurons * load.tokens) for p in load.populations}
     macs = {signal: 0 for signal in ("dense", "binary")}
     for operation in load.operations:
         if operation.region == "cortex" and operation.kind == "mac":

@@ -212,8 +212,11 @@ def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tu
     )
     for p in load.populations:
         per_token = p.spikes / load.tokens
-        rate = 100 * p.spikes / p.updates
-        _say(f"spikes  {p.name}: {per_token:.1f} of {p.neurons} neurons fire per token ({rate:.1f} %)")
+        rate = 100 * per_token / p.neurons
+        # In a token of several steps a neuron may fire as often.
+        once = p.updates == p.neurons * load.tokens
+        what = f"of {p.neurons} neurons fire" if once else f"spikes of {p.neurons} neurons"
+        _say(f"spikes  {p.name}: {per_token:.1f} {what} per token ({rate:.1f} %)")
     routed = [count / load.tokens for count in tally.routed]
     _say(
         "route   feed-forwards are driven for "
