@@ -67,6 +67,7 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
         f"brain.cortex.mixers={','.join(['recurrence'] * options.layers)}",
         f"brain.cortex.feedforwards={','.join([ARMS[arm]] * options.layers)}",
         f"brain.cortex.encoding={arm}",
+        f"brain.cortex.rate_target={options.rate_target}",
         f"train.batch={options.batch}",
         f"train.warmup_steps={options.steps // 10}",
         f"data.train={options.out / 'train'}",
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--vocab", type=int, default=2048)
+    parser.add_argument("--rate-target", type=float, default=0.14, help="spikes per synapse that the budget aims at")
     parser.add_argument("--learning-rate", type=float, default=8e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)

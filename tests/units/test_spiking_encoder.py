@@ -21,7 +21,7 @@ def test_a_neuron_fires_as_often_as_its_threshold_goes_into_its_input_and_no_mor
     layer = encoder(burst)
     x = 2.0 * torch.randn(3, 40, 6, dtype=torch.float64)
     with torch.no_grad():
-        signed, spikes = layer(x)
+        signed, (spikes, membrane) = layer(x)
         theta = torch.exp(layer.log_threshold)
         expected = [
             [[min(burst, int(abs(v) / t)) * (1 if v > 0 else -1) for v, t in zip(row, theta.tolist(), strict=True)]
@@ -30,6 +30,7 @@ def test_a_neuron_fires_as_often_as_its_threshold_goes_into_its_input_and_no_mor
         ]  # fmt: skip
     assert signed.tolist() == expected
     assert torch.equal(spikes, signed.abs())
+    assert torch.allclose(membrane, x.abs() / theta)
     assert set(spikes.unique().tolist()) == set(range(burst + 1))
 
 
@@ -43,7 +44,7 @@ def test_what_is_below_threshold_is_forgotten_and_exactly_at_it_fires():
 
 def test_the_gradient_is_the_sum_of_the_surrogates_at_every_threshold():
     layer, x = encoder(3), torch.randn(2, 30, 6, dtype=torch.float64, requires_grad=True)
-    signed, spikes = layer(x)
+    signed, (spikes, _) = layer(x)
     weights = torch.randn_like(signed)
     got = torch.autograd.grad((weights * signed).sum(), [x, layer.log_threshold], retain_graph=True)
     scale = torch.exp(-layer.log_threshold.detach())
