@@ -1,4 +1,4 @@
-"""The one part of the build that pyproject.toml cannot say: an optional C++ library, without which everything runs slower.
+"""The one part of the build that pyproject.toml cannot say: optional C++ libraries, without which everything runs slower.
 
 `python setup.py build_ext --inplace` builds it in a checkout.
 """
@@ -31,6 +31,9 @@ class BuildLibrary(build_ext):
 
 
 setup(
-    ext_modules=[Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], language="c++", optional=True)],
+    ext_modules=[
+        Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], language="c++", optional=True),
+        Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], language="c++", optional=True),
+    ],
     cmdclass={"build_ext": BuildLibrary},
 )

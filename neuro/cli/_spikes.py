@@ -148,12 +148,13 @@ def _surrogate(brain: Brain, run: _Run | None, out: Path) -> Path | None:
     from backends import Surrogate
 
     c = brain.config.cortex
+    surrogate = Surrogate(slope=c.surrogate_slope)
     membranes = run.layers("membrane", brain) if run else {}
     reach = max([3.0 * c.v_threshold, *(float(np.quantile(np.abs(u), 0.999)) for u in membranes.values())])
     u = torch.cat([torch.linspace(-reach, c.v_threshold, 400), torch.linspace(c.v_threshold, reach, 400)])
 
     def slope(potential: torch.Tensor) -> torch.Tensor:
-        return Surrogate(slope=c.surrogate_slope).derivative(potential - c.v_threshold)
+        return surrogate.derivative(potential - c.v_threshold)
 
     membranes = {f"{name}: mean slope {slope(torch.from_numpy(at)).mean():.3f}": at for name, at in membranes.items()}
     curves = {f"fast sigmoid of slope {c.surrogate_slope:g}": (u.numpy(), slope(u).numpy())}

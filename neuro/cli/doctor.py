@@ -99,14 +99,14 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu
+    from backends.kernels import cpu, spikes
 
     def auto() -> str:
         chosen = backends.select("auto")
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _guarded("auto", auto)]
+    return [*rows, _kernels(*cpu.status()), _events(*spikes.status()), _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -114,6 +114,13 @@ def _kernels(built: bool, says: str) -> Row:
         return _row("kernels", True, f"the time loops run in C++ on the CPU ({says})")
     cost = "the time loops run as torch operators, the affine recurrence 2 to 5 times slower on the CPU"
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+
+
+def _events(built: bool, says: str) -> Row:
+    if built:
+        return _row("event kernels", True, f"products with few spikes are event-driven on the CPU ({says})")
+    cost = "products with spikes are dense, 9 to 16 times slower where 5 % fire"
+    return _row("event kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
 def _extras() -> list[Row]:

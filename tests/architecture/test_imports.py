@@ -35,7 +35,8 @@ DOORS = {
     "uvicorn": ("neuro/serve",),
     "sqlite3": ("neuro/store",),
     "faiss": ("neuro/store",),
-    "snntorch": ("neuro/neurons/interop.py", "benchmarks/neuron_parity.py"),  # a peer there
+    # peers in the benchmarks
+    "snntorch": ("neuro/neurons/interop.py", "benchmarks/neuron_parity.py", "benchmarks/spike_linear.py"),
     "spikingjelly": ("benchmarks/make_neuron_fixtures.py",),
     "norse": ("neuro/neurons/interop.py", "benchmarks/make_neuron_fixtures.py"),
     "nir": ("neuro/nir_graph.py",),

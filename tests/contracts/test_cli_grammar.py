@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -208,17 +209,19 @@ def test_doctor_reports_every_section(capsys):
     assert report["schema"] == "neuro.doctor/1"
     assert {"system", "packages", "backends", "extras", "energy", "models"} < set(report)
     assert all({"name", "ok", "says"} == set(row) for rows in report.values() if isinstance(rows, list) for row in rows)
-    assert {row["name"] for row in report["extras"]} == {"hf", "plots", "nir", "sims", "directml", "serve", "dev"}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert {row["name"] for row in report["extras"]} == set(extras)
     assert all(row["ok"] for row in report["packages"])
 
 
 @pytest.mark.parametrize("built", [True, False])
-def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(built, capsys, monkeypatch):
-    from backends.kernels import cpu
-
-    monkeypatch.setattr(cpu, "status", lambda: (built, "the reason"))
+@pytest.mark.parametrize("library", ["cpu", "spikes"])
+def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(library, built, capsys, monkeypatch):
+    name = {"cpu": "kernels", "spikes": "event kernels"}[library]
+    monkeypatch.setattr(importlib.import_module(f"backends.kernels.{library}"), "status", lambda: (built, "the reason"))
     assert main(["doctor", "--json"]) == 0
-    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "kernels"]
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == name]
     assert row["ok"] == built and "the reason" in row["says"]
     assert ("times slower" in row["says"] and "C++ compiler" in row["says"]) != built
 
