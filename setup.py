@@ -1,6 +1,6 @@
 """The one part of the build that pyproject.toml cannot say: optional C++ libraries, without which everything runs slower.
 
-`python setup.py build_ext --inplace` builds it in a checkout.
+`python setup.py build_ext --inplace` builds them in a checkout.
 """
 
 from setuptools import Extension, setup
@@ -34,6 +34,7 @@ setup(
     ext_modules=[
         Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], language="c++", optional=True),
         Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], language="c++", optional=True),
+        Extension("sims.networks._network", ["sims/networks/network.cpp"], language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildLibrary},
 )

@@ -123,3 +123,32 @@ def check_affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> None:
     if not a.dtype == b.dtype == h0.dtype or not a.is_floating_point():
         got = f"affine_scan: got a {a.dtype}, b {b.dtype} and h0 {h0.dtype}, expected one floating-point type."
         raise BackendError(got, "Convert them to float32 before the call, under autocast too.")
+
+
+def check_lif_scan(current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor) -> None:
+    """Refuse what would be promoted, broadcast or read past its end. A state of one row stands for every row.
+
+    Raises:
+        BackendError: no step, batch before time, a state of another batch or width, constants that do not fit, or more
+            than one type.
+    """
+    if current.dim() != 3 or current.shape[0] == 0:
+        got = f"lif_scan: got current of shape {list(current.shape)}, expected [T,B,N] with T >= 1."
+        raise BackendError(got, "Give it at least one step, time first.")
+    steps, batch, neurons = current.shape
+    if v0.dim() != 2 or v0.shape[1] != neurons or v0.shape[0] not in (1, batch):
+        got = f"lif_scan: got current {list(current.shape)} and v0 {list(v0.shape)}"
+        if v0.dim() == 2 and v0.shape == (steps, neurons):
+            got = f"{got}, whose rows match the first axis, expected time first: [T,B,N] and [B,N]."
+            raise BackendError(got, "The current looks batch-first: transpose(0, 1) it before the call.")
+        if v0.dim() == 2 and v0.shape[1] == neurons:
+            got = f"{got}, expected a state of batch {batch}."
+            raise BackendError(got, "Start a state for this batch; a state belongs to the rows it was made with.")
+        raise BackendError(f"{got}, expected [T,B,N] and [B,N].", "Give a membrane for every row and neuron.")
+    if current.dtype != v0.dtype or not current.is_floating_point():
+        got = f"lif_scan: got current {current.dtype} and v0 {v0.dtype}, expected one floating-point type."
+        raise BackendError(got, "Convert them to float32 before the call, under autocast too.")
+    for name, x in (("decay", decay), ("threshold", threshold)):
+        if isinstance(x, Tensor) and (x.dtype != current.dtype or x.shape not in ((), (1,), (neurons,))):
+            got = f"lif_scan: got {name} {list(x.shape)} of {x.dtype}, expected [{neurons}] of {current.dtype}."
+            raise BackendError(got, "Give one number, or a number for each neuron.")

@@ -1,6 +1,7 @@
 """Operators for devices with gather and scatter (CPU, CUDA): time loops with hand-written backward, fused attention.
 
-On a CPU the time loops run in the C++ library (`backends.kernels.cpu`) where it was built.
+On a CPU the time loops run in the C++ library (`backends.kernels.cpu`) where it was built; without it the spiking one runs
+in numba (`backends.kernels.lif_numba`) where that is installed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backends import portable
-from backends.contract import LifRule, Ops, check_affine_scan
-from backends.kernels import cpu
-from backends.surrogate import Surrogate
+from backends import lif, portable
+from backends.contract import LifRule, Ops, check_affine_scan, check_lif_scan
+from backends.kernels import cpu, lif_numba
 
 # Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
 # fall out of the cache: equal at 2,048, twice as quick at 8,192 (benchmarks/affine_scan.py).
@@ -59,43 +59,17 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     return portable.affine_scan(a, b, h0)
 
 
-class _LifScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float):  # type: ignore[override]
-        u = torch.empty_like(current, memory_format=torch.contiguous_format)
-        spikes = torch.empty_like(u)
-        v = v0.clone()
-        for t in range(current.shape[0]):
-            torch.add(current[t], v, alpha=decay, out=u[t])
-            torch.ge(u[t], threshold, out=spikes[t])
-            torch.sub(u[t], spikes[t], alpha=threshold, out=v)
-        ctx.save_for_backward(u)
-        ctx.constants = decay, threshold, slope
-        return spikes, v
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
-        (u,) = ctx.saved_tensors
-        decay, threshold, slope = ctx.constants
-        grad = Surrogate("fast_sigmoid", slope).derivative(u - threshold).mul_(grad_spikes)
-        grad[-1] += grad_v
-        for t in range(u.shape[0] - 2, -1, -1):
-            grad[t].add_(grad[t + 1], alpha=decay)
-        return grad, grad[0] * decay, None, None, None
-
-
 def lif_scan(
     current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
 ) -> tuple[Tensor, Tensor]:
-    slope = rule.surrogate.slope
-    if isinstance(decay, Tensor) or isinstance(threshold, Tensor) or rule != LifRule(surrogate=Surrogate(slope=slope)):
-        return portable.lif_scan(current, v0, decay, threshold, rule)
+    check_lif_scan(current, v0, decay, threshold)
     if cpu.runs(current, v0):
-        return cpu.lif_scan(current, v0, decay, threshold, slope)
+        return cpu.lif_scan(current, v0, decay, threshold, rule)
+    if lif_numba.runs(current, v0, decay, threshold, rule):
+        return lif_numba.lif_scan(current, v0, decay, threshold, rule)
     if current.shape[0] == 1:
         return portable.lif_scan(current, v0, decay, threshold, rule)
-    return _LifScan.apply(current, v0, decay, threshold, slope)
+    return lif.lif_scan(current, v0, decay, threshold, rule)
 
 
 def embed(ids: Tensor, weight: Tensor) -> Tensor:

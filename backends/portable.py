@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backends.contract import LifRule, Ops, check_affine_scan
+from backends.contract import LifRule, Ops, check_affine_scan, check_lif_scan
 from backends.surrogate import spike
 
 
@@ -120,6 +120,8 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 def lif_scan(
     current: Tensor, v0: Tensor, decay: float | Tensor, threshold: float | Tensor, rule: LifRule
 ) -> tuple[Tensor, Tensor]:
+    check_lif_scan(current, v0, decay, threshold)
+
     def reset(u: Tensor, s: Tensor) -> Tensor:
         s = s.detach() if rule.detach_reset else s
         if rule.reset == "soft":

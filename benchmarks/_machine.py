@@ -11,7 +11,7 @@ import torch
 
 from neuro.accounting import cpu_name
 
-PACKAGES = ("torch", "numpy", "onnxruntime", "tokenizers", "transformers", "neuro-hybrid")
+PACKAGES = ("torch", "numpy", "brian2", "onnxruntime", "tokenizers", "transformers", "neuro-hybrid")
 
 
 def describe() -> dict[str, Any]:

@@ -15,8 +15,9 @@ EXTRAS = {
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
     "snn": {"snntorch": "no from_snntorch/to_snntorch"},
     "norse": {"norse": "no from_norse/to_norse"},
+    "numba": {"numba": "spiking layers run as torch operators where the C++ library was not built"},
     "nir": {"nir": "nothing yet: reserved for NIR graph files"},
-    "sims": {"brian2": "nothing yet: reserved for Brian2 circuits"},
+    "sims": {"brian2": "no comparison of simulated networks with Brian2"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
     "dev": {

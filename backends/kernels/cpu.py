@@ -10,14 +10,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_VERSION = 2  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
+from backends.contract import LifRule
+from backends.surrogate import KINDS
+
+Constant = float | Tensor
+
+_VERSION = 3  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
 _REALS = {torch.float32: "float32", torch.float64: "float64"}
+_EVERY = 16  # steps between two membranes that the backward pass starts from again
+_STREAM = 1 << 22  # bytes of an output that the caches would not keep
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
 
 
@@ -29,11 +37,19 @@ class _Shape(ctypes.Structure):
     _fields_ = (("tokens", _INDEX), ("batch", _INDEX), ("width", _INDEX), ("threads", _INDEX))
 
 
+class _Neuron(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("decays", "thresholds", "fires")),
+        *((name, _REAL) for name in ("decay", "threshold", "fire", "keep", "lift", "drop", "attach", "slope")),
+        *((name, _INDEX) for name in ("kind", "delayed", "every", "stream")),
+    )
+
+
 _SIGNATURES = {
     "affine_scan": (_Rows, _Rows, _POINTER, _Rows, _Shape),
     "affine_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _Rows, _Rows, _POINTER, _Shape),
-    "lif_scan": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _Shape),
-    "lif_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _REAL, _REAL, _REAL, _Shape),
+    "lif_scan": (_Rows, _Rows, _POINTER, _POINTER, _Neuron, _Shape),
+    "lif_scan_backward": (_Rows, _Rows, _Rows, _POINTER, _POINTER, _POINTER, _POINTER, _Neuron, _Shape),
     "product": (_POINTER, _POINTER, _POINTER, _POINTER, _INDEX, _INDEX, _INDEX),
 }
 
@@ -142,27 +158,65 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 
 class _LifScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float):  # type: ignore[override]
+    def forward(ctx, current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule):  # type: ignore[override]
         current, v = _unit(current), v0.clone(memory_format=torch.contiguous_format)
         spikes = _like(current)
-        u = _like(current) if any(ctx.needs_input_grad) else None
-        before = _Rows(None, spikes.stride(0), spikes.stride(1)) if u is None else _rows(u)
-        _call("lif_scan", spikes, _rows(current), before, _rows(spikes), v.data_ptr(), decay, threshold)
-        if u is not None:
-            ctx.save_for_backward(u)
-        ctx.constants = decay, threshold, slope
+        tensors = _tensors(v, decay, threshold, rule)
+        neuron = _neuron(current, decay, threshold, rule, tensors)
+        checkpoint = None
+        if any(ctx.needs_input_grad):
+            checkpoint = v.new_empty(-(-current.shape[0] // _EVERY), *v.shape)
+            ctx.save_for_backward(current, checkpoint, *tensors)
+            ctx.neuron, ctx.shapes = neuron, [x.shape if isinstance(x, Tensor) else None for x in (decay, threshold)]
+        at = None if checkpoint is None else checkpoint.data_ptr()
+        _call("lif_scan", spikes, _rows(current), _rows(spikes), v.data_ptr(), at, neuron)
         return spikes, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
-        (u,) = ctx.saved_tensors
-        grad_spikes, grad = _unit(grad_spikes), _like(u)
+        current, checkpoint, *tensors = ctx.saved_tensors
+        grad_spikes, grad = _unit(grad_spikes), _like(current)
         grad_v = grad_v.clone(memory_format=torch.contiguous_format)
-        _call("lif_scan_backward", u, _rows(grad_spikes), _rows(u), _rows(grad), grad_v.data_ptr(), *ctx.constants)
-        return grad, grad_v, None, None, None
+        learned = [torch.zeros_like(grad_v) for _ in tensors[:2]]
+        rows = (_rows(grad_spikes), _rows(current), _rows(grad), grad_v.data_ptr(), checkpoint.data_ptr())
+        _call("lif_scan_backward", grad, *rows, *(_pointers(learned) or (None, None)), ctx.neuron)
+        if not learned:
+            return grad, grad_v, None, None, None
+        sums = [None if n is None else g.sum_to_size(n) for n, g in zip(ctx.shapes, learned, strict=True)]
+        return grad, grad_v, *sums, None
 
 
-def lif_scan(current: Tensor, v0: Tensor, decay: float, threshold: float, slope: float) -> tuple[Tensor, Tensor]:
+def _pointers(tensors: list[Tensor]) -> list[int]:
+    return [x.data_ptr() for x in tensors]
+
+
+def _tensors(v: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> list[Tensor]:
+    """decay, threshold and the least membrane that fires, each laid out as ``v`` is; none where both are numbers."""
+    if not isinstance(decay, Tensor) and not isinstance(threshold, Tensor):
+        return []
+    found = [torch.as_tensor(x, dtype=v.dtype).expand(v.shape).contiguous() for x in (decay, threshold)]
+    return [*found, found[1].nextafter(v.new_tensor(math.inf)) if rule.strict else found[1]]
+
+
+def _neuron(like: Tensor, decay: Constant, threshold: Constant, rule: LifRule, tensors: list[Tensor]) -> _Neuron:
+    least = torch.tensor(0.0 if tensors else threshold, dtype=like.dtype)
+    fire = least.nextafter(least.new_tensor(math.inf)) if rule.strict else least
+    return _Neuron(
+        *(_pointers(tensors) or (None, None, None)),
+        *((0.0, 0.0, 0.0) if tensors else (decay, threshold, fire.item())),
+        0.0 if rule.reset == "hard" else 1.0,
+        rule.v_reset,
+        1.0 if rule.reset == "soft" else 0.0,
+        0.0 if rule.detach_reset else 1.0,
+        rule.surrogate.slope,
+        KINDS.index(rule.surrogate.kind),
+        rule.delayed,
+        _EVERY,
+        like.numel() * like.element_size() > _STREAM,
+    )
+
+
+def lif_scan(current: Tensor, v0: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> tuple[Tensor, Tensor]:
     """As `backends.contract.Ops.lif_scan`, for tensors that `runs` accepts."""
-    return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, slope)
+    return _LifScan.apply(current, v0.expand(current.shape[1:]), decay, threshold, rule)

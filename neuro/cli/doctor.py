@@ -99,14 +99,16 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu, spikes
+    from backends.kernels import cpu, lif_numba, spikes
 
     def auto() -> str:
         chosen = backends.select("auto")
         return f"{chosen.name}: {chosen.reason}; {chosen.ops.name} operators"
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
-    return [*rows, _kernels(*cpu.status()), _events(*spikes.status()), _guarded("auto", auto)]
+    built, says = cpu.status()
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status()), _networks()]
+    return [*rows, *kernels, _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -116,11 +118,36 @@ def _kernels(built: bool, says: str) -> Row:
     return _row("kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
+def _spiking(built: bool, numba: bool) -> Row:
+    """Which of its three forms the spiking loop takes on a CPU (benchmarks/lif.py measures what each costs)."""
+    if built:
+        return _row("spiking", True, "layers run in C++ on the CPU, training included: the quickest way")
+    if numba:
+        says = "layers run in numba on the CPU, training 1.2 times slower than in C++; constants that learn run as"
+        return _row("spiking", True, f"{says} torch operators; the first call of a rule compiles for some seconds")
+    says = "layers run as torch operators on the CPU, training 2.7 to 4.4 times slower than in C++"
+    return _row("spiking", False, f"{says} (a C++ compiler, or pip install 'neuro-hybrid[numba]', helps)")
+
+
 def _events(built: bool, says: str) -> Row:
     if built:
         return _row("event kernels", True, f"products with few spikes are event-driven on the CPU ({says})")
     cost = "products with spikes are dense, 9 to 16 times slower where 5 % fire"
     return _row("event kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+
+
+def _networks() -> Row:
+    try:
+        _siblings.check("sims")
+    except MissingError as error:
+        return _row("networks", False, error.what)
+    from sims.networks import native
+
+    built, says = native.status()
+    if built:
+        return _row("networks", True, f"neuro simulate runs in C++ ({says})")
+    cost = "neuro simulate runs in numpy, 10 to 90 times slower at 4,000 neurons"
+    return _row("networks", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
 def _extras() -> list[Row]:

@@ -73,11 +73,11 @@ def test_it_holds_every_module_and_data_file_of_the_tree(wheel):
     assert expected - set(wheel.namelist()) == set()
 
 
-@pytest.mark.parametrize("library", ["_scan", "_spikes"])
-def test_it_holds_the_kernels_where_there_is_a_compiler(wheel, library):
-    built = [name for name in wheel.namelist() if name.startswith(f"backends/kernels/{library}.")]
+def test_it_holds_the_kernels_where_there_is_a_compiler(wheel):
+    libraries = ("backends/kernels/_scan.", "backends/kernels/_spikes.", "sims/networks/_network.")
+    built = [name for name in wheel.namelist() if name.startswith(libraries)]
     compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
-    assert len(built) == (1 if shutil.which(compiler.split()[0]) else 0)
+    assert len(built) == (3 if shutil.which(compiler.split()[0]) else 0)
 
 
 def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
@@ -86,7 +86,7 @@ def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
     done = subprocess.run([str(x) for x in command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no-such-compiler" in done.stdout + done.stderr
-    assert not list(tmp_path.rglob("_s*"))
+    assert not [*tmp_path.rglob("_s*"), *tmp_path.rglob("_network*")]
 
 
 def test_it_holds_no_corpus(wheel):

@@ -226,6 +226,21 @@ def test_doctor_says_whether_the_kernels_are_here_and_what_they_save(library, bu
     assert ("times slower" in row["says"] and "C++ compiler" in row["says"]) != built
 
 
+@pytest.mark.parametrize(
+    ("built", "numba", "ok", "text"),
+    [(True, True, True, "in C++"), (False, True, True, "in numba"), (False, False, False, "as torch operators")],
+)
+def test_doctor_names_the_way_spiking_layers_run_and_what_it_costs(built, numba, ok, text, capsys, monkeypatch):
+    from backends.kernels import cpu, lif_numba
+
+    monkeypatch.setattr(cpu, "status", lambda: (built, "the reason"))
+    monkeypatch.setattr(lif_numba, "here", lambda: numba)
+    assert main(["doctor", "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "spiking"]
+    assert row["ok"] == ok and f"run {text}" in row["says"]
+    assert ("times slower than in C++" in row["says"]) != built
+
+
 def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
     import backends
 

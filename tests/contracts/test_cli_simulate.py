@@ -1,0 +1,121 @@
+"""neuro simulate as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from neuro import extras
+from neuro.cli import main
+from sims.networks import native
+
+SMALL = ["--neurons", "200", "--seconds", "0.05"]
+
+
+def test_the_summary_is_on_stdout_and_the_speed_on_stderr(capsys):
+    assert main(["simulate", "brunel", *SMALL]) == 0
+    captured = capsys.readouterr()
+    head, row = captured.out.strip().split("\n")
+    assert head.split() == "second excitatory Hz inhibitory Hz CV correlation synaptic events".split()
+    assert row.split()[0] == "1" and float(row.split()[1]) > 0
+    assert "times real time" in captured.err and "200 neurons" in captured.err
+
+
+def test_one_row_for_each_second_and_the_rest(capsys):
+    assert main(["simulate", "coba", "--neurons", "100", "--seconds", "2.5", "--dt", "0.5", "--json", "-q"]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert [row["length"] for row in record["seconds"]] == [1.0, 1.0, 0.5] and captured.err == ""
+    assert record["schema"] == "neuro.simulate/1" and record["excitatory"] == 80
+    assert set(record["seconds"][0]) == {"length", "excitatory_hz", "inhibitory_hz", "cv", "correlation", "events"}
+
+
+def test_the_same_seed_prints_the_same(capsys):
+    texts = []
+    for seed in ("3", "3", "4"):
+        assert main(["simulate", *SMALL, "--seed", seed, "-q"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_both_names_of_a_circuit_are_the_same_network(capsys):
+    texts = []
+    for name in ("cuba", "vogels-abbott"):
+        assert main(["simulate", name, *SMALL, "-q", "--precision", "float64"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_the_regime_of_brunel_is_chosen_by_g_and_eta(capsys):
+    rates = []
+    for g in ("3", "6"):
+        assert main(["simulate", "brunel", *SMALL, "--g", g, "--eta", "2.5", "--json"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert (record["g"], record["eta"]) == (float(g), 2.5)
+        rates.append(record["seconds"][0]["excitatory_hz"])
+    assert rates[0] > 2 * rates[1]
+
+
+@pytest.mark.skipif(not extras.installed("matplotlib"), reason="matplotlib is not installed (extra plots)")
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize("seconds", ["0.05", "0.0001"])
+def test_the_picture_is_of_the_kind_its_name_says(capsys, tmp_path, suffix, start, seconds):
+    """Even of one step, in which nobody fires."""
+    out = tmp_path / f"picture.{suffix}"
+    assert main(["simulate", "--neurons", "100", "--seconds", seconds, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip().split("\n")[-1] == str(out)
+    assert out.read_bytes().startswith(start)
+
+
+def test_without_the_library_a_note_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(native, "status", lambda: (False, "the reason"))
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert main(["simulate", *SMALL]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("note: in numpy, 10 to 90 times slower than in C++: the reason\n")
+    assert captured.out.startswith("second")
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_doctor_says_whether_networks_run_in_the_library(built, capsys, monkeypatch):
+    monkeypatch.setattr(native, "status", lambda: (built, "the reason"))
+    assert main(["doctor", "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "networks"]
+    assert row["ok"] == built and "the reason" in row["says"]
+    assert ("times slower" in row["says"] and "C++ compiler" in row["says"]) != built
+
+
+@pytest.mark.parametrize(
+    ("argv", "lines"),
+    [
+        (
+            ["brunell"],
+            ["circuit: got 'brunell', expected one of brunel, vogels-abbott, cuba, coba.", "Did you mean 'brunel'?"],
+        ),
+        (
+            ["coba", "--out", "x.txt"],
+            ["--out: got 'x.txt', expected a name that ends in .png or .svg.", "Name a picture."],
+        ),
+        (["coba", "--seconds", "-1"], ["seconds: got -1, expected more than 0.", "Give a time such as --seconds 1."]),
+        (["coba", "--eta", "1"], ["coba: got eta, expected none of them.", "Only brunel takes --g and --eta."]),
+        (
+            ["coba", "--precision", "float16"],
+            ["precision: got 'float16', expected float32 or float64.", "Did you mean 'float64'?"],
+        ),
+    ],
+)
+def test_mistakes_are_two_lines_with_code_2(capsys, argv, lines):
+    code = main(["simulate", *argv])
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err.strip().split("\n")) == (2, "", lines)
+
+
+def test_a_picture_without_matplotlib_is_refused_before_the_run(capsys, monkeypatch):
+    monkeypatch.setattr(extras, "installed", lambda package: package != "matplotlib")
+    assert main(["simulate", *SMALL, "--out", "x.png"]) == 3
+    captured = capsys.readouterr()
+    assert captured.err.strip().split("\n") == [
+        "neuro simulate --out needs matplotlib.",
+        "pip install 'neuro-hybrid[plots]'",
+    ]
