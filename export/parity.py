@@ -14,6 +14,7 @@ import torch
 
 from export.ports import INTO
 from export.runtime import Runtime
+from neuro import accounting
 from neuro.brain import Brain
 from neuro.state import BrainState, leaves
 
@@ -78,7 +79,7 @@ def measure(brain: Brain, runtime: Runtime, tokens: np.ndarray, realign: bool = 
             state_gap = max(state_gap, _state_gap(state, runtime))
     state = brain.commit(state)[0]
     runtime.commit()
-    neurons = brain.config.cortex.feedforward_width * len(runtime.spikes[0])
+    neurons = sum(emitter.channels * emitter.neurons for emitter in accounting.emitters(brain))
     updates = max(1, neurons * batch * length)
     return Parity(
         batch=batch,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -20,13 +21,14 @@ from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.norm import RMSNorm
+from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.episodic import EpisodicMemory
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.procedural import ProceduralMemory
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
-from neuro.regions.cortex import CortexLayer
+from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.regions.endocrine import Endocrine
 from neuro.regions.thalamus import Thalamus
 from neuro.state import leaves
@@ -44,7 +46,7 @@ class Tally:
         self.tokens = self.calls = self.row_calls = self.attended = self.commits = 0
         self.writes = self.evictions = self.filled = 0
         self.routed = [0] * len(brain.config.cortex.layers)
-        self.spikes = [0] * len(spiking_names(brain))
+        self.spikes = [0] * len(emitters(brain))
 
     def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
         for event in events:
@@ -63,10 +65,23 @@ class Tally:
         self.filled = int(commit.filled.sum())
 
 
+def emitters(brain: Brain) -> tuple[Emitter, ...]:
+    """The spiking populations in the order of the spike counts, named below their region."""
+    return cast(Cortex, brain.regions["cortex"]).emitters
+
+
 def spiking_names(brain: Brain) -> list[str]:
     """Population names in the order of the spike counts."""
-    layers = enumerate(brain.config.cortex.layers)
-    return [f"cortex.layers.{i}.feedforward" for i, (_, kind) in layers if kind == "spiking"]
+    return [f"cortex.{emitter.name}" for emitter in emitters(brain)]
+
+
+def spikes_per_synapse(load: Workload) -> float:
+    """Sum of spikes x fan-out over that of the products a dense layer would make: per weight and token, 0 without spikes.
+
+    A weight counts once, also where the two neurons of a channel need a synapse each.
+    """
+    replaced = sum(row.count for row in load.operations if row.kind == "mac" and row.signal == "binary")
+    return sum(p.synaptic_ops for p in load.populations) / max(1, replaced)
 
 
 def workload(
@@ -85,20 +100,20 @@ def workload(
     """
     config = brain.config
     populations = []
-    for name, spikes in zip(spiking_names(brain), tally.spikes, strict=True):
-        neurons = config.cortex.feedforward_width
+    for emitter, spikes in zip(emitters(brain), tally.spikes, strict=True):
+        neurons = emitter.channels * emitter.neurons
         populations.append(
             Population(
-                name=name,
+                name=f"cortex.{emitter.name}",
                 region="cortex",
                 neurons=neurons,
-                fan_out=config.d_model,
-                fan_in=config.d_model,
-                input_signal="dense",
+                fan_out=emitter.fan_out,
+                fan_in=emitter.fan_in,
+                input_signal=emitter.input_signal,
                 weight_bits=CHIP_WEIGHT_BITS,
                 spikes=spikes,
-                synaptic_ops=spikes * config.d_model,
-                updates=neurons * tally.tokens,
+                synaptic_ops=spikes * emitter.fan_out,
+                updates=neurons * emitter.steps * tally.tokens,
             )
         )
     operations = [Operation("readout", "vocabulary", "mac", "dense", tally.tokens * brain.embedding.numel())]
@@ -164,15 +179,21 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             width = module.weight.numel()
             return [row("elementwise", 4 * width * tokens), row("transcendental", tokens)]
         case AffineRecurrence():
-            return [row("elementwise", 7 * d * tokens), row("transcendental", 2 * d * tokens)]
+            gated = 0 if module.inward is None else d * tokens
+            return [row("elementwise", 7 * d * tokens + gated), row("transcendental", 2 * d * tokens)]
         case WindowAttention():
             pairs = tally.attended
             return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
         case DenseFeedforward():
             hidden = module.down.in_features
             return [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
+        case SpikingEncoder():
+            return [row("elementwise", 3 * module.width * tokens)]  # the scale, and its two signs apart and together
         case SpikingFeedforward():
-            return [row("elementwise", module.config.feedforward_width * tokens)]  # the route; the LIF is a population
+            gated = 0 if module.inward is None else d
+            return [
+                row("elementwise", (module.config.feedforward_width + gated) * tokens)
+            ]  # the route; LIFs are populations
         case CortexLayer():
             return [row("elementwise", 3 * d * tokens)]
         case ProceduralMemory():
@@ -213,7 +234,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
 
 
 def _behind_spikes(brain: Brain) -> set[str]:
-    return {f"{name.removeprefix('cortex.')}.project" for name in spiking_names(brain)}
+    return {emitter.projection for emitter in emitters(brain)}
 
 
 def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:

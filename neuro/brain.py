@@ -3,7 +3,7 @@
     out = brain.scan(tokens, state)      # up to the tokens left in the span
     state, events = brain.commit(out.state)
 
-Axes: B batch, T tokens, P plasticity span, D width, S spiking layers, L layers, V vocabulary.
+Axes: B batch, T tokens, P plasticity span, D width, S spiking populations, L layers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Aux(NamedTuple):
     surprise: Tensor  # [B, T] nats of each token given everything before it; 0 where nothing was predicted yet
     predicted: Tensor  # [B, T] 1 where surprise is one
     route: Tensor  # [B, T, L]
-    layer_rates: Tensor  # [B, T, S] spikes per neuron of each spiking layer
+    layer_rates: Tensor  # [B, T, S] spikes per channel of each spiking population
     features: Tensor  # [B, T, D] what the vocabulary matrix turns into logits
 
 

@@ -16,6 +16,7 @@ from neuro.errors import FormatError, MissingError, UsageError, nearest
 HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol")
 MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
+ENCODINGS = ("dense", "spikes")
 CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 
@@ -60,11 +61,14 @@ class CortexConfig:
     heads: int = 4  # of the window attention
     window: int = 64  # tokens the window attention sees besides the current one
     feedforward_width: int = 1024  # LIF neurons or hidden units per layer
+    # What the projections read: 'dense' values, or 'spikes', and then no product in the cortex reads anything else.
+    encoding: str = "dense"
+    burst: int = 1  # spikes of an encoding neuron per token, at most
     tau_mem_ms: float = 2.0  # membrane time constant of the LIF neurons
     dt_ms: float = 1.0  # one token is one step of this length
     v_threshold: float = 1.0  # of the membrane; soft reset subtracts it
     surrogate_slope: float = 4.0  # of the fast sigmoid in the backward pass
-    rate_target: float = 0.08  # spikes per neuron and token the rate loss aims at
+    rate_target: float = 0.08  # spikes per neuron and token (encoding 'spikes': per synapse) the rate loss aims at
 
     @property
     def layers(self) -> tuple[tuple[str, str], ...]:
@@ -154,6 +158,10 @@ class BrainConfig:
         need(divides, "cortex.heads", f"a divisor of d_model {self.d_model}")
         need(c.window >= 1, "cortex.window", "at least 1 token")
         need(c.feedforward_width >= 1, "cortex.feedforward_width", "at least 1")
+        need(c.encoding in ENCODINGS, "cortex.encoding", " or ".join(ENCODINGS))
+        need(c.burst >= 1, "cortex.burst", "at least 1 spike")
+        if c.encoding == "spikes":
+            _only_spikes(c, self.fast_rank)
         need(c.tau_mem_ms > 0, "cortex.tau_mem_ms", "a positive time")
         need(c.dt_ms > 0, "cortex.dt_ms", "a positive time")
         need(c.v_threshold > 0, "cortex.v_threshold", "a positive number")
@@ -171,6 +179,30 @@ class BrainConfig:
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
+
+
+def _only_spikes(cortex: CortexConfig, fast_rank: int) -> None:
+    """Refuse the parts of a cortex whose products read values that are no spikes.
+
+    Raises:
+        UsageError: naming the part and what to set.
+    """
+    why = "expected {} with brain.cortex.encoding 'spikes', where every product reads spikes"
+    for key, part, known, wrong in (
+        ("mixers", "recurrence", cortex.mixers, "a window multiplies queries by keys"),
+        ("feedforwards", "spiking", cortex.feedforwards, "a dense one reads its own hidden values"),
+    ):
+        if set(known) != {part}:
+            got = next(name for name in known if name != part)
+            raise UsageError(
+                f"config brain.cortex.{key}: got '{got}', {why.format(repr(part))}: {wrong}.",
+                f"Set brain.cortex.{key}={','.join([part] * len(known))}, or brain.cortex.encoding=dense.",
+            )
+    if fast_rank:
+        raise UsageError(
+            f"config brain.procedural.enabled: got True, {why.format(False)}: fast weights read traces.",
+            "Set brain.procedural.enabled=false, or brain.cortex.encoding=dense.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ log = logging.getLogger("neuro.events")
 
 
 class Events(NamedTuple):
-    """What happened while tokens went through. S spiking layers, L routed layers."""
+    """What happened while tokens went through. S spiking populations, L routed layers."""
 
-    spikes: Tensor  # [B, T, S] int64 spikes per token and spiking layer
+    spikes: Tensor  # [B, T, S] int64 spikes per token and population
     route: Tensor  # [B, T, L] 1 where the layer's feed-forward ran for the token
     affect: Tensor  # [B, T, 2]
     salience: Tensor  # [B, T]
@@ -24,7 +24,9 @@ class Events(NamedTuple):
     recall_gate: Tensor  # [B, T] how much of what the episodic memory said was let in, 0 to 1
     surprise: Tensor  # [B, T] nats; 0 where nothing was predicted yet
     valid: Tensor  # [B, T]
-    raster: Tensor | None  # [B, T, S, N] 0/1, only from a brain built with record_raster=True
+    raster: (
+        Tensor | None
+    )  # [B, T, S, N] spikes of a channel, padded to the widest population; only with record_raster=True
     membrane: Tensor | None = None  # [B, T, S, N] potential before the reset; only with record_membrane=True
 
 

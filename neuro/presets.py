@@ -144,6 +144,25 @@ def gpt2_size() -> RunConfig:
     return RunConfig(brain)
 
 
+def spiking() -> RunConfig:
+    """A cortex whose every product reads spikes: recurrence mixers, LIF feed-forwards, neurons before each projection.
+
+    Its dense twin, of the same shape and but for the thresholds of the same size, is this with
+    ``--set brain.cortex.encoding=dense --set brain.cortex.feedforwards=dense,dense,dense,dense``.
+    """
+    base = small()
+    cortex = CortexConfig(
+        mixers=("recurrence",) * 4,
+        feedforwards=("spiking",) * 4,
+        encoding="spikes",
+        burst=2,
+        surrogate_slope=2.0,
+        rate_target=0.14,
+    )
+    brain = dataclasses.replace(base.brain, cortex=cortex, procedural=ProceduralConfig(enabled=False))
+    return dataclasses.replace(base, brain=brain)
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "small": small,
     "tiny": tiny,
@@ -151,4 +170,5 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "mqar": mqar,
     "delayed": delayed,
     "gpt2-size": gpt2_size,
+    "spiking": spiking,
 }

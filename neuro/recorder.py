@@ -386,13 +386,17 @@ def for_brain(
                 f"recorder: got signal '{name}', which this brain's events lack.",
                 f"Load the brain with record_{name}=True.",
             )
+    kinds = {name: EVENTS[name] for name in chosen}
+    if "raster" in kinds and max((emitter.steps for emitter in accounting.emitters(brain)), default=1) > 1:
+        kinds["raster"] = "counts"
     known = {
         "step": "token",
         "populations": accounting.spiking_names(brain),
+        "channels": [emitter.channels for emitter in accounting.emitters(brain)],  # the rest of an axis N is padding
         "threshold": cortex.v_threshold,
         "decay": cortex.decay,
     }
-    return Recorder(folder, {n: EVENTS[n] for n in chosen}, resume=resume, about={**known, **(about or {})})
+    return Recorder(folder, kinds, resume=resume, about={**known, **(about or {})})
 
 
 def is_recording(folder: str | Path) -> bool:

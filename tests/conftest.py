@@ -29,6 +29,13 @@ LAYERS = {
     "spiking only": ["cortex.feedforwards=spiking,spiking"],
     "dense only": ["cortex.feedforwards=dense,dense"],
     "recurrence only": ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"],
+    "spikes before every product": [
+        "cortex.encoding=spikes",
+        "cortex.burst=2",
+        "cortex.mixers=recurrence,recurrence",
+        "cortex.feedforwards=spiking,spiking",
+        "procedural.enabled=false",
+    ],
     "window only": ["cortex.mixers=window,window"],
     "window first": ["cortex.mixers=window,recurrence", "cortex.feedforwards=dense,spiking"],
     "window longer than two spans": ["cortex.window=40"],

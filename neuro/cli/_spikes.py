@@ -60,7 +60,8 @@ class _Run(NamedTuple):
     def layers(self, name: str, brain: Brain) -> dict[str, np.ndarray]:
         """An event [T, S, N] by spiking layer, [T, N]."""
         found = self.trace(name)
-        return {layer: found[:, i] for i, layer in enumerate(accounting.spiking_names(brain))}
+        emitters = accounting.emitters(brain)
+        return {f"cortex.{emitter.name}": found[:, i, : emitter.channels] for i, emitter in enumerate(emitters)}
 
 
 def _of_model(args: argparse.Namespace, view: str, out: Path) -> Path | None:
@@ -135,9 +136,11 @@ def _membrane(
 
 
 def _weights(brain: Brain) -> dict[str, np.ndarray]:
-    """What drives the neurons and what their spikes drive, of every spiking layer."""
-    parts = [f"{name}.{part}" for name in accounting.spiking_names(brain) for part in ("inject", "project")]
-    found = {part: brain.regions.get_parameter(f"{part}.weight") for part in parts}
+    """What drives LIF neurons and what spikes drive, of every population."""
+    parts: list[str] = []
+    for emitter in accounting.emitters(brain):
+        parts += [*([f"{emitter.name}.inject"] if emitter.neurons == 1 else []), emitter.projection]
+    found = {f"cortex.{part}": brain.region("cortex").get_parameter(f"{part}.weight") for part in parts}
     return {part: weight.detach().float().cpu().numpy() for part, weight in found.items()}
 
 
@@ -226,7 +229,9 @@ def _by_population(recording: Recording, spikes: str, values: np.ndarray) -> dic
     if len(recording.signals[spikes].shape) == 2:
         return {spikes: values}
     names = recording.about.get("populations") or [f"{spikes} {number}" for number in range(values.shape[-2])]
-    return {str(name): values[..., number, :] for number, name in enumerate(names)}
+    channels = recording.about.get("channels") or [values.shape[-1]] * len(names)
+    pairs = enumerate(zip(names, channels, strict=True))
+    return {str(name): values[..., number, :channel] for number, (name, channel) in pairs}
 
 
 def _counts(recording: Recording, name: str, start: int, stop: int) -> np.ndarray:

@@ -203,19 +203,20 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
 
 
 def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tuple[float, float]) -> None:
-    from neuro import accounting
     from sims.energy.report import summary_lines
 
-    neurons = brain.config.cortex.feedforward_width
     _say("")
     _say(f"backend {brain.backend.name} ({load.hardware}): {brain.backend.reason}")
     _say(
         f"speed   read {load.prefill_tokens} tokens at {speeds[0]:.0f} tokens/s, wrote {written} at {speeds[1]:.0f} tokens/s"
     )
-    for name, count in zip(accounting.spiking_names(brain), tally.spikes, strict=True):
-        per_token = count / load.tokens
-        rate = 100 * per_token / neurons
-        _say(f"spikes  {name}: {per_token:.1f} of {neurons} neurons fire per token ({rate:.1f} %)")
+    for p in load.populations:
+        per_token = p.spikes / load.tokens
+        rate = 100 * per_token / p.neurons
+        # In a token of several steps a neuron may fire as often.
+        once = p.updates == p.neurons * load.tokens
+        what = f"of {p.neurons} neurons fire" if once else f"spikes of {p.neurons} neurons"
+        _say(f"spikes  {p.name}: {per_token:.1f} {what} per token ({rate:.1f} %)")
     routed = [count / load.tokens for count in tally.routed]
     _say(
         "route   feed-forwards are driven for "

@@ -4,7 +4,8 @@ Dense:    y = r * W_2 (silu(W_g x) * W_u x)                        (SwiGLU, arXi
 Spiking:  i_t = r_t * (W_in x_t + b),  LIF over tokens,  y_t = W_out s_t
           u_t = decay v_{t-1} + i_t;  s_t = 1 where u_t >= threshold;  v_t = u_t - threshold s_t
 
-r is the thalamus's route (1 = runs). W_out has no bias: no spikes, no output.
+r is the thalamus's route (1 = runs). W_out has no bias: no spikes, no output. With spikes, neurons stand before W_in too: it
+sees enc(r_t x_t) (`neuro.layers.spiking_encoder`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.linear import Linear
 from neuro.layers.norm import wide
+from neuro.layers.spiking_encoder import Emitter, Fired, SpikingEncoder
 from neuro.state import LifState
 
 
@@ -28,20 +30,21 @@ class DenseFeedforward(nn.Module):
     def __init__(self, width: int, hidden: int, rank: int, ops: Ops) -> None:
         super().__init__()
         hidden = hidden * 2 // 3
+        self.emitters: tuple[Emitter, ...] = ()
         self.up = Linear(width, 2 * hidden, ops)
         self.down = FastLinear(hidden, width, rank, ops)
 
     def init_state(self, batch: int, device: torch.device) -> tuple[()]:
         return ()
 
-    def scan(self, x: Tensor, route: Tensor, state: tuple[()]) -> tuple[Tensor, Tensor, Tensor | None, tuple[()]]:
+    def scan(self, x: Tensor, route: Tensor, state: tuple[()]) -> tuple[Tensor, Tensor, tuple[()], tuple[()]]:
         gate, value = self.up(x).chunk(2, -1)
         y, eligibility = self.down(gate * torch.sigmoid(gate) * value)
-        return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), None, state
+        return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), (), state
 
 
 class SpikingFeedforward(nn.Module):
-    """[B,T,D] -> ([B,T,D], spikes [B,T,N] of 0 and 1); the membrane is carried from token to token."""
+    """[B,T,D] -> [B,T,D]; the membranes are carried from token to token."""
 
     def __init__(self, width: int, config: CortexConfig, rank: int, ops: Ops) -> None:
         super().__init__()
@@ -55,21 +58,37 @@ class SpikingFeedforward(nn.Module):
         nn.init.normal_(self.inject.weight, std=spread / math.sqrt(width))
         nn.init.zeros_(self.inject.bias)
         nn.init.normal_(self.project.weight, std=0.3 / math.sqrt(neurons * config.rate_target))
+        self.inward = None
+        own = Emitter("", neurons, 1, 1, "project", width, width, "dense")
+        self.emitters: tuple[Emitter, ...] = (own,)
+        if config.encoding == "spikes":
+            self.inward = SpikingEncoder(width, 1.0, config)
+            self.emitters = (
+                self.inward.emitter("inward", "inject", neurons),
+                own._replace(input_signal="binary"),
+            )
 
     def init_state(self, batch: int, device: torch.device) -> LifState:
         return LifState(torch.zeros(batch, self.config.feedforward_width, device=device))
 
-    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, Tensor, LifState]:
+    def scan(self, x: Tensor, route: Tensor, state: LifState) -> tuple[Tensor, Tensor, tuple[Fired, ...], LifState]:
+        """-> output, eligibility, what each of ``emitters`` fired, state."""
         c = self.config
+        fired: tuple[Fired, ...] = ()
+        if self.inward is not None:
+            x, said = self.inward(x * route.unsqueeze(-1))
+            fired = (said,)
         current = wide(self.inject(x)) * route.unsqueeze(-1)
         spikes, v = self.ops.lif_scan(current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, self.rule)
         spikes = spikes.transpose(0, 1)
-        return *self.project(spikes), spikes, LifState(v)
+        return *self.project(spikes), (*fired, Fired(spikes, None)), LifState(v)
 
     @torch.no_grad()
     def membrane(self, x: Tensor, route: Tensor, spikes: Tensor, state: LifState) -> Tensor:
         """u [B,T,N] of `scan` on the same input, replayed from the spikes it gave; only what records needs it."""
         c, v = self.config, state.v
+        if self.inward is not None:
+            x, _ = self.inward(x * route.unsqueeze(-1))
         current = wide(self.inject(x)) * route.unsqueeze(-1)
         u = torch.empty_like(current)
         for t in range(u.shape[1]):

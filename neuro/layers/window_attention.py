@@ -34,12 +34,14 @@ class WindowAttention(nn.Module):
         self.register_buffer("step_bias", -slopes[:, None, None] * distance, persistent=False)
         self.register_buffer("itself", distance == 0, persistent=False)
 
+    emitters = ()
+
     def init_state(self, batch: int, device: torch.device) -> WindowState:
         width = self.out.in_features // self.heads
         cache = torch.zeros(batch, self.heads, self.window, width, device=device)
         return WindowState(cache, cache.clone(), torch.zeros(batch, self.window, device=device))
 
-    def scan(self, x: Tensor, valid: Tensor, state: WindowState) -> tuple[Tensor, Tensor, WindowState]:
+    def scan(self, x: Tensor, valid: Tensor, state: WindowState) -> tuple[Tensor, Tensor, tuple[()], WindowState]:
         batch, tokens, width = x.shape
         q, k, v = self.project(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         keys = torch.cat([state.keys.to(k.dtype), k], 2)
@@ -48,7 +50,7 @@ class WindowAttention(nn.Module):
         y = self.ops.attention(q, keys, values, self._bias(tokens, seen))
         y = y.transpose(1, 2).reshape(batch, tokens, width)
         kept = WindowState(wide(keys[:, :, tokens:]), wide(values[:, :, tokens:]), seen[:, tokens:])
-        return *self.out(y), kept
+        return *self.out(y), (), kept
 
     def _bias(self, tokens: int, seen: Tensor) -> Tensor:
         """[B,H,T,W+T]: -slope * distance, and -inf for the future, beyond the window, and padding."""

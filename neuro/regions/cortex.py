@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends import Ops
@@ -38,7 +39,7 @@ class CortexLayer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         self.mixer: Any  # AffineRecurrence or WindowAttention
         if mixer == "recurrence":
-            self.mixer = AffineRecurrence(width, config.plasticity_span, rank, ops)
+            self.mixer = AffineRecurrence(width, config.plasticity_span, rank, c, ops)
         else:
             self.mixer = WindowAttention(width, c.heads, c.window, rank, ops)
         self.feedforward: Any  # SpikingFeedforward or DenseFeedforward
@@ -69,6 +70,15 @@ class Cortex(Region):
             self.writes = (*self.writes, "eligibility")
             self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural)
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
+        self.emitters = tuple(
+            emitter._replace(name=f"{path}.{emitter.name}".rstrip("."), projection=f"{path}.{emitter.projection}")
+            for index, layer in enumerate(self._layers())
+            for path, part in (
+                (f"layers.{index}.mixer", layer.mixer),
+                (f"layers.{index}.feedforward", layer.feedforward),
+            )
+            for emitter in part.emitters
+        )
 
     def init_state(self, batch: int, device: torch.device) -> CortexState:
         layers = tuple(
@@ -82,7 +92,7 @@ class Cortex(Region):
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
         x, route, valid = inputs["relay"], inputs["route"], inputs["valid"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
-        states, rasters, membranes, rates, traces = [], [], [], [], []
+        states, rasters, membranes, traces = [], [], [], []
         fast = self._fast(state)
         shift = torch.zeros_like(x)  # what the fast weights have added
 
@@ -96,28 +106,28 @@ class Cortex(Region):
 
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
             scaled = layer.mixer_norm(x) * (1.0 + layer.modulation(mood))
-            y, trace, mixer = layer.mixer.scan(scaled, valid, before.mixer)
+            y, trace, said, mixer = layer.mixer.scan(scaled, valid, before.mixer)
             add(y, trace, 2 * index)
             gate = route[..., index] * valid
             scaled = layer.feedforward_norm(x)
-            y, trace, spikes, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
+            y, trace, fired, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
             add(y, trace, 2 * index + 1)
             states.append(LayerState(mixer, feedforward))
-            if spikes is not None:
+            for spikes, u in (*said, *fired):
                 rasters.append(spikes)
-                rates.append(spikes.mean(-1))
                 if self.record_membrane:
-                    membranes.append(layer.feedforward.membrane(scaled, gate, spikes, before.feedforward))
+                    replay = layer.feedforward.membrane
+                    membranes.append(replay(scaled, gate, spikes, before.feedforward) if u is None else u)
         outputs = {"hidden": x, "context": x - shift if fast else x, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
-        if rates:
-            outputs["layer_rates"] = torch.stack(rates, -1)
+        if rasters:
+            outputs["layer_rates"] = torch.stack([raster.mean(-1) for raster in rasters], -1)
             outputs["spike_rate"] = outputs["layer_rates"].mean(-1)
             outputs["spikes"] = torch.stack([raster.detach().sum(-1) for raster in rasters], -1)
         if self.record_raster:
-            outputs["raster"] = torch.stack([raster.detach() for raster in rasters], 2)
+            outputs["raster"] = _side_by_side(rasters)
         if self.record_membrane:
-            outputs["membrane"] = torch.stack(membranes, 2)
+            outputs["membrane"] = _side_by_side(membranes)
         procedural = state.procedural
         if isinstance(procedural, ProceduralState):
             eligibility = wide(torch.cat(traces, -1)) * valid.unsqueeze(-1)
@@ -144,3 +154,9 @@ class Cortex(Region):
 
     def _layers(self) -> list[CortexLayer]:
         return cast(list[CortexLayer], list(self.layers))
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """[B,T,N] each -> [B,T,S,N] of the widest, the others padded with zeros."""
+    widest = max(part.shape[-1] for part in parts)
+    return torch.stack([F.pad(part.detach(), (0, widest - part.shape[-1])) for part in parts], 2)

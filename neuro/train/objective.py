@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from neuro.brain import Brain
 from neuro.config import TrainConfig
 from neuro.layers.norm import wide
 from neuro.memory import contents
+from neuro.regions.cortex import Cortex
 from neuro.state import BrainState, detach, tree_map
 
 
@@ -56,11 +57,24 @@ def window_loss(
             mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)
     layer_rates = torch.stack(rates).mean(0)
     route = torch.stack(routes).mean() if routes else torch.ones_like(mean_nats)  # nothing to route: all of it ran
-    total = mean_nats + config.rate_weight * ((layer_rates - brain.config.cortex.rate_target) ** 2).sum()
+    total = mean_nats + config.rate_weight * _overspent(brain, layer_rates)
     if routes and brain.config.thalamus.enabled:
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
+
+
+def _overspent(brain: Brain, rates: Tensor) -> Tensor:
+    """How far the firing rates [S] are from the target, squared.
+
+    Of every layer by itself; where all that the cortex multiplies are spikes, of the mean over its synapses: one budget, which
+    the populations share out among them.
+    """
+    c = brain.config.cortex
+    if c.encoding == "spikes" and c.layers:
+        synapses = rates.new_tensor([e.channels * e.fan_out for e in cast(Cortex, brain.regions["cortex"]).emitters])
+        rates = (rates * synapses).sum(0, keepdim=True) / synapses.sum()
+    return ((rates - c.rate_target) ** 2).sum()
 
 
 def _surprise_at(brain: Brain, features: Tensor, tokens: Tensor, scored: Tensor) -> Tensor:

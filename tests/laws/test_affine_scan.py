@@ -16,6 +16,7 @@ from torch import Tensor
 
 from backends import BackendError, LifRule, Surrogate, native, portable, reference
 from backends.kernels import cpu
+from neuro.config import CortexConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,10 +228,10 @@ def test_the_state_is_float32_under_autocast(scan):
 
 @pytest.mark.parametrize("ops", [native, portable], ids=["native", "portable"])
 def test_the_recurrent_layer_hands_float32_to_it_under_autocast(ops):
-    layer = AffineRecurrence(8, 16, 0, ops.OPS)
+    layer = AffineRecurrence(8, 16, 0, CortexConfig(), ops.OPS)
     with torch.autocast("cpu", torch.bfloat16):
         before = layer.init_state(2, torch.device("cpu"))
-        y, _, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), before)
+        y, _, _, state = layer.scan(torch.randn(2, 5, 8), torch.ones(2, 5), before)
     assert y.dtype == torch.bfloat16 and state.h.dtype == torch.float32
 
 

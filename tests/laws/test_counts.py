@@ -98,6 +98,12 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
+        [
+            "cortex.encoding=spikes",
+            "cortex.mixers=recurrence,recurrence",
+            "cortex.feedforwards=spiking,spiking",
+            "procedural.enabled=false",
+        ],
         ["procedural.rule=delta"],
     ],
 )

@@ -64,6 +64,23 @@ def test_step_and_commit_equal_torch_over_128_tokens_with_carried_state(off, sav
         assert 0.02 < found.spike_rate < 0.2 or off == "cortex"
 
 
+def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measured):
+    """Every projection stands behind thresholds: a value within rounding of one is a flip, and few are."""
+    sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]
+    sets += ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"]
+    brain = folder.load(save_model(sets), "cpu")
+    onnx_graph.write(brain, tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(package.describe(brain, tmp_path)))
+    ids = tokens(2, parity.TOKENS, vocab_size=280).numpy()
+    found = parity.measure(brain, Runtime(tmp_path), ids, realign=True)
+    measured("logits", found.logits_max_abs)
+    assert max(found.logits_max_abs, found.state_max_abs) <= 1e-4
+    assert found.spike_flips <= 4 and found.realigned <= 4
+    neurons = 2 * (3 * 2 * brain.config.d_model + brain.config.cortex.feedforward_width)
+    spikes = found.spike_rate * neurons * ids.size
+    assert round(spikes) == pytest.approx(spikes) and found.spike_rate > 0.02
+
+
 def test_a_wrong_weight_breaks_parity(exported, tmp_path):
     _model, out = exported
     runtime = Runtime(out)

@@ -44,6 +44,8 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "cortex.heads": ("4", {"state shapes", "logits"}),
     "cortex.window": ("5", {"state shapes", "logits"}),
     "cortex.feedforward_width": ("60", {"parameters", "state shapes"}),
+    "cortex.encoding": ("spikes", {"parameters", "logits"}),
+    "cortex.burst": ("3", {"logits"}),
     "cortex.tau_mem_ms": ("4.0", {"logits"}),
     "cortex.dt_ms": ("0.5", {"logits"}),
     "cortex.v_threshold": ("0.7", {"logits"}),
@@ -67,6 +69,15 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "procedural.max_step": ("0.01", {"logits"}),
     "procedural.max_norm": ("0.01", {"logits"}),
 }
+# What a field needs that is not so in BASE.
+NEEDS = {
+    "cortex.encoding": [
+        "cortex.mixers=recurrence,recurrence",
+        "cortex.feedforwards=spiking,spiking",
+        "procedural.enabled=false",
+    ]
+}
+NEEDS["cortex.burst"] = [*NEEDS["cortex.encoding"], "cortex.encoding=spikes"]
 # Fields that change nothing in the forward pass of given weights, and must not: they only shape the learning.
 LEARNING_ONLY = {"thalamus.route_budget", "cortex.surrogate_slope", "cortex.rate_target"}
 
@@ -143,7 +154,10 @@ def test_there_is_a_value_to_try_for_every_field():
 @pytest.mark.parametrize("field", fields(BrainConfig))
 def test_every_field_of_the_brain_is_alive(field, base, tiny_brain, tokens):
     value, expected = BRAIN[field]
-    changed = with_weights_of(tiny_brain([*BASE, f"{field}={value}"]), base)
+    sets = [*BASE, *NEEDS.get(field, [])]
+    if field in NEEDS:
+        base = tiny_brain(sets)
+    changed = with_weights_of(tiny_brain([*sets, f"{field}={value}"]), base)
     assert changed.config != base.config
     ids = torch.cat(
         [tokens(2, 35), tokens(2, 7, seed=1).repeat(1, 5)], 1

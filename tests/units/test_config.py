@@ -113,7 +113,7 @@ def test_later_sets_win():
         ("trian.steps=3", r"unknown key 'trian'\.\nDid you mean 'train'\?"),
         ("brain.cortex.windwo=3", r"unknown key 'windwo'\.\nDid you mean 'window'\?"),
         ("zzz=3", r"unknown key 'zzz'\.\nKnown: brain, data, train\."),
-        ("brain.cortex=3", r"--set brain.cortex: is a table, expected one of its keys\.\nKnown: dt_ms, .*window\."),
+        ("brain.cortex=3", r"--set brain.cortex: is a table, expected one of its keys\.\nKnown: burst, .*window\."),
         ("train.steps.x=3", r"--set train.steps.x: 'steps' has no keys below it\.\nSet steps itself\."),
         (
             "train.steps=many",
@@ -185,7 +185,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         "cortex.mixers=", "cortex.mixers=window", "cortex.heads=0", "cortex.heads=3", "cortex.window=0",
         "cortex.feedforward_width=0", "cortex.tau_mem_ms=0", "cortex.dt_ms=-1", "cortex.tau_mem_ms=NaN",
         "cortex.v_threshold=0", "cortex.v_threshold=-1", "cortex.surrogate_slope=-1", "cortex.rate_target=0",
-        "cortex.rate_target=1.5",
+        "cortex.rate_target=1.5", "cortex.encoding=binary", "cortex.burst=0",
         "hippocampus.place_cells=0", "hippocampus.sparsity=0", "hippocampus.sparsity=2", "hippocampus.key_width=0",
         "hippocampus.slots=0", "hippocampus.top_k=0", "hippocampus.top_k=33", "hippocampus.writes_per_span=0",
         "hippocampus.writes_per_span=17", "hippocampus.half_life_tokens=0",
@@ -198,6 +198,40 @@ def test_brains_that_cannot_be_built_are_refused_by_name(item):
     related = {"d_model=33": "cortex.heads", "cortex.mixers=": "cortex", "cortex.mixers=window": "cortex.feedforwards",
                "hippocampus.slots=0": "hippocampus"}  # fmt: skip
     assert f"brain.{related.get(item, key)}" in str(error.value)
+
+
+SPIKES = ["cortex.encoding=spikes", "cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"]
+
+
+@pytest.mark.parametrize(
+    ("item", "what", "do"),
+    [
+        (
+            "cortex.mixers=recurrence,window",
+            "config brain.cortex.mixers: got 'window', expected 'recurrence' with brain.cortex.encoding 'spikes', where every "
+            "product reads spikes: a window multiplies queries by keys.",
+            "Set brain.cortex.mixers=recurrence,recurrence, or brain.cortex.encoding=dense.",
+        ),
+        (
+            "cortex.feedforwards=dense,spiking",
+            "config brain.cortex.feedforwards: got 'dense', expected 'spiking' with brain.cortex.encoding 'spikes', where "
+            "every product reads spikes: a dense one reads its own hidden values.",
+            "Set brain.cortex.feedforwards=spiking,spiking, or brain.cortex.encoding=dense.",
+        ),
+        (
+            "procedural.enabled=true",
+            "config brain.procedural.enabled: got True, expected False with brain.cortex.encoding 'spikes', where every "
+            "product reads spikes: fast weights read traces.",
+            "Set brain.procedural.enabled=false, or brain.cortex.encoding=dense.",
+        ),
+    ],
+)
+def test_what_reads_no_spikes_is_refused_where_everything_is_to(item, what, do):
+    with pytest.raises(UsageError) as error:
+        apply_sets(presets.tiny().brain, [*SPIKES, "procedural.enabled=false", item])
+    assert str(error.value) == f"{what}\n{do}"
+    # What is off has no products.
+    apply_sets(presets.tiny().brain, [*SPIKES, "cortex.enabled=false"])
 
 
 @pytest.mark.parametrize(

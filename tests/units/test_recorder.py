@@ -401,6 +401,7 @@ def test_every_event_of_a_brain_is_kept(tiny_brain, tokens, tmp_path):
     assert reader.about == {
         "step": "token",
         "populations": ["cortex.layers.0.feedforward", "cortex.layers.1.feedforward"],
+        "channels": [48, 48],
         "threshold": brain.config.cortex.v_threshold,
         "decay": brain.config.cortex.decay,
         "model": "tiny",

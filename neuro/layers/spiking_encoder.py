@@ -1,0 +1,72 @@
+"""Spiking neurons in front of a projection, so that it reads spikes alone.
+
+A channel x has an ON and an OFF neuron. A token is n short steps: all of it arrives in the first, each step takes a threshold
+off, a neuron fires for as long as it is above, and what is left in the end is forgotten.
+
+    ON:   u_1 = x / theta,   s_k = 1 where u_k >= 1,   u_{k+1} = u_k - 1,   k = 1..n;   OFF likewise from -x
+    the projection reads sum_k (s_k of ON - s_k of OFF), a whole number from -n to n, as so many spikes
+
+so that a neuron fires min(n, floor(max(0, x / theta))) times. theta is learned for every channel. Backward, each s_k has the
+surrogate's slope at its own u_k. Source: integer spike counts that are unrolled into spikes, as of SpikingBrain
+(arXiv:2509.05276); signed spikes, as of SpikeLM (arXiv:2406.03287). differs: no scale multiplies the spikes, and theta is a
+parameter and not a mean of x.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backends import Surrogate
+from backends.surrogate import spike
+from neuro.config import CortexConfig
+from neuro.layers.norm import wide
+
+
+class Emitter(NamedTuple):
+    """Spiking neurons whose spikes are all that a projection reads; names are paths below the mixer or feed-forward."""
+
+    name: str  # of the neurons; empty: the module itself
+    channels: int  # what the projection reads
+    neurons: int  # a channel: an encoder has two, one for each sign
+    steps: int  # a token
+    projection: str
+    fan_out: int
+    fan_in: int
+    input_signal: str  # what drives the neurons: "binary" or "dense"
+
+
+class Fired(NamedTuple):
+    """What a population did."""
+
+    spikes: Tensor  # [B,T,N] of each channel, of either sign
+    membrane: (
+        Tensor | None
+    )  # [B,T,N] before the first spike, in thresholds, of the channel's excited neuron; None: not kept
+
+
+class SpikingEncoder(nn.Module):
+    """[B,T,N] -> signed spike counts [B,T,N], whole numbers in a floating type, and what fired.
+
+    Args:
+        threshold: what theta starts from, in units of the input.
+    """
+
+    def __init__(self, width: int, threshold: float, config: CortexConfig) -> None:
+        super().__init__()
+        self.width, self.burst = width, config.burst
+        self.surrogate = Surrogate(slope=config.surrogate_slope)
+        self.log_threshold = nn.Parameter(torch.full((width,), math.log(threshold)))
+
+    def emitter(self, name: str, projection: str, fan_out: int) -> Emitter:
+        return Emitter(name, self.width, 2, self.burst, projection, fan_out, 1, "dense")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Fired]:
+        u = wide(x) * torch.exp(-self.log_threshold)
+        on = off = torch.zeros_like(u)
+        for k in range(1, self.burst + 1):
+            on, off = on + spike(u - k, self.surrogate), off + spike(-u - k, self.surrogate)
+        return on - off, Fired(on + off, u.abs())
