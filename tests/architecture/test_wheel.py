@@ -91,7 +91,8 @@ def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
 
 def test_it_holds_no_corpus(wheel):
     names = wheel.namelist()
-    assert not [name for name in names if any(word in name.lower() for word in CORPORA)]
+    data = [name for name in names if not name.endswith(".py")]  # a module may be named after what it reads
+    assert not [name for name in data if any(word in name.lower() for word in CORPORA)]
     assert not [name for name in names if name.endswith((".txt.gz", ".idx", ".parquet", ".csv", ".tsv"))]
 
 

@@ -10,10 +10,10 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["neurons.md"])
-def test_what_a_page_shows_runs(page):
+@pytest.mark.parametrize(("page", "blocks"), [("neurons.md", 4), ("spiking.md", 1)])
+def test_what_a_page_shows_runs(page, blocks):
     shown = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert len(shown) >= 4
+    assert len(shown) >= blocks
     names: dict[str, object] = {}
     for block in shown:
         exec(compile(block, page, "exec"), names)

@@ -132,13 +132,13 @@ def test_affine_scan_of_a_long_span_neither_overflows_nor_vanishes(ops, device):
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 700)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 600, 2100), (3, 150, 64, 96)], ids=str)
 def test_spike_linear(density, shape, ops, device, measured):
     """In float64, and in float32, where the native operator lists the spikes: one row and many."""
-    draw = Draw(device)
+    draw, (*rows, outputs, width) = Draw(device), shape
     for dtype, bound in ((torch.float64, BOUND), (torch.float32, 1e-3)):
-        spikes = (draw.uniform(*shape, 2100) < density).to(dtype)
-        inputs = [spikes, draw.normal(600, 2100).to(dtype), PackedWeight()]
+        spikes = (draw.uniform(*rows, width) < density).to(dtype)
+        inputs = [spikes, draw.normal(outputs, width).to(dtype), PackedWeight()]
         worst = compare("spike_linear", ops, inputs, [0, 1])
         with torch.no_grad():
             worst = max(worst, gap(ops.spike_linear(*inputs), reference.spike_linear(*inputs)))
