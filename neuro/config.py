@@ -232,6 +232,9 @@ class TrainConfig:
     route_weight: float = 2.0  # of the routing-budget loss
     rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
     memory_dropout: float = 0.0  # share of streams that go without a memory, so that the model does not only lean on it
+    spike_anneal: float = (
+        0.0  # share of the steps over which what encoding neurons say turns from their membranes to spikes
+    )
     init: str = ""  # a model to start from: its tokenizer, and its weights wherever name and shape agree
     mixed_precision: bool = True  # bfloat16 products where the device has them
     eval_every: int = 200  # steps; also writes a checkpoint
@@ -251,7 +254,7 @@ class TrainConfig:
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
-        for key in ("final_share", "rehearsal", "memory_dropout"):
+        for key in ("final_share", "rehearsal", "memory_dropout", "spike_anneal"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 
 

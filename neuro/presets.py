@@ -155,12 +155,12 @@ def spiking() -> RunConfig:
         mixers=("recurrence",) * 4,
         feedforwards=("spiking",) * 4,
         encoding="spikes",
-        burst=2,
-        surrogate_slope=2.0,
-        rate_target=0.14,
+        burst=8,
+        surrogate_slope=3.0,
+        rate_target=0.137,
     )
     brain = dataclasses.replace(base.brain, cortex=cortex, procedural=ProceduralConfig(enabled=False))
-    return dataclasses.replace(base, brain=brain)
+    return dataclasses.replace(base, brain=brain, train=TrainConfig(spike_anneal=0.9))
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {

@@ -10,6 +10,9 @@ so that a neuron fires min(n, floor(max(0, x / theta))) times. theta is learned 
 surrogate's slope at its own u_k. Source: integer spike counts that are unrolled into spikes, as of SpikingBrain
 (arXiv:2509.05276); signed spikes, as of SpikeLM (arXiv:2406.03287). differs: no scale multiplies the spikes, and theta is a
 parameter and not a mean of x.
+
+Early in training (`anneal`) the projection may read a mixture of the spikes and the membranes, x / theta within n + 1/2: then
+the network first learns what to say and by and by to say it in spikes. Out of training mode it reads spikes alone.
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ class SpikingEncoder(nn.Module):
         self.width, self.burst = width, config.burst
         self.surrogate = Surrogate(slope=config.surrogate_slope)
         self.log_threshold = nn.Parameter(torch.full((width,), math.log(threshold)))
+        self.membrane_share = 0.0  # of what is read in training mode
 
     def emitter(self, name: str, projection: str, fan_out: int) -> Emitter:
         return Emitter(name, self.width, 2, self.burst, projection, fan_out, 1, "dense")
@@ -69,4 +73,14 @@ class SpikingEncoder(nn.Module):
         on = off = torch.zeros_like(u)
         for k in range(1, self.burst + 1):
             on, off = on + spike(u - k, self.surrogate), off + spike(-u - k, self.surrogate)
-        return on - off, Fired(on + off, u.abs())
+        said = on - off
+        if self.training and self.membrane_share:
+            said = said + self.membrane_share * (u.clamp(-self.burst - 0.5, self.burst + 0.5) - said)
+        return said, Fired(on + off, u.abs())
+
+
+def anneal(module: nn.Module, step: int, steps: float) -> None:
+    """Set what every encoder of the module reads in training at a step: membranes at 0, spikes alone from ``steps`` on."""
+    for part in module.modules():
+        if isinstance(part, SpikingEncoder):
+            part.membrane_share = max(0.0, 1.0 - step / steps) if steps else 0.0

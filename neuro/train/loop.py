@@ -22,6 +22,7 @@ from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
 from neuro.errors import FormatError, NeuroError, UsageError
+from neuro.layers import spiking_encoder
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
 from neuro.train import checkpoint, objective, optimizer
@@ -98,6 +99,7 @@ def train(
             window = streams.window(t.spans_per_step)
             tokens, fresh = (torch.from_numpy(array).to(chosen.device) for array in (window.tokens, window.fresh))
             scored = None if window.scored is None else torch.from_numpy(window.scored).to(chosen.device)
+            spiking_encoder.anneal(brain, step, t.spike_anneal * t.steps)
             loss = objective.window_loss(brain, tokens, objective.fresh_rows(state, initial, fresh), t, scored)
             adam.zero_grad(set_to_none=True)
             loss.total.backward()
@@ -134,6 +136,7 @@ def train(
             if interrupted:
                 save()
                 raise KeyboardInterrupt
+    spiking_encoder.anneal(brain, 0, 0.0)
     brain.eval()
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
     about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}

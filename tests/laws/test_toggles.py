@@ -201,6 +201,7 @@ TRAIN: dict[str, str] = {
     "route_weight": "50.0",
     "rehearsal": "0.9",
     "memory_dropout": "0.5",
+    "spike_anneal": "0.5",
     "init": "start",
     "mixed_precision": "false",
     "eval_every": "3",
@@ -259,7 +260,11 @@ def test_the_same_training_gives_the_same(folder, trained, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("field", fields(TrainConfig))
 def test_every_field_of_the_training_is_alive(field, folder, trained, tmp_path, monkeypatch):
-    found = differs(trained, train(folder, tmp_path, [f"train.{field}={TRAIN[field]}"], monkeypatch))
+    needs = []
+    if field == "spike_anneal":  # only a cortex of spikes has something to anneal
+        needs = [f"brain.{item}" for item in NEEDS["cortex.burst"]]
+        trained = train(folder, tmp_path / "base", needs, monkeypatch)
+    found = differs(trained, train(folder, tmp_path / "set", [*needs, f"train.{field}={TRAIN[field]}"], monkeypatch))
     assert found == ({"log"} if field in ("eval_every", "eval_tokens") else {"log", "weights"})
 
 

@@ -240,6 +240,7 @@ def test_what_reads_no_spikes_is_refused_where_everything_is_to(item, what, do):
         "steps=-1", "batch=0", "spans_per_step=0", "learning_rate=0", "learning_rate=NaN", "learning_rate=Infinity",
         "weight_decay=-1", "warmup_steps=-1", "final_share=-0.1", "final_share=1.1", "clip_norm=0", "rate_weight=-1",
         "route_weight=-1", "rehearsal=-0.1", "rehearsal=1.1", "eval_every=0", "eval_tokens=1", "seed=-1", f"seed={2**63}",
+        "spike_anneal=1.1", "spike_anneal=-0.1",
     ],
 )  # fmt: skip
 def test_trainings_that_cannot_run_are_refused_by_name(item):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neuro.config import CortexConfig
-from neuro.layers.spiking_encoder import SpikingEncoder
+from neuro.layers.spiking_encoder import SpikingEncoder, anneal
 
 
 def encoder(burst: int) -> SpikingEncoder:
@@ -62,3 +62,19 @@ def test_a_token_is_encoded_by_itself():
         whole = layer(x)[0]
         assert torch.equal(whole, torch.cat([layer(x[:, t : t + 1])[0] for t in range(9)], 1))
         assert torch.equal(whole, -layer(-x)[0])
+
+
+def test_annealing_goes_from_membranes_to_spikes_and_only_in_training():
+    layer, x = encoder(2), 2.0 * torch.randn(3, 40, 6, dtype=torch.float64)
+    with torch.no_grad():
+        spikes, u = layer(x)[0], (x * torch.exp(-layer.log_threshold)).clamp(-2.5, 2.5)
+        for step, share in ((0, 1.0), (25, 0.75), (100, 0.0), (130, 0.0)):
+            anneal(layer, step, 100.0)
+            said, fired = layer(x)
+            assert torch.allclose(said, spikes + share * (u - spikes))
+            assert torch.equal(fired.spikes, spikes.abs())  # what is counted are spikes all the same
+            layer.eval()
+            assert torch.equal(layer(x)[0], spikes)
+            layer.train()
+        anneal(layer, 0, 0.0)
+        assert torch.equal(layer(x)[0], spikes)
