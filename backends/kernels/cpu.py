@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.machinery
 import math
 from pathlib import Path
 
@@ -18,11 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends.contract import LifRule
+from backends.kernels import shared_library
 from backends.surrogate import KINDS
 
 Constant = float | Tensor
 
-_VERSION = 3  # kVersion of scan.cpp: a library that an older checkout left behind has another interface
+_VERSION = 3  # kVersion of scan.cpp
 _REALS = {torch.float32: "float32", torch.float64: "float64"}
 _EVERY = 16  # steps between two membranes that the backward pass starts from again
 _STREAM = 1 << 22  # bytes of an output that the caches would not keep
@@ -66,22 +66,10 @@ def status() -> tuple[bool, str]:
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    paths = [folder / f"_scan{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return None, "it was not built when neuro-hybrid was installed"
-    try:
-        found = ctypes.CDLL(str(path))
-        version = found.neuro_scan_version()
-        if version != _VERSION:
-            return None, f"{path.name} has interface {version}, expected {_VERSION}"
-        for name, signature in _SIGNATURES.items():
-            for real in _REALS.values():
-                function = getattr(found, f"neuro_{name}_{real}")
-                function.argtypes, function.restype = signature, None
-    except (OSError, AttributeError) as error:  # another machine's library, or something else of that name
-        return None, f"{path.name} does not load ({error})"
-    return found, path.name
+    functions = {
+        f"neuro_{name}_{real}": (types, None) for name, types in _SIGNATURES.items() for real in _REALS.values()
+    }
+    return shared_library.load(folder, "scan", _VERSION, functions)
 
 
 def runs(*tensors: Tensor) -> bool:

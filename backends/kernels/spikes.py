@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.machinery
 import weakref
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from backends.contract import LifRule
+from backends.kernels import shared_library
 
-_VERSION = 1  # kVersion of spikes.cpp: a library that an older checkout left behind has another interface
+_VERSION = 1  # kVersion of spikes.cpp
 _WIDEST = 1 << 16  # inputs that a 16-bit column can name
 _RESETS = {("none", False): 0, ("soft", False): 1, ("hard", False): 2, ("soft", True): 3, ("hard", True): 4}
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
@@ -74,21 +74,8 @@ def status() -> tuple[bool, str]:
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    paths = [folder / f"_spikes{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return None, "it was not built when neuro-hybrid was installed"
-    try:
-        found = ctypes.CDLL(str(path))
-        version = found.neuro_spikes_version()
-        if version != _VERSION:
-            return None, f"{path.name} has interface {version}, expected {_VERSION}"
-        for name, (arguments, result) in _SIGNATURES.items():
-            function = getattr(found, f"neuro_spikes_{name}")
-            function.argtypes, function.restype = arguments, result
-    except (OSError, AttributeError) as error:  # another machine's library, or something else of that name
-        return None, f"{path.name} does not load ({error})"
-    return found, path.name
+    functions = {f"neuro_spikes_{name}": types for name, types in _SIGNATURES.items()}
+    return shared_library.load(folder, "spikes", _VERSION, functions)
 
 
 def _call(name: str, *arguments: object) -> int:
