@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel  # noqa: TID251 - the peer itself, no door of ours
 
-from backends.kernels import cpu
+from backends.kernels import cpu, pages
 from neuro.brain import Brain
 from neuro.config import load
 from neuro.session import Session
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--onnx", action="store_true", help="also the exported graphs, float32 and int8")
+    parser.add_argument("--peer-in-huge-pages", action="store_true", help="GPT-2's weights too, as the brain's are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the brain's preset")
     options = parser.parse_args()
     contexts = options.contexts
@@ -142,6 +143,8 @@ def main() -> None:
     positions = contexts[-1] + options.tokens
     config = GPT2Config(n_positions=positions, attn_implementation="sdpa")
     gpt2 = GPT2LMHeadModel(config).eval()
+    if options.peer_in_huge_pages:
+        pages.collapse(gpt2.parameters())
     read = min(options.read or contexts[-1], contexts[-1])
     ids = torch.randint(0, brain.config.vocab_size, (1, read))
     writers: dict[str, Write] = {}
@@ -177,6 +180,7 @@ def main() -> None:
         "tokens_of_a_sample": options.tokens,
         "tokens_really_read": read,
         "set": options.set,
+        "peer_in_huge_pages": options.peer_in_huge_pages,
         "parameters": {
             "neuro": sum(brain.parameter_counts().values()),
             "gpt2_without_positions": sum(p.numel() for p in gpt2.parameters()) - positions * config.n_embd,

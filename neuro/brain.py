@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import backends
 from backends import Backend
+from backends.kernels import pages
 from neuro import bus
 from neuro.config import HORMONES, BrainConfig
 from neuro.errors import UsageError
@@ -99,6 +100,7 @@ class Brain(nn.Module):
         self.wiring = bus.wire(regions)
         self.regions = nn.ModuleDict({region.name: region for region in regions})
         self.to(device=backend.device, dtype=backend.dtype)
+        pages.collapse(self.parameters())  # loading writes into the same places
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Brain:
         # Some devices (DirectML) get new parameters when a module moves, one for each holder: tie them again.
