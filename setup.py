@@ -30,10 +30,12 @@ class BuildLibrary(build_ext):
         super().build_extension(ext)
 
 
+kernel = {"language": "c++", "optional": True, "depends": ["backends/kernels/common.hpp"]}
+
 setup(
     ext_modules=[
-        Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], language="c++", optional=True),
-        Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], language="c++", optional=True),
+        Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], **kernel),
+        Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], **kernel),
         Extension("sims.networks._network", ["sims/networks/network.cpp"], language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildLibrary},

@@ -16,40 +16,15 @@
 // for bit, for one token or many. setup.py passes the flag; the pragma is for compilers that want it said here.
 
 #include <algorithm>
-#include <cstdint>
 #include <cstring>
-#include <exception>
 #include <initializer_list>
 #include <memory>
-#include <thread>
-#include <vector>
 
 #if defined(__SSE2__) || defined(_M_X64)
 #include <emmintrin.h>
 #endif
 
-#if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
-#endif
-
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
-// One build runs on every x86-64 and uses what it finds there. Choosing while loading needs glibc.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
-
-#if defined(__GNUC__)
-#define INLINE inline __attribute__((always_inline))
-#else
-#define INLINE inline
-#endif
+#include "common.hpp"
 
 // Before a loop whose channels do not touch each other's memory, with more pointers in it than a compiler cares to compare.
 #if defined(__clang__)
@@ -63,8 +38,6 @@
 #endif
 
 namespace {
-
-using Index = std::int64_t;
 
 constexpr Index kVersion = 3;            // of this interface; backends/kernels/cpu.py asks for the same
 constexpr Index kStrip = 64;             // channels of a strip: what the vectorizer sees as one loop
@@ -494,24 +467,6 @@ COVER(LifForward, float)
 COVER(LifForward, double)
 COVER(LifBackward, float)
 COVER(LifBackward, double)
-
-// [0, all) in parts, the first of them here. Threads that are started for the call, and not OpenMP: a second OpenMP runtime
-// beside torch's would keep its own pool spinning, and its pool does not survive a fork.
-template <class Work>
-void spread(Index all, Index part, const Work& work) {
-  std::vector<std::thread> helpers;
-  Index rest = std::min(part, all);
-  try {
-    for (; rest < all; rest += part) {
-      const Index first = rest, last = std::min(rest + part, all);
-      helpers.emplace_back([&work, first, last] { work(first, last); });
-    }
-  } catch (const std::exception&) {
-    work(rest, all);  // no thread to be had: this one does it all
-  }
-  work(0, std::min(part, all));
-  for (std::thread& helper : helpers) helper.join();
-}
 
 template <class Real, class Scan>
 void share(const Scan& scan, Shape shape, std::initializer_list<Index> batch_strides) {

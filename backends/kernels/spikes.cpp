@@ -9,14 +9,12 @@
 //     panels of the gradient of y.
 //
 // Order of summation, the same on every path and with any number of threads: up the list in blocks of eight, each summed
-// for itself and then added, at last the bias. (One long sum errs 2.8 times as much where thousands are added.) A value other than one is multiplied first; products and sums are rounded apart (no fused multiply-add).
+// for itself and then added, at last the bias. (One long sum errs 2.8 times as much where thousands are added.) A value
+// other than one is multiplied first; products and sums are rounded apart (no fused multiply-add).
 
 #include <algorithm>
 #include <atomic>
-#include <cstdint>
 #include <cstring>
-#include <exception>
-#include <thread>
 #include <vector>
 
 #if defined(__SSE2__) || defined(_M_X64)
@@ -27,30 +25,8 @@
 #endif
 #endif
 
-#if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
-#endif
+#include "common.hpp"
 
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
-// One build runs on every x86-64 and uses what it finds there. Choosing while loading needs glibc.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define CLONES
-#endif
-
-#if defined(__GNUC__)
-#define INLINE inline __attribute__((always_inline))
-#else
-#define INLINE inline
-#endif
-
-using Index = std::int64_t;
 using Column = std::uint16_t;
 
 // The non-zeros of x [rows, width], row after row: `columns` and `values` of row r are those from offsets[r] to offsets[r+1].
@@ -116,22 +92,10 @@ inline void choose(Lane& out, const Mask& mask, const Lane& yes, const Lane& no)
 INLINE const Lane& lane(const float* at) { return *reinterpret_cast<const Lane*>(at); }
 INLINE Lane& lane(float* at) { return *reinterpret_cast<Lane*>(at); }
 
-// [0, all) in parts, the first of them here; threads are started for the call (why: scan.cpp).
+// `spread` in as many parts as there are threads.
 template <class Work>
-void spread(Index all, Index threads, const Work& work) {
-  const Index part = std::max<Index>(1, (all + threads - 1) / std::max<Index>(1, threads));
-  std::vector<std::thread> helpers;
-  Index rest = std::min(part, all);
-  try {
-    for (; rest < all; rest += part) {
-      const Index first = rest, last = std::min(rest + part, all);
-      helpers.emplace_back([&work, first, last] { work(first, last); });
-    }
-  } catch (const std::exception&) {
-    work(rest, all);  // no thread to be had: this one does it all
-  }
-  work(0, std::min(part, all));
-  for (std::thread& helper : helpers) helper.join();
+void divide(Index all, Index threads, const Work& work) {
+  spread(all, std::max<Index>(1, (all + threads - 1) / std::max<Index>(1, threads)), work);
 }
 
 Index threads_for(Index additions, Index threads) {
@@ -458,11 +422,11 @@ EXPORT Index neuro_spikes_find(const float* x, Index stride, Index rows, Index w
     *ones = all_ones;
     return at - columns;
   }
-  spread(rows, threads, [=](Index first, Index last) { count(x, stride, width, offsets + 1, first, last); });
+  divide(rows, threads, [=](Index first, Index last) { count(x, stride, width, offsets + 1, first, last); });
   for (Index row = 0; row < rows; ++row) offsets[row + 1] += offsets[row];
   if (offsets[rows] > most) return -1;
   std::atomic<bool> every{true};
-  spread(rows, threads, [=, &every](Index first, Index last) {
+  divide(rows, threads, [=, &every](Index first, Index last) {
     bool all_ones = true;
     for (Index row = first; row < last; ++row) list(x + row * stride, width, columns + offsets[row], all_ones);
     if (!all_ones) every = false;
@@ -503,10 +467,10 @@ EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
   const Index panels = (w.outputs + kWide - 1) / kWide;
   threads = threads_for(x.offsets[x.rows] * w.outputs, threads);
   if (panels >= threads)
-    return spread(panels, threads, [&](Index first, Index last) {
+    return divide(panels, threads, [&](Index first, Index last) {
       for (Index p = first; p < last; ++p) product(x, w, y, p, 0, x.rows);
     });
-  spread(x.rows, threads, [&](Index first, Index last) {
+  divide(x.rows, threads, [&](Index first, Index last) {
     for (Index p = 0; p < panels; ++p) product(x, w, y, p, first, last);
   });
 }
@@ -515,7 +479,7 @@ EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
 // last, `spikes` is [T, batch, outputs].
 EXPORT void neuro_spikes_lif(Events x, Panels w, Rule rule, Index batch, float* v, float* spikes, Index threads) {
   const Index panels = (w.outputs + kWide - 1) / kWide;
-  spread(panels, threads_for(x.offsets[x.rows] * w.outputs, threads), [&](Index first, Index last) {
+  divide(panels, threads_for(x.offsets[x.rows] * w.outputs, threads), [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) fire(x, w, rule, batch, v, spikes, p);
   });
 }
@@ -523,7 +487,7 @@ EXPORT void neuro_spikes_lif(Events x, Panels w, Rule rule, Index batch, float* 
 // The same from W' [width, outputs], for few rows.
 EXPORT void neuro_spikes_few(Events x, const float* weight, const float* bias, Index outputs, float* y, Index threads) {
   const Index lanes = (outputs + kLane - 1) / kLane;
-  spread(lanes, threads_for(x.offsets[x.rows] * outputs, threads), [&](Index first, Index last) {
+  divide(lanes, threads_for(x.offsets[x.rows] * outputs, threads), [&](Index first, Index last) {
     whole_rows(x, weight, bias, outputs, y, first * kLane, std::min(last * kLane, outputs));
   });
 }
@@ -535,6 +499,6 @@ EXPORT void neuro_spikes_weight_grad(Events x, const float* grad_y, Index output
     const Index start = static_cast<Index>(part) * kGradRows;
     by_column(x, start, std::min(start + kGradRows, x.rows), events[part]);
   }
-  spread((outputs + kWide - 1) / kWide, threads_for(x.offsets[x.rows] * outputs, threads),
+  divide((outputs + kWide - 1) / kWide, threads_for(x.offsets[x.rows] * outputs, threads),
          [&](Index first, Index last) { weight_grad(events, x, grad_y, outputs, grad_w, first, last); });
 }

@@ -181,6 +181,9 @@ def _dense_joules(macs: int, samples: int) -> dict[str, Any]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """``--set neuron=graded``, ``--set fold=2``; every other key is of the plan."""
+    from neuro.train.classify import Plan
+
+    plan = [field.name for field in dataclasses.fields(Plan) if field.name != "seed"]
     found: dict[str, Any] = {"neuron": "spiking", "fold": None, "plan": []}
     for item in args.set:
         key, equals, value = item.partition("=")
@@ -189,6 +192,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"{where}, expected --seed.", f"Write --seed {value}.")
         if equals and key in ("neuron", "fold"):
             found[key] = value
+        elif equals and key not in plan:
+            known = ["fold", "neuron", *plan]
+            raise UsageError(f"train {args.config}: got --set {key}, which is no key of it.", nearest(key, known))
         else:
             found["plan"].append(item)
     return found

@@ -67,7 +67,12 @@ def test_it_holds_the_four_packages_and_nothing_else(wheel):
 
 
 def test_it_holds_every_module_and_data_file_of_the_tree(wheel):
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".json", ".cpp")]
+    files = [
+        path
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if path.suffix in (".py", ".json", ".cpp", ".hpp")
+    ]
     files += [path for path in (ROOT / "neuro" / "models").glob("*/*") if path.is_file()]
     expected = {path.relative_to(ROOT).as_posix() for path in files if not path.name.startswith(".")}
     assert expected - set(wheel.namelist()) == set()

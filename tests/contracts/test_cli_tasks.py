@@ -84,7 +84,14 @@ def test_what_has_no_effect_is_refused(data, tmp_path, capsys):
         (["eval", out, "--rows", "3"], "neuro eval: got --rows, expected none for a network of spikes."),
         (["eval", out, "--seed", "3"], "neuro eval: --seed has no effect here.\nLeave out --seed."),
         (["train", "nmnist", "--set", "fold=9"], "fold: got '9', expected one of 0, 1, 2, 3, 4."),
-        (["train", "nmnist", "--set", "epoch=9"], "--set epoch: unknown key 'epoch'."),
+        (
+            ["train", "nmnist", "--set", "epoch=9"],
+            "train nmnist: got --set epoch, which is no key of it.\nDid you mean 'epochs'?",
+        ),
+        (
+            ["train", "nmnist", "--set", "folds=2"],
+            "train nmnist: got --set folds, which is no key of it.\nDid you mean 'fold'?",
+        ),
         (["train", "nmnist", "--set", "neuron=lif"], "task nmnist: got neuron 'lif'."),
         (["train", "nmnist", "--set", "seed=3"], "train nmnist: got --set seed=3, expected --seed.\nWrite --seed 3."),
     ]

@@ -17,8 +17,9 @@ import torch
 
 import neuro
 from neuro import atomic, config, presets, tensor_file
-from neuro.config import RunConfig, TrainConfig
+from neuro.config import RunConfig, TrainConfig, apply_sets
 from neuro.errors import FormatError, NeuroError
+from neuro.layers.spiking_encoder import SpikingEncoder
 from neuro.train import checkpoint, loop, objective
 
 STEPS, EVERY = 12, 4
@@ -379,3 +380,17 @@ def test_the_law_can_fail(text, whole, tmp_path, monkeypatch):
 
 
 assert atomic.os is os  # what KILLER patches
+
+
+def test_annealing_from_membranes_to_spikes_goes_on_where_it_stopped(text, tmp_path):
+    """What is read in training is set by the step, so that a stop in the middle of annealing changes nothing."""
+    spikes = ["mixers=recurrence,recurrence", "feedforwards=spiking,spiking", "encoding=spikes", "burst=3"]
+    sets = ["brain.procedural.enabled=false", *(f"brain.cortex.{item}" for item in spikes)]
+    run = apply_sets(make_run(text, steps=6, eval_every=3, spike_anneal=0.9), sets)
+    loop.train(run, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run, tmp_path / "stopped", report=stop_at(2))
+    brain = loop.train(run, tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", tmp_path / "whole")
+    encoders = [part for part in brain.modules() if isinstance(part, SpikingEncoder)]
+    assert len(encoders) == 6 and all(part.membrane_share == 0.0 for part in encoders)
