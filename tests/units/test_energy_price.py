@@ -54,7 +54,7 @@ def test_regions_share_their_draws():
 def test_a_constant_added_to_a_table_moves_no_other_draw():
     terms = [Term("r", "p", "synaptic_op", 100)]
     alone = price(terms, technology(), 0)
-    both = price(terms, technology(constant("spike"), constant()), 0)
+    both = price([*terms, Term("r", "p", "spike", 0)], technology(constant("spike"), constant()), 0)
     assert alone.by_kind["synaptic_op"] == both.by_kind["synaptic_op"]
     assert dataclasses.astuple(both.by_kind["spike"]) == (0.0, 0.0, 0.0)
 
@@ -97,7 +97,7 @@ def test_the_published_case_of_sana_fe_comes_out_component_by_component():
 
 
 def test_the_cpu_constant_follows_from_the_published_powers_and_rates():
-    (mac,) = technologies.technologies()["cpu:e5-2630"].constants
+    mac = technologies.technologies()["cpu:e5-2630"].constant("mac")
     four, eight = 9.315 / 355.24, 10.554 / 233.10  # J per inference: dynamic W over inferences a second
     assert mac.value == pytest.approx((eight - four) / (5_874_432 - 2_990_848) * 1e12, rel=2e-3)
     one, batched = 6.322e-3, 3.483e-4  # J per inference at batch 1 and 64
@@ -112,7 +112,7 @@ def test_the_cpu_constant_follows_from_the_published_powers_and_rates():
         ({"lo": 99.0}, "breaks the table's rules"),
         ({"hi": 1.0}, "breaks the table's rules"),
         ({"lo": 0.0}, "breaks the table's rules"),
-        ({"unit": "J"}, "breaks the table's rules"),
+        ({"unit": "eV"}, "breaks the table's rules"),
         ({"basis": "Sum"}, "breaks the table's rules"),
         ({"evidence": "rumour"}, "breaks the table's rules"),
         ({"source": {}}, "breaks the table's rules"),
