@@ -185,6 +185,7 @@ def _populations(brain: Brain, counted: Counted) -> tuple[Population, ...]:
                 spikes=spikes,
                 synaptic_ops=spikes * emitter.fan_out,
                 updates=neurons * emitter.steps * counted.tokens,
+                products=emitter.channels * emitter.fan_out * counted.tokens,
             )
         )
     return tuple(rows)

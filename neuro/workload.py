@@ -41,6 +41,7 @@ class Population:
     spikes: int
     synaptic_ops: int
     updates: int
+    products: int | None = None  # multiply-accumulates of a dense layer in its projection's place; None: not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Traffic:
 
 
 Row = TypeVar("Row", Population, Operation, Traffic)
-_SUMS = ("spikes", "synaptic_ops", "updates", "count", "effective", "read_bytes", "written_bytes")
+_SUMS = ("spikes", "synaptic_ops", "updates", "products", "count", "effective", "read_bytes", "written_bytes")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,266 @@
+"""What a run costs somewhere: its spiking populations on a chip, and its products on a processor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from neuro.workload import Phase, Population, Workload
+from sims import chips, mapping
+from sims.energy.prediction import Prediction, predict_draws
+from sims.energy.price import Priced, Term, price
+from sims.energy.streams import DRAWS
+from sims.energy.technologies import Technology, technology
+from sims.energy.timing import MeshLoad, mesh_time
+from sims.mapping import Placement, Traffic
+
+FLOAT_BYTES = 4  # of a weight in a workload's traffic
+EVENTS = ("synaptic_op", "neuron_update", "spike", "message", "hop_ew", "hop_ns")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnChip:
+    """The populations that have a place, for the whole run. Draws `[DRAWS]` are in joules and seconds."""
+
+    table: Technology
+    placement: Placement
+    terms: dict[str, tuple[Term, ...]]  # by phase
+    traffic: dict[str, Traffic]  # by population, its spikes spread evenly over its neurons
+    priced: Priced | None  # None: nothing is placed, or the chip has a price for an inference alone
+    inference: Prediction | None  # by the chip's published runs where it has them: their host and pace included
+    time_s: np.ndarray  # the cores' own, one population after another; not a number where the chip's times are not known
+    static_j: np.ndarray  # the chip's, over that time
+    unpriced: tuple[tuple[str, str], ...]  # (what, why)
+
+    @property
+    def placed(self) -> bool:
+        """Whether anything has a place."""
+        return bool(self.placement.network.groups)
+
+    @property
+    def dynamic(self) -> np.ndarray:
+        """Joules of the run above idle: of its events, or of the published form where events have no price."""
+        if self.priced is not None:
+            assert self.priced.draws is not None
+            return self.priced.draws.total
+        return self.inference.dynamic if self.inference is not None else np.zeros(DRAWS)
+
+    @property
+    def total(self) -> np.ndarray:
+        """The same with static power over the cores' own time, where it is known."""
+        if self.priced is not None:
+            return self.dynamic + np.nan_to_num(self.static_j)
+        return self.inference.total if self.inference is not None else np.zeros(DRAWS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnPlatform:
+    """Products on a processor, for the whole run."""
+
+    table: Technology
+    phases: dict[str, Prediction]  # of one token, by phase; a phase without products is not in it
+    tokens: dict[str, int]
+
+    def _sum(self, of: str) -> np.ndarray:
+        return sum((self.tokens[n] * getattr(p, of) for n, p in self.phases.items()), np.zeros(DRAWS))
+
+    @property
+    def total(self) -> np.ndarray:
+        return self._sum("total")
+
+    @property
+    def dynamic(self) -> np.ndarray:
+        return self._sum("dynamic")
+
+    @property
+    def time_s(self) -> np.ndarray:
+        return self._sum("time_s")
+
+    @property
+    def terms(self) -> dict[str, np.ndarray]:
+        """Joules of the run; they add up to the total."""
+        found: dict[str, np.ndarray] = {}
+        for name, prediction in self.phases.items():
+            for term, draws in prediction.terms.items():
+                found[term] = found.get(term, np.zeros(DRAWS)) + self.tokens[name] * draws
+        return found
+
+
+def on_chip(workload: Workload, chip: str, seed: int) -> OnChip:
+    """Place the populations and price what they did.
+
+    A population that has no place gets no joules: they would be those of a placement that cannot exist.
+
+    Raises:
+        UsageError: an unknown chip, or one without energy constants.
+    """
+    limits, table = chips.load(chip), technology(chip)
+    populations = {p.name: p for p in workload.populations}
+    placement = mapping.place(mapping.from_populations(workload.populations, workload.model), limits, seed)
+    names = {group.name for group in placement.network.groups} & populations.keys()
+    placed = {name: p for name, p in populations.items() if name in names and _targets(placement, name)}
+    traffic = {name: _even(placement, name, p.spikes) for name, p in placed.items()}
+    terms = {
+        phase.name: tuple(
+            term for p in phase.populations if p.name in placed for term in _terms(p, placement, table)
+        )
+        for phase in workload.phases
+    }
+    every = [term for rows in terms.values() for term in rows]
+    time_s, static_j = _time(placed.values(), traffic, placement, table, seed)
+    return OnChip(
+        table,
+        placement,
+        terms,
+        traffic,
+        price(every, table, seed) if every else None,
+        _inference(list(placed.values()), table, seed),
+        time_s,
+        static_j,
+        _unpriced(workload, placement, table, every, time_s),
+    )
+
+
+def on_platform(workload: Workload, platform: str, seed: int, without: Sequence[Population] = ()) -> OnPlatform:
+    """Price the products of a run, all of them or without those behind the populations in ``without``."""
+    table = technology(platform)
+    phases = {
+        phase.name: predict_draws(platform, **counts(workload, phase, without), seed=seed)
+        for phase in workload.phases
+        if products(phase, without)
+    }
+    return OnPlatform(table, phases, {phase.name: phase.tokens for phase in workload.phases})
+
+
+def products(phase: Phase, without: Sequence[Population] = ()) -> int:
+    """Multiply-accumulates of a phase, those behind the populations in ``without`` left out."""
+    names = {p.name for p in without}
+    macs = sum(row.count for row in phase.operations if row.kind == "mac")
+    return macs - sum(p.products or 0 for p in phase.populations if p.name in names)
+
+
+def counts(workload: Workload, phase: Phase, without: Sequence[Population] = ()) -> dict[str, float]:
+    """What `predict_draws` asks for, of one token. Tokens of one call are a batch: they share its weights."""
+    batch = max(1, round(phase.tokens / max(1, phase.calls)))
+    macs = products(phase, without) / phase.tokens
+
+    def moved(*stores: str) -> int:
+        return sum(row.read_bytes + row.written_bytes for row in phase.traffic if row.store in stores)
+
+    others = sum(row.count for row in phase.operations if row.kind != "mac")
+    names = {p.name for p in without}
+    # A product a token for each weight that is left to the chip.
+    gone = sum((p.products or 0) / phase.tokens for p in phase.populations if p.name in names) * FLOAT_BYTES
+    return {
+        "macs": macs,
+        "layers": max(1, workload.layers - len(without)),
+        "batch": batch,
+        "weight_bytes": max(0.0, moved("weights") / max(1, phase.calls) - gone),
+        "kv_bytes": moved("kv", "memory", "state") / phase.tokens,
+        "flops": 2 * macs + others / phase.tokens,
+    }
+
+
+def _targets(placement: Placement, name: str) -> bool:
+    return any(projection.source == name for projection in placement.network.projections)
+
+
+def _even(placement: Placement, name: str, spikes: int) -> Traffic:
+    """Traffic of spikes that are spread evenly over a population, in whole numbers."""
+    neurons = placement.network[name].neurons
+    each = np.full(neurons, spikes // neurons, np.int64)
+    each[: spikes % neurons] += 1
+    return mapping.traffic(placement, {name: each})
+
+
+def _terms(p: Population, placement: Placement, table: Technology) -> list[Term]:
+    steps = -(-p.updates // max(1, p.neurons))
+    moved = _even(placement, p.name, p.spikes)
+    rows = [
+        Term(p.region, p.name, "synaptic_op", p.synaptic_ops),
+        Term(p.region, p.name, "neuron_update", p.updates),
+        # The targets are compartments too, updated at every step whether or not a spike arrived.
+        Term(p.region, f"{p.name}, its targets", "neuron_update", p.fan_out * steps),
+        Term(p.region, p.name, "spike", p.spikes),
+        Term(p.region, p.name, "message", int(moved.packets)),
+        Term(p.region, p.name, "hop_ew", int(moved.hops_ew)),
+        Term(p.region, p.name, "hop_ns", int(moved.hops_ns)),
+    ]
+    known = {c.kind: c for c in table.constants if c.priced and c.kind in EVENTS}
+    whole = [kind for kind, c in known.items() if c.basis == "AllIn"]
+    return [row for row in rows if row.kind in (whole or known)]
+
+
+def _time(
+    placed: Iterable[Population], traffic: dict[str, Traffic], placement: Placement, table: Technology, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of the run and joules of static power in it, one population after another, as layers follow each other."""
+    if not {"time_synaptic_op", "barrier_1"} <= {c.kind for c in table.constants}:
+        return np.full(DRAWS, np.nan), np.full(DRAWS, np.nan)
+    time_s, static_j = np.zeros(DRAWS), np.zeros(DRAWS)
+    cores = len(placement.loads.neurons)
+    for p in placed:
+        steps = -(-p.updates // max(1, p.neurons))
+        if not steps:
+            continue
+        homes = [placement.of(name) for name in (p.name, *_reached(placement, p.name))]
+        neurons = sum(np.bincount(home, minlength=cores) for home in homes)
+        moved = traffic[p.name]
+        load = MeshLoad(
+            synops=moved.synops / steps,
+            active=neurons,  # which of them are idle at a step is not in the counts: the longer time is taken
+            idle=np.zeros_like(neurons),
+            packets=moved.sent / steps,
+            tiles=len({(c, x, y) for c, x, y in zip(*_tiles(placement, np.concatenate(homes)), strict=True)}),
+            steps=steps,
+            link_ew=max(_most(moved, "east"), _most(moved, "west")) / steps,
+            link_ns=max(_most(moved, "north"), _most(moved, "south")) / steps,
+        )
+        spent = mesh_time(load, table, seed)
+        time_s, static_j = time_s + spent.time_s, static_j + spent.static_j
+    return time_s, static_j
+
+
+def _reached(placement: Placement, name: str) -> list[str]:
+    return [projection.target for projection in placement.network.projections if projection.source == name]
+
+
+def _tiles(placement: Placement, homes: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+    used, at = np.unique(homes), placement.sites
+    return at.chip[used].tolist(), at.x[used].tolist(), at.y[used].tolist()
+
+
+def _most(moved: Traffic, direction: str) -> float:
+    load = moved.links.get(direction)
+    return float(load.max(initial=0)) if load is not None else 0.0
+
+
+def _inference(placed: list[Population], table: Technology, seed: int) -> Prediction | None:
+    """The run as one inference by the chip's published runs; None where it has none."""
+    if table.model not in ("steps", "synops", "spikes") or not any(p.spikes for p in placed):
+        return None
+    steps = sum(-(-p.updates // max(1, p.neurons)) for p in placed)
+    return predict_draws(
+        table.platform,
+        macs=sum(p.neurons * p.fan_out for p in placed),
+        synops=sum(p.synaptic_ops for p in placed),
+        spikes=sum(p.spikes for p in placed),
+        steps=max(1, steps),
+        seed=seed,
+    )
+
+
+def _unpriced(
+    workload: Workload, placement: Placement, table: Technology, terms: list[Term], time_s: np.ndarray
+) -> tuple[tuple[str, str], ...]:
+    rows = [(part.name, f"does not fit: {part.reason}") for part in placement.parts if part.neurons and not part.cores]
+    counted = {term.kind for term in terms} | (set() if np.isnan(time_s).any() else {"static"})
+    rows += [(row.id, row.why) for row in table.unpriced if not set(row.until) & counted]
+    outside = sum(p.updates for p in workload.populations if p.input_signal != "binary") / workload.tokens
+    if outside:
+        rows.append(("input", f"{outside:.0f} values a {workload.unit} are no spikes and must reach the neurons from outside"))
+    if placement.chips > 1:
+        rows.append(("links", f"{placement.chips} chips: what crosses between them has no price"))
+    return tuple(rows)
