@@ -31,11 +31,13 @@ from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
 POOL = 4
+APART, SHAPED = 0.7, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
+MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
 FORMS = ("calls", "steps", "synops", "spikes")
 SERIES = ("dynamic", "time")
-NOISE = 0.3  # variance of a run, in that of the field over one logarithmic unit: repeats lie within 1 to 2 % on most platforms
-_START = 0.03**2  # of the scale, which two rounds then replace
+NOISE = 1.0  # variance of a run, in that of the field over one logarithmic unit
+BEFORE = 0.05**2  # variance of a run before any is seen, as if in `POOL` runs
 _ROUNDS = 40
 
 
@@ -66,7 +68,7 @@ class Fit:
     inverse: np.ndarray  # of the runs' covariance
     squares: float  # of the rest, whitened
     own: float  # runs less the parameters that they settle
-    scale: float = _START  # variance of the field over one logarithmic unit
+    scale: float = BEFORE  # variance of the field over one logarithmic unit
     freedom: int = POOL
 
     def at(self, inputs: Inputs) -> tuple[float, np.ndarray, float]:
@@ -114,29 +116,31 @@ def usable(table: Technology, series: str, leave_out: Collection[str] = ()) -> l
 
 def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], series: str) -> dict[str, Fit]:
     fitted: dict[str, Fit] = {}
-    scale = _START
+    scale = BEFORE
     vague = {name: _vague(table, runs[name], series) for name, table in tables.items()}
-    for _ in range(3):
+    for _ in range(4):
         scales = {
             name: table.setup.sigma**2 if _by_events(table.model, series) else scale for name, table in tables.items()
         }
-        alone = {
-            name: _fit(table.model, series, runs[name], vague[name], scales[name])
-            for name, table in tables.items()
-            if runs[name]
+        before = fitted or {
+            name: _fit(table.model, series, runs[name], vague[name], scales[name]) for name, table in tables.items()
         }
+        fitted = {}
         for name, table in tables.items():
-            others = {k: fit for k, fit in alone.items() if k != name and fit.form == table.model}
+            others = {k: fit for k, fit in before.items() if k != name and fit.form == table.model and runs[k]}
             prior = _borrowed(table, tables, runs, others, vague[name])
             fitted[name] = _fit(table.model, series, runs[name], prior, scales[name])
         pooled = [fit for fit in fitted.values() if not _by_events(fit.form, series)]
-        scale = sum(fit.squares for fit in pooled) / max(1.0, sum(fit.own for fit in pooled))
-    return {
-        name: dataclasses.replace(
-            fit, scale=(POOL * scales[name] + fit.squares) / (POOL + fit.own), freedom=POOL + round(fit.own)
-        )
-        for name, fit in fitted.items()
-    }
+        told = sum(fit.own for fit in pooled)
+        scale = (POOL * BEFORE + sum(fit.squares for fit in pooled)) / (POOL + told)
+    return {name: _scaled(fit, scales[name]) for name, fit in fitted.items()}
+
+
+def _scaled(fit: Fit, scale: float) -> Fit:
+    if not len(fit.rest):
+        return dataclasses.replace(fit, scale=scale, freedom=MANY)
+    variance = (POOL * scale + fit.squares) / (POOL + fit.own)
+    return dataclasses.replace(fit, scale=variance, freedom=POOL + round(fit.own))
 
 
 def _by_events(form: str, series: str) -> bool:
@@ -228,7 +232,7 @@ def _borrowed(
         told = [name for name in others if _tells(runs[name], table.model, k)]
         found = np.array([others[name].theta[k] - others[name].theta[0] for name in told])
         if len(found) >= 2:
-            means[k], deviations[k] = found.mean(), max(0.5, found.std(ddof=1) * math.sqrt(1 + 1 / len(found)))
+            means[k], deviations[k] = found.mean(), max(SHAPED, found.std(ddof=1) * math.sqrt(1 + 1 / len(found)))
     if not runs[table.platform] and len(others) >= 3:
         power = np.log([tables[name].constant("static").si for name in others])
         found = np.array([fit.theta[0] for fit in others.values()])
@@ -236,7 +240,8 @@ def _borrowed(
         error = found - (slope * power + offset)
         x = math.log(table.constant("static").si)
         reach = 1 + 1 / len(found) + (x - power.mean()) ** 2 / ((power - power.mean()) ** 2).sum()
-        means[0], deviations[0] = slope * x + offset, math.sqrt((error**2).sum() / (len(found) - 2) * reach)
+        means[0] = slope * x + offset
+        deviations[0] = max(APART, math.sqrt((error**2).sum() / (len(found) - 2) * reach))
     return means, deviations
 
 

@@ -262,7 +262,8 @@ def why(term: str) -> str:
         known |= {c.id: _constant_lines(c) for c in table.constants}
         known |= {run.id: _run_lines(run) for run in table.runs}
         known[f"{table.platform}.setup"] = _setup_lines(table)
-        known |= {f"{table.platform}.{row.id}": _unpriced_lines(table, row) for row in table.unpriced}
+        for row in table.unpriced:
+            known.setdefault(f"{table.platform}.{row.id}", []).extend(_unpriced_lines(table, row))
     if term not in known:
         raise UsageError(f"neuro energy why: unknown term '{term}'.", nearest(term, list(known)))
     return "\n".join(known[term])
@@ -302,8 +303,9 @@ def _setup_lines(technology: Technology) -> list[str]:
 
 
 def _unpriced_lines(technology: Technology, row: Unpriced) -> list[str]:
+    until = f" until counted as {', '.join(row.until)}" if row.until else ""
     return [
-        f"{technology.platform}.{row.id}: unpriced, so totals say '>='",
+        f"{technology.platform}.{row.id}: unpriced{until}, so totals say '>='",
         f"  why       {row.why}",
         f"  source    {_cite(row.source)}",
     ]
