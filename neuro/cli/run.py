@@ -205,7 +205,7 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
 
 
 def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tuple[float, float]) -> None:
-    from sims.energy.report import summary_lines
+    from sims.energy.text import summary_lines
 
     _say("")
     _say(f"backend {brain.backend.name} ({load.hardware}): {brain.backend.reason}")

@@ -1,283 +1,303 @@
-"""The energy report of one workload: the whole model on a reference CPU, the spiking part on a chip, and what has no price."""
+"""The energy report of one workload: every count, its spiking part on a chip, the same products on processors, and ratios.
+
+A ratio is that of the hybrid, its placed populations on the chip and the rest on a processor, to all products on that
+processor. Both sides share the draws of the processor's constants, so the ratio has an interval of its own. Static power is
+on both sides; the chip's lasts as long as the processor's part too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from neuro.errors import UsageError, nearest
-from neuro.workload import Workload
-from sims import chips
-from sims.chips import Fit
-from sims.energy.price import Interval, Priced, Term, price
-from sims.energy.technologies import Technology, technologies
-from sims.energy.technologies import why as why  # part of this module's face: `neuro energy why TERM`
+from neuro.workload import Population, Workload
+from sims.energy import activity, sides
+from sims.energy.activity import Activity
+from sims.energy.break_even import BreakEven, break_even, seneca
+from sims.energy.compare import verdict
+from sims.energy.price import drawn, price
+from sims.energy.sides import OnChip, OnPlatform
+from sims.energy.streams import DRAWS, Interval, interval
+from sims.energy.technologies import technologies, technology
 
-SCHEMA = "neuro.energy/1"
-CPU = "cpu:e5-2630"
+SCHEMA = "neuro.energy/2"
+AGAINST = ("cpu",)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Against:
+    """The hybrid and all products on one platform. Draws `[DRAWS]` are of the whole run."""
+
+    dense: OnPlatform
+    rest: OnPlatform  # what the chip leaves
+    hybrid: dict[str, np.ndarray]  # joules by term; they add up to the hybrid's total
+    hybrid_dynamic: np.ndarray
+    ratio: Interval | None  # hybrid / dense, static power on both sides
+    ratio_dynamic: Interval | None
+    verdict: str  # on the first, in words; why not where there is none
+    convention: float | None  # the same ratio by 4.6 pJ a product and 0.9 pJ an addition, nothing else
 
 
 @dataclasses.dataclass(frozen=True)
-class OffChip:
-    """What one region does that the chip does not."""
+class Layer:
+    """A spiking population beside the firing rate below which it saves energy."""
 
-    region: str
-    macs: int
-    mac_share: float  # of all multiply-accumulates of the workload
-    others: dict[str, int]  # operations of the other kinds
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Joules are of the whole run; `per_token` divides."""
-
-    workload: Workload
-    chip: Technology
-    fit: Fit
-    terms: tuple[Term, ...]
-    spiking: Priced | None  # the populations that fit, on the chip; None when none does
-    unpriced: tuple[tuple[str, str], ...]  # (what, why) of the chip: its total is a lower bound
-    off_chip: tuple[OffChip, ...]
-    reference: Technology
-    whole: Priced  # every multiply-accumulate on the reference CPU
+    name: str
+    spikes_per_synapse: float  # additions for each product that they replace
+    break_even: BreakEven
 
     @property
-    def off_chip_mac_share(self) -> float:
-        """Share of the multiply-accumulates that the chip does not do, from 0 to 1."""
-        return sum(row.mac_share for row in self.off_chip)
+    def margin(self) -> float:
+        """Break-even over what is: above 1 it saves."""
+        return self.break_even.spikes_per_synapse.median / self.spikes_per_synapse if self.spikes_per_synapse else np.inf
 
-    def per_token(self, joules: Interval) -> Interval:
-        n = self.workload.tokens
-        return Interval(joules.median / n, joules.lo / n, joules.hi / n)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """Counts and joules are of the whole run; `per_token` divides."""
+
+    workload: Workload
+    dense: Workload  # the other side's: the same, or a dense model's own run
+    seed: int
+    activity: tuple[Activity, ...]
+    chip: OnChip
+    against: tuple[Against, ...]
+    layers: tuple[Layer, ...]
+    losses: tuple[float, float] | None  # validation nats of this model and of the dense one
+
+    def per_token(self, draws: np.ndarray) -> Interval:
+        """Joules of the run, drawn -> per token (or sample)."""
+        return interval(draws / self.workload.tokens)
+
+    @property
+    def mac_share_left(self) -> float:
+        """Share of the multiply-accumulates that the chip does not do, from 0 to 1."""
+        placed = _placed(self.workload, self.chip)
+        every = sum(sides.products(phase) for phase in self.workload.phases)
+        return sum(sides.products(phase, placed) for phase in self.workload.phases) / max(1, every)
+
+    def chip_by_region(self, phase: str) -> dict[str, Interval]:
+        """Joules of the chip's events in a phase, for each region; whole runs where only those have a price."""
+        if self.chip.priced is None:
+            return {}
+        return price(self.chip.terms[phase], self.chip.table, self.seed).by_region
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data; every energy is in joules per token, counts are of the whole run."""
-        w = self.workload
-        measured = None
-        if w.measured_joules is not None:
-            measured = {
-                "label": "measured",
-                "source": w.measured_source,
-                "joules": w.measured_joules,
-                "joules_per_token": w.measured_joules / w.tokens,
-            }
+        """The report as plain data: energies in joules per token, counts of the whole run."""
+        w, chip = self.workload, self.chip
+
+        def per_token(rows: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+            return {name: dataclasses.asdict(self.per_token(draws)) for name, draws in rows.items()}
+
+        draws = chip.priced.draws if chip.priced else None
+        placement = chip.placement
         return {
             "schema": SCHEMA,
             "model": w.model,
+            "unit": w.unit,
             "tokens": w.tokens,
-            "measured": measured,
-            "cpu": {
-                "name": self.reference.name,
-                **self._priced(self.whole, self.reference),
-                "unpriced": {row.id: row.why for row in self.reference.unpriced},
-            },
+            "seed": self.seed,
+            "phases": [{"name": p.name, "tokens": p.tokens, "calls": p.calls, "seconds": p.seconds} for p in w.phases],
+            "counts": [
+                dataclasses.asdict(row) | {"spikes_per_synapse": row.spikes_per_synapse} for row in self.activity
+            ],
+            "measured": self._measured(),
             "chip": {
-                "name": self.chip.platform,
-                "verdict": self.fit.verdict,
-                "fits": self.fit.fits,
-                "cores": self.fit.cores,
-                "chips": self.fit.chips,
-                "placement": {row.name: row.reason for row in self.fit.rows},
-                **self._priced(self.spiking, self.chip),
-                "unpriced": dict(self.unpriced),
-                "counts": [dataclasses.asdict(term) for term in self.terms],
+                "name": chip.table.platform,
+                "label": "modelled",
+                "verdict": placement.verdict,
+                "fits": placement.fits,
+                "cores": placement.cores,
+                "chips": placement.chips,
+                "placement": {part.name: part.reason for part in placement.parts},
+                "counts": {
+                    phase: [dataclasses.asdict(term) for term in terms] for phase, terms in chip.terms.items()
+                },
+                "joules_per_token": dataclasses.asdict(self.per_token(chip.total)) if chip.placed else None,
+                "dynamic_joules_per_token": dataclasses.asdict(self.per_token(chip.dynamic)) if chip.placed else None,
+                "static_joules_per_token": _plain(self.per_token(chip.static_j)),
+                "seconds_per_token": _plain(self.per_token(chip.time_s)),
+                "by_kind": per_token(draws.by_kind) if draws else {},
+                "by_region": per_token(draws.by_region) if draws else {},
+                "variance_share": chip.priced.variance_share if chip.priced else {},
+                "as_published": self._published(),
+                "unpriced": dict(chip.unpriced),
+                "lower_bound": bool(chip.unpriced),
+                "weakest_evidence": chip.table.weakest_evidence,
+                "mac_share_left": self.mac_share_left,
             },
-            "not_on_the_chip": {
-                "mac_share": self.off_chip_mac_share,
-                "regions": [dataclasses.asdict(row) for row in self.off_chip],
-                "traffic": [dataclasses.asdict(row) for row in w.traffic],
-            },
+            "layers": [
+                {
+                    "name": row.name,
+                    "spikes_per_synapse": row.spikes_per_synapse,
+                    "break_even": dataclasses.asdict(row.break_even.spikes_per_synapse),
+                    "margin": row.margin if np.isfinite(row.margin) else None,
+                }
+                for row in self.layers
+            ],
+            "against": [self._against(row) for row in self.against],
+            "losses": None
+            if self.losses is None
+            else {"model": self.losses[0], "dense": self.losses[1], "difference": self.losses[0] - self.losses[1]},
         }
 
-    def _priced(self, priced: Priced | None, technology: Technology) -> dict[str, Any]:
-        def per_token(rows: dict[str, Interval]) -> dict[str, dict[str, float]]:
-            return {name: dataclasses.asdict(self.per_token(row)) for name, row in rows.items()}
-
-        return {
-            "label": "modelled",
-            "lower_bound": True,  # every table lists something it has no price for
-            "weakest_evidence": technology.weakest_evidence,
-            "joules_per_token": dataclasses.asdict(self.per_token(priced.total)) if priced else None,
-            "by_kind": per_token(priced.by_kind) if priced else {},
-            "by_region": per_token(priced.by_region) if priced else {},
-            "variance_share": priced.variance_share if priced else {},
-        }
-
-    def to_text(self) -> str:
-        """The report in plain words, for a terminal."""
+    def _measured(self) -> dict[str, Any] | None:
         w = self.workload
-        read = sum(phase.tokens for phase in w.phases if phase.name != "decode")
-        lines = [
-            f"{w.model}: {w.tokens} tokens ({read} read), {w.spans} commits, {w.parameters} parameters",
-            "Energies are per token: the median, and where 90 % of the draws lie.",
-            "",
-        ]
-        if w.measured_joules is not None:
-            lines += [f"Whole model on {w.hardware}", f"  {_measured(w)}", ""]
-        lines += [*self._cpu_lines(), "", *self._chip_lines(), "", *self._off_chip_lines()]
-        return "\n".join([*lines, "", "'neuro energy why loihi1.synop' explains a number and names its source."])
+        if w.measured_joules is None:
+            return None
+        each = w.measured_joules / w.tokens
+        return {"label": "measured", "source": w.measured_source, "joules": w.measured_joules, "joules_per_token": each}
 
-    def _cpu_lines(self) -> list[str]:
-        lines = [f"Whole model on a reference CPU: {self.reference.name}"]
-        lines += [f"  {region:<16} {_joules(self.per_token(row))}" for region, row in self.whole.by_region.items()]
-        lines.append(f"  {'total':<13} >= {_joules(self.per_token(self.whole.total))}, modelled")
-        return lines + [f"  unpriced: {row.id}: {row.why}" for row in self.reference.unpriced]
+    def _published(self) -> dict[str, Any] | None:
+        found = self.chip.inference
+        if found is None:
+            return None
+        return {
+            "joules_per_token": dataclasses.asdict(self.per_token(found.total)),
+            "seconds_per_token": dataclasses.asdict(self.per_token(found.time_s)),
+            "terms": {name: dataclasses.asdict(self.per_token(draws)) for name, draws in found.terms.items()},
+            "calibrated_on": list(found.calibrated_on),
+            "assumed": list(found.assumed),
+        }
 
-    def _chip_lines(self) -> list[str]:
-        lines = [f"Spiking layers on {self.chip.name}: {self.fit.verdict}"]
-        lines += [f"  {row.name}: {row.reason}" for row in self.fit.rows]
-        if self.spiking is None:
-            return lines
-        for kind, row in self.spiking.by_kind.items():
-            each = sum(term.count for term in self.terms if term.kind == kind) / self.workload.tokens
-            lines.append(f"  {kind.replace('_', ' '):<16} {each:12.1f} times, {_joules(self.per_token(row))}")
-        regions = self.spiking.by_region.items()
-        lines += [f"  {f'all of {region}':<16} {_joules(self.per_token(row))}" for region, row in regions]
-        lines.append(f"  {'total':<13} >= {_joules(self.per_token(self.spiking.total))}, modelled")
-        lines += [f"  unpriced: {what}: {reason}" for what, reason in self.unpriced]
-        lines.append(f"  what widens the interval: {_shares(self.spiking.variance_share)}")
-        return [*lines, f"  weakest evidence: {self.chip.weakest_evidence.replace('_', ' ')}"]
+    def _against(self, row: Against) -> dict[str, Any]:
+        def side(platform: OnPlatform, tokens: int) -> dict[str, Any]:
+            return {
+                "joules_per_token": dataclasses.asdict(interval(platform.total / tokens)),
+                "dynamic_joules_per_token": dataclasses.asdict(interval(platform.dynamic / tokens)),
+                "seconds_per_token": dataclasses.asdict(interval(platform.time_s / tokens)),
+                "terms": {k: dataclasses.asdict(interval(v / tokens)) for k, v in platform.terms.items()},
+                "phases": {
+                    name: {"joules_per_token": dataclasses.asdict(interval(found.total))}
+                    for name, found in platform.phases.items()
+                },
+            }
 
-    def _off_chip_lines(self) -> list[str]:
-        n = self.workload.tokens
-        lines = [
-            f"Not on the chip: {100 * self.off_chip_mac_share:.1f} % of the multiply-accumulates (mac); per token",
-        ]
-        for row in self.off_chip:
-            others = "".join(f", {kind} {_number(count / n)}" for kind, count in row.others.items())
-            lines.append(f"  {row.region:<12} {_number(row.macs / n):>10} mac ({100 * row.mac_share:.1f} %){others}")
-        for t in self.workload.traffic:
-            moved = f"{_number(t.read_bytes / n)} bytes read, {_number(t.written_bytes / n)} written"
-            lines.append(f"  {t.region:<12} {t.name}: {moved}")
-        return lines
+        example = next(iter(row.dense.phases.values()), None)
+        return {
+            "platform": row.dense.table.platform,
+            "label": "modelled",
+            "scope": row.dense.table.scope,
+            "dense": side(row.dense, self.dense.tokens),
+            "hybrid": {
+                "joules_per_token": dataclasses.asdict(self.per_token(sum(row.hybrid.values(), np.zeros(DRAWS)))),
+                "terms": {name: dataclasses.asdict(self.per_token(draws)) for name, draws in row.hybrid.items()},
+            },
+            "ratio": _plain(row.ratio),
+            "ratio_dynamic": _plain(row.ratio_dynamic),
+            "ratio_by_arithmetic_alone": row.convention,
+            "verdict": row.verdict,
+            "calibrated_on": list(example.calibrated_on) if example else [],
+            "assumed": list(example.assumed) if example else [],
+            "unpriced": list(example.unpriced) if example else [],
+            "weakest_evidence": row.dense.table.weakest_evidence,
+        }
 
 
-def estimate(workload: Workload, chip: str = "loihi1", seed: int = 0) -> Report:
+def estimate(
+    workload: Workload,
+    chip: str = "loihi1",
+    seed: int = 0,
+    against: Sequence[str] = AGAINST,
+    dense: Workload | None = None,
+    losses: tuple[float, float] | None = None,
+) -> Report:
     """Price a workload.
 
-    A population that does not fit the chip gets no joules: they would be those of a placement that cannot exist.
+    Args:
+        chip: for the spiking populations.
+        against: platforms for all products, and for those that the chip leaves; a first part such as "cpu" will do where
+            one platform begins with it.
+        dense: a dense model's own run for the other side; default: all products of this run, those behind spikes too.
+        losses: validation nats of this model and of the dense one.
 
     Raises:
-        UsageError: an unknown chip, one without energy constants, or a negative seed.
+        UsageError: an unknown chip or platform, one that cannot price this run, or a negative seed.
     """
     if seed < 0:
         raise UsageError(f"--seed: got {seed}, expected at least 0.", "Give 0 or more.")
-    limits, known = chips.load(chip), technologies()
-    if chip not in known:
-        raise UsageError(f"chip: '{chip}' has limits but no energy constants.", nearest(chip, list(known)))
-    fit = chips.fit(workload.populations, limits)
-    terms = _terms(workload, fit)
-    macs = [row for row in workload.operations if row.kind == "mac"]
-    return Report(
-        workload=workload,
-        chip=known[chip],
-        fit=fit,
-        terms=terms,
-        spiking=price(terms, known[chip], seed) if terms else None,
-        unpriced=_unpriced(workload, fit, known[chip]),
-        off_chip=_off_chip(workload, fit),
-        reference=known[CPU],
-        whole=price([Term(row.region, row.name, "mac", row.count) for row in macs], known[CPU], seed),
-    )
+    on_chip = sides.on_chip(workload, chip, seed)
+    other = dense or workload
+    rows = tuple(_compared(workload, other, on_chip, platform, seed) for platform in map(resolve, against))
+    costs = seneca(seed)
+    layers = [_layer(p, workload, costs) for p in workload.populations if p.products and p.fan_out]
+    return Report(workload, other, seed, activity.of(workload), on_chip, rows, tuple(layers), losses)
 
 
-def summary_lines(workload: Workload) -> list[str]:
-    """The lines `neuro run` prints: two, and one more where the machine measured itself."""
-    report = estimate(workload)
-    lines = [f"spiking layers on {report.chip.platform}: {_chip_words(report)}"]
-    if workload.measured_joules is not None:
-        lines.append(f"whole model, this machine: {_measured(workload)} per token")
-    whole = _joules(report.per_token(report.whole.total))
-    lines.append(
-        f"whole model on a reference CPU, {report.reference.name}: >= {whole} per token, modelled, without idle power"
-    )
-    return lines
+def resolve(platform: str) -> str:
+    """A platform by its name, or by its first part where that is enough.
+
+    Raises:
+        UsageError: unknown, or of several.
+    """
+    known = sorted(technologies())
+    if platform in known:
+        return platform
+    begin = [name for name in known if name.startswith(f"{platform}:")]
+    if len(begin) == 1:
+        return begin[0]
+    if begin:
+        raise UsageError(f"platform: got '{platform}', expected one of {', '.join(begin)}.", "Name one of them.")
+    raise UsageError(f"platform: got '{platform}', expected one of {', '.join(known)}.", nearest(platform, known))
 
 
-def _terms(workload: Workload, fit: Fit) -> tuple[Term, ...]:
-    terms: list[Term] = []
-    for p, placed in zip(workload.populations, fit.rows, strict=True):
-        if placed.problem:
-            continue
-        steps = -(-p.updates // max(1, p.neurons))
-        terms += [
-            Term(p.region, p.name, "synaptic_op", p.synaptic_ops),
-            Term(p.region, p.name, "neuron_update", p.updates),
-            # The targets are compartments too, updated at every step whether or not a spike arrived.
-            Term(p.region, f"{p.name}, its targets", "neuron_update", p.fan_out * steps),
-            Term(p.region, p.name, "spike", p.spikes),
-            Term(p.region, p.name, "message", p.spikes * placed.target_cores),
-        ]
-    return tuple(terms)
+def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, seed: int) -> Against:
+    dense = sides.on_platform(other, platform, seed)
+    placed = _placed(workload, chip)
+    rest = sides.on_platform(workload, platform, seed, placed)
+    busy = np.nan_to_num(chip.time_s)
+    hybrid = {f"{platform} {name}": draws for name, draws in rest.terms.items()}
+    hybrid_dynamic = rest.dynamic + chip.dynamic
+    if chip.placed:
+        hybrid[f"{chip.table.platform} events"] = chip.dynamic
+        # Each side is powered while the other works.
+        hybrid[f"{chip.table.platform} static"] = _watts(chip, seed) * (rest.time_s + busy)
+        if "static" in dense.table.kinds and rest.phases:
+            hybrid[f"{platform} waiting"] = drawn(dense.table.constant("static"), dense.table, seed, False) * busy
+    ratio, dynamic, words = None, None, "nothing of it is on the chip"
+    if not dense.phases:
+        words = "there are no products to compare with"
+    elif dense.table.scope != chip.table.scope:
+        words = f"not compared: {platform} is priced as {dense.table.scope}, {chip.table.platform} as {chip.table.scope}"
+    elif chip.placed:
+        draws = sum(hybrid.values(), np.zeros(DRAWS)) / workload.tokens / (dense.total / other.tokens)
+        ratio, words = interval(draws), verdict(draws)
+        dynamic = interval(hybrid_dynamic / workload.tokens / (dense.dynamic / other.tokens))
+    return Against(dense, rest, hybrid, hybrid_dynamic, ratio, _finite(dynamic), words, _arithmetic(workload, other, placed))
 
 
-def _unpriced(workload: Workload, fit: Fit, technology: Technology) -> tuple[tuple[str, str], ...]:
-    rows = [(row.name, f"does not fit: {row.problem}") for row in fit.rows if row.problem]
-    rows += [(row.id, row.why) for row in technology.unpriced]
-    outside = sum(p.updates for p in workload.populations if p.input_signal != "binary") / workload.tokens
-    if outside:
-        rows.append(("input", f"{outside:.0f} values per token are no spikes and must reach the neurons from outside"))
-    if fit.chips > 1:
-        rows.append(("links", "spikes that cross from chip to chip; how many needs a placement"))
-    return tuple(rows)
+def _watts(chip: OnChip, seed: int) -> np.ndarray:
+    if "static" not in chip.table.kinds:
+        return np.zeros(DRAWS)
+    return drawn(chip.table.constant("static"), chip.table, seed)
 
 
-def _off_chip(workload: Workload, fit: Fit) -> tuple[OffChip, ...]:
-    everything = sum(row.count for row in workload.operations if row.kind == "mac")
-    fitting = [p for p, row in zip(workload.populations, fit.rows, strict=True) if not row.problem]
-    rows = []
-    for region in dict.fromkeys(row.region for row in workload.operations):
-        mine = [row for row in workload.operations if row.region == region]
-        macs = sum(row.count for row in mine if row.kind == "mac")
-        # A projection behind spikes is listed twice in a workload: as products for a CPU, as synapses for a chip.
-        behind_spikes = sum(row.count for row in mine if row.kind == "mac" and row.signal == "binary")
-        macs -= min(behind_spikes, sum(p.fan_out * p.updates for p in fitting if p.region == region))
-        others: dict[str, int] = {}
-        for row in mine:
-            if row.kind != "mac":
-                others[row.kind] = others.get(row.kind, 0) + row.count
-        if macs or others:
-            rows.append(OffChip(region, macs, macs / max(1, everything), others))
-    return tuple(rows)
+def _placed(workload: Workload, chip: OnChip) -> list[Population]:
+    return [p for p in workload.populations if p.name in chip.traffic]
 
 
-def _chip_words(report: Report) -> str:
-    if not report.fit.rows:
-        return "this model has none"
-    verdict = report.fit.verdict
-    if report.spiking is None:
-        words = f"no energy, {verdict}"
-    else:
-        part = "" if report.fit.fits else " for those that fit"
-        words = f">= {_joules(report.per_token(report.spiking.total))} per token{part}, modelled, {verdict}"
-    share = 100 * report.off_chip_mac_share
-    return f"{words}; the dense rest ({share:.0f} % of the multiply-accumulates) is not on the chip"
+def _arithmetic(workload: Workload, other: Workload, placed: list[Population]) -> float | None:
+    """The ratio that 4.6 pJ a product and 0.9 pJ an addition give."""
+    mac, add = (technology("convention").constant(kind).si for kind in ("mac", "synaptic_op"))
+    dense = sum(sides.products(phase) for phase in other.phases) * mac / other.tokens
+    rest = sum(sides.products(phase, placed) for phase in workload.phases) * mac
+    return (rest + sum(p.synaptic_ops for p in placed) * add) / workload.tokens / dense if dense else None
 
 
-def _measured(workload: Workload) -> str:
-    assert workload.measured_joules is not None
-    factor, unit = _scale(workload.measured_joules / workload.tokens)
-    joules = _number(workload.measured_joules / workload.tokens * factor)
-    return f"{joules} {unit}, measured ({workload.measured_source})"
+def _layer(p: Population, workload: Workload, costs: Any) -> Layer:
+    assert p.products
+    inputs = max(1, round(p.products / p.fan_out / workload.tokens))
+    steps = max(1, round(p.updates / max(1, p.neurons) / workload.tokens))
+    return Layer(p.name, p.synaptic_ops / p.products, break_even(p.fan_out, inputs, steps, costs))
 
 
-def _joules(interval: Interval) -> str:
-    factor, unit = _scale(interval.median)
-    median, lo, hi = (_number(x * factor) for x in (interval.median, interval.lo, interval.hi))
-    return f"{median} {unit} (90 %: {lo} to {hi})"
+def _finite(row: Interval | None) -> Interval | None:
+    return row if row is not None and np.isfinite(row.median) else None
 
 
-def _scale(joules: float) -> tuple[float, str]:
-    scales = ((1.0, "J"), (1e3, "mJ"), (1e6, "uJ"), (1e9, "nJ"))
-    return next((scale for scale in scales if joules * scale[0] >= 1), scales[-1])
-
-
-def _number(x: float) -> str:
-    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
-
-
-def _shares(shares: dict[str, float]) -> str:
-    return (
-        ", ".join(f"{kind.replace('_', ' ')} {100 * share:.0f} %" for kind, share in shares.items())
-        or "nothing happened"
-    )
+def _plain(row: Interval | None) -> dict[str, float] | None:
+    return None if _finite(row) is None else dataclasses.asdict(row)  # type: ignore[call-overload]
