@@ -89,7 +89,9 @@ def _network(args: argparse.Namespace) -> Network:
 def _record(target: str, placement: Placement, broken: list[str]) -> dict[str, Any]:
     used = np.flatnonzero(placement.loads.neurons)
     moved = placement.traffic
-    loads = {kind: getattr(placement.loads, kind)[used].tolist() for kind in ("neurons", "in_axons", "out_axons", "bits")}
+    loads = {
+        kind: getattr(placement.loads, kind)[used].tolist() for kind in ("neurons", "in_axons", "out_axons", "bits")
+    }
     loads |= {kind: getattr(moved, kind)[used].tolist() for kind in ("synops", "sent", "received")}
     return {
         "schema": "neuro.map/1",

@@ -7,14 +7,26 @@ from pathlib import Path
 
 from neuro.plots import _pyplot, _save
 
-_COLOURS = ("#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b", "#8e6bbf", "#b3402e", "#7b8a97", "#c7b299", "#2f8f83", "#d98ba3")
+_COLOURS = (
+    "#1f3a5f",
+    "#3f7cac",
+    "#6aa84f",
+    "#c98b2b",
+    "#8e6bbf",
+    "#b3402e",
+    "#7b8a97",
+    "#c7b299",
+    "#2f8f83",
+    "#d98ba3",
+)
 
 
-def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], out: Path) -> Path | None:
+def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], title: str, out: Path) -> Path | None:
     """One bar a side, from 0 to 100 %: what each term takes of the sum.
 
     Args:
         sides: (name, joules of each term, what to write beside the bar); sides share nothing but the names of terms.
+        title: above all.
         out: the picture; its suffix says PNG or SVG.
     """
     pyplot = _pyplot()
@@ -37,10 +49,18 @@ def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], out: Path) -> 
         axis.annotate(words, (100, -place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names]
     axis.legend(
-        handles, names, frameon=False, fontsize=7, ncols=5, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2
+        handles,
+        names,
+        frameon=False,
+        fontsize=7,
+        ncols=5,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
     )
     axis.set_yticks([-place for place in range(len(sides))], [name for name, _, _ in sides], fontsize=8)
     axis.set(xlim=(0, 100), xlabel="share of the energy, %")
+    figure.suptitle(title, fontsize=10)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     return _save(pyplot, figure, out)

@@ -56,9 +56,7 @@ def of(workload: Workload) -> tuple[Activity, ...]:
     return tuple(
         _activity(phase, region)
         for phase in workload.phases
-        for region in dict.fromkeys(
-            row.region for row in (*phase.operations, *phase.populations, *phase.traffic)
-        )
+        for region in dict.fromkeys(row.region for row in (*phase.operations, *phase.populations, *phase.traffic))
     )
 
 

@@ -53,7 +53,9 @@ class Layer:
     @property
     def margin(self) -> float:
         """Break-even over what is: above 1 it saves."""
-        return self.break_even.spikes_per_synapse.median / self.spikes_per_synapse if self.spikes_per_synapse else np.inf
+        return (
+            self.break_even.spikes_per_synapse.median / self.spikes_per_synapse if self.spikes_per_synapse else np.inf
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,9 +116,7 @@ class Report:
                 "cores": placement.cores,
                 "chips": placement.chips,
                 "placement": {part.name: part.reason for part in placement.parts},
-                "counts": {
-                    phase: [dataclasses.asdict(term) for term in terms] for phase, terms in chip.terms.items()
-                },
+                "counts": {phase: [dataclasses.asdict(term) for term in terms] for phase, terms in chip.terms.items()},
                 "joules_per_token": dataclasses.asdict(self.per_token(chip.total)) if chip.placed else None,
                 "dynamic_joules_per_token": dataclasses.asdict(self.per_token(chip.dynamic)) if chip.placed else None,
                 "static_joules_per_token": _plain(self.per_token(chip.static_j)),
@@ -262,12 +262,16 @@ def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, 
     if not dense.phases:
         words = "there are no products to compare with"
     elif dense.table.scope != chip.table.scope:
-        words = f"not compared: {platform} is priced as {dense.table.scope}, {chip.table.platform} as {chip.table.scope}"
+        words = (
+            f"not compared: {platform} is priced as {dense.table.scope}, {chip.table.platform} as {chip.table.scope}"
+        )
     elif chip.placed:
         draws = sum(hybrid.values(), np.zeros(DRAWS)) / workload.tokens / (dense.total / other.tokens)
         ratio, words = interval(draws), verdict(draws)
         dynamic = interval(hybrid_dynamic / workload.tokens / (dense.dynamic / other.tokens))
-    return Against(dense, rest, hybrid, hybrid_dynamic, ratio, _finite(dynamic), words, _arithmetic(workload, other, placed))
+    return Against(
+        dense, rest, hybrid, hybrid_dynamic, ratio, _finite(dynamic), words, _arithmetic(workload, other, placed)
+    )
 
 
 def _watts(chip: OnChip, seed: int) -> np.ndarray:

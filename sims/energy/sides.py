@@ -30,7 +30,9 @@ class OnChip:
     traffic: dict[str, Traffic]  # by population, its spikes spread evenly over its neurons
     priced: Priced | None  # None: nothing is placed, or the chip has a price for an inference alone
     inference: Prediction | None  # by the chip's published runs where it has them: their host and pace included
-    time_s: np.ndarray  # the cores' own, one population after another; not a number where the chip's times are not known
+    time_s: (
+        np.ndarray
+    )  # the cores' own, one population after another; not a number where the chip's times are not known
     static_j: np.ndarray  # the chip's, over that time
     unpriced: tuple[tuple[str, str], ...]  # (what, why)
 
@@ -103,9 +105,7 @@ def on_chip(workload: Workload, chip: str, seed: int) -> OnChip:
     placed = {name: p for name, p in populations.items() if name in names and _targets(placement, name)}
     traffic = {name: _even(placement, name, p.spikes) for name, p in placed.items()}
     terms = {
-        phase.name: tuple(
-            term for p in phase.populations if p.name in placed for term in _terms(p, placement, table)
-        )
+        phase.name: tuple(term for p in phase.populations if p.name in placed for term in _terms(p, placement, table))
         for phase in workload.phases
     }
     every = [term for rows in terms.values() for term in rows]
@@ -260,7 +260,9 @@ def _unpriced(
     rows += [(row.id, row.why) for row in table.unpriced if not set(row.until) & counted]
     outside = sum(p.updates for p in workload.populations if p.input_signal != "binary") / workload.tokens
     if outside:
-        rows.append(("input", f"{outside:.0f} values a {workload.unit} are no spikes and must reach the neurons from outside"))
+        rows.append(
+            ("input", f"{outside:.0f} values a {workload.unit} are no spikes and must reach the neurons from outside")
+        )
     if placement.chips > 1:
         rows.append(("links", f"{placement.chips} chips: what crosses between them has no price"))
     return tuple(rows)

@@ -15,7 +15,20 @@ from sims.energy.price import price
 from sims.energy.report import Against, Report, estimate
 from sims.energy.streams import Interval, interval
 
-_HEAD = ("", "mac", "non-zero", "behind spikes", "additions", "per synapse", "updates", "weights", "state", "kv", "memory", "bus")
+_HEAD = (
+    "",
+    "mac",
+    "non-zero",
+    "behind spikes",
+    "additions",
+    "per synapse",
+    "updates",
+    "weights",
+    "state",
+    "kv",
+    "memory",
+    "bus",
+)
 
 
 def full(report: Report) -> str:
@@ -23,7 +36,8 @@ def full(report: Report) -> str:
     w = report.workload
     phases = ", ".join(f"{p.tokens} in {p.calls} call{'s' * (p.calls != 1)} of {p.name}" for p in w.phases)
     lines = [
-        f"{w.model}: {w.tokens} {w.unit}s ({phases}), {w.spans} commits, {w.parameters} parameters",
+        f"{w.model}: {w.tokens} {w.unit}s ({phases}), {w.spans} commit{'s' * (w.spans != 1)}, "
+        f"{w.parameters} parameters",
         f"Energies are per {w.unit}: the median, and where 90 % of the draws lie. '>=' says that something has no price.",
         "",
         *_comparisons(report),
@@ -44,7 +58,9 @@ def summary_lines(workload: Workload) -> list[str]:
         lines.append(f"whole model, this machine: {_measured(workload)} per {workload.unit}")
     for row in report.against:
         whole = words.joules(_per(row.dense.total, workload))
-        lines.append(f"every product on {row.dense.table.name}: >= {whole} per {workload.unit}, modelled, idle included")
+        lines.append(
+            f"every product on {row.dense.table.name}: >= {whole} per {workload.unit}, modelled, idle included"
+        )
     return lines
 
 
@@ -55,7 +71,9 @@ def table(report: Report) -> str:
     platforms = [row.dense.table.platform for row in report.against]
     places = [f"{report.chip.table.platform} events", *(f"{name} dense, allocated by mac" for name in platforms)]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*fields, "spikes_per_synapse", *(f"{p} {q} (J)" for p in places for q in ("median", "5 %", "95 %"))])
+    writer.writerow(
+        [*fields, "spikes_per_synapse", *(f"{p} {q} (J)" for p in places for q in ("median", "5 %", "95 %"))]
+    )
     for row in report.activity:
         chip = report.chip_by_region(row.phase).get(row.region)
         macs = sum(other.macs for other in report.activity if other.phase == row.phase)
@@ -90,7 +108,9 @@ def bars(report: Report) -> list[tuple[str, dict[str, float], str]]:
         if chip.placed:
             hybrid = {_plain(k.removeprefix(f"{name} ")): float(np.median(v)) for k, v in row.hybrid.items()}
             total = sum(row.hybrid.values(), np.zeros_like(row.dense.total))
-            found.append((f"spikes on {chip.table.platform},\nthe rest on {name}", hybrid, words.joules(report.per_token(total))))
+            found.append(
+                (f"spikes on {chip.table.platform},\nthe rest on {name}", hybrid, words.joules(report.per_token(total)))
+            )
     return found
 
 
@@ -131,7 +151,9 @@ def _platform(report: Report, row: Against) -> list[str]:
         lines += [f"  assumed: {what}" for what in example.assumed]
         lines += [f"  unpriced: {r.id}: {r.why}" for r in platform.table.unpriced if r.id in example.unpriced]
         if example.calibrated_on:
-            lines.append(f"  fitted to {len(example.calibrated_on)} published runs ('neuro energy why {example.calibrated_on[0]}')")
+            lines.append(
+                f"  fitted to {len(example.calibrated_on)} published runs ('neuro energy why {example.calibrated_on[0]}')"
+            )
     return [*lines, f"  weakest evidence: {_plain(platform.table.weakest_evidence)}"]
 
 
@@ -150,10 +172,14 @@ def _chip(report: Report) -> list[str]:
             lines.append(f"  {f'all of {name}':<16} {words.joules(report.per_token(draws))}")
         if not np.isnan(chip.time_s).any():
             spent = words.seconds(report.per_token(chip.time_s))
-            lines.append(f"  {'static':<16} {words.joules(report.per_token(chip.static_j))}, while its cores take {spent}")
+            lines.append(
+                f"  {'static':<16} {words.joules(report.per_token(chip.static_j))}, while its cores take {spent}"
+            )
     lines.append(f"  {'total':<16} >= {words.joules(report.per_token(chip.total))}, modelled")
     if chip.inference is not None:
-        lines.append("  with its host, at the pace of the published runs (the same events, priced as a whole inference):")
+        lines.append(
+            "  with its host, at the pace of the published runs (the same events, priced as a whole inference):"
+        )
         for name, draws in chip.inference.terms.items():
             lines.append(f"    {_plain(name):<14} {words.joules(report.per_token(draws))}")
         spent = words.seconds(report.per_token(chip.inference.time_s))
@@ -171,10 +197,17 @@ def _chip(report: Report) -> list[str]:
 def _layers(report: Report) -> list[str]:
     if not report.layers:
         return []
-    lines = ["", "Spikes per synapse against the break-even (SENECA's memory on both sides; below it spikes save energy)"]
+    lines = [
+        "",
+        "Spikes per synapse against the break-even (SENECA's memory on both sides; below it spikes save energy)",
+    ]
     for row in report.layers:
         least = row.break_even.spikes_per_synapse
-        margin = f"{words.number(row.margin)} times below" if row.margin >= 1 else f"{words.number(1 / row.margin)} times above"
+        margin = (
+            f"{words.number(row.margin)} times below"
+            if row.margin >= 1
+            else f"{words.number(1 / row.margin)} times above"
+        )
         lines.append(f"  {row.name}: {words.number(row.spikes_per_synapse)} against {words.ratio(least)}: {margin}")
     return lines
 
@@ -198,7 +231,11 @@ def _counts(report: Report) -> list[str]:
 
         rows = [list(_HEAD), *(cells(row.region, [row]) for row in mine), cells("all", mine)]
         unit = report.workload.unit
-        lines += [f"Counts per {unit} of {phase.name}; the last five in bytes", *("  " + x for x in words.table(rows)), ""]
+        lines += [
+            f"Counts per {unit} of {phase.name}; the last five in bytes",
+            *("  " + x for x in words.table(rows)),
+            "",
+        ]
     return lines[:-1]
 
 
@@ -210,7 +247,9 @@ def _chip_words(report: Report) -> str:
     if not chip.placed:
         said = f"no energy, {verdict}"
     else:
-        part = "" if all(part.cores for part in chip.placement.parts if part.neurons) else " for those that have a place"
+        part = (
+            "" if all(part.cores for part in chip.placement.parts if part.neurons) else " for those that have a place"
+        )
         said = f">= {words.joules(report.per_token(chip.total))} per {report.workload.unit}{part}, modelled, {verdict}"
     return f"{said}; the rest ({100 * report.mac_share_left:.0f} % of the multiply-accumulates) is not on the chip"
 
