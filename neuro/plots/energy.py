@@ -32,7 +32,14 @@ def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], title: str, ou
     pyplot = _pyplot()
     if pyplot is None:
         return None
-    names = list(dict.fromkeys(term for _, terms, _ in sides for term, joules in terms.items() if joules > 0))
+    names = list(
+        dict.fromkeys(
+            term
+            for _, terms, _ in sides
+            for term, joules in terms.items()
+            if joules >= _SHOWN * sum(terms.values()) > 0
+        )
+    )
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     figure, axis = pyplot.subplots(figsize=(11, 1.6 + 0.75 * len(sides)), layout="constrained")
     for place, (_, terms, words) in enumerate(sides):
@@ -41,7 +48,7 @@ def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], title: str, ou
             if not joules:
                 continue
             share = 100 * joules / whole
-            axis.barh(-place, share, left=left, color=colours[name], height=0.62)
+            axis.barh(-place, share, left=left, color=colours.get(name, "#dddddd"), height=0.62)
             if share >= 7:
                 words_inside = f"{name}\n{share:.0f} %"
                 axis.text(left + share / 2, -place, words_inside, ha="center", va="center", fontsize=7, color="white")

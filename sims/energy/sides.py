@@ -39,7 +39,7 @@ class OnChip:
     @property
     def placed(self) -> bool:
         """Whether anything has a place."""
-        return bool(self.placement.network.groups)
+        return bool(self.traffic)
 
     @property
     def dynamic(self) -> np.ndarray:

@@ -1,22 +1,25 @@
-"""The report: what is on the chip, what is not, what was measured, and what is not priced for want of a placement."""
+"""The energy report: counts by region and phase, the chip's part with its placement, ratios with their words, and its files."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuro.cli import main
 from neuro.errors import UsageError
 from neuro.workload import Operation, Phase, Population, Traffic, Workload
-from sims.energy import report
+from sims.energy import activity, report, sides, technologies, text
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).parents[2]
 FITS = Population(
     name="cortex.layers.0.feedforward",
     region="cortex",
@@ -28,31 +31,28 @@ FITS = Population(
     spikes=1000,
     synaptic_ops=256_000,
     updates=10 * 1024,
+    products=10 * 1024 * 256,
 )
 TOO_WIDE = dataclasses.replace(FITS, name="cortex.layers.1.feedforward", weight_bits=16)
+OPERATIONS = (
+    Operation("cortex", "mixer", "mac", "dense", 5_000_000),
+    Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 1024, 256_000),
+    Operation("cortex", "mixer", "transcendental", "dense", 70),
+    Operation("readout", "vocabulary", "mac", "dense", 1_000_000),
+)
+TRAFFIC = (
+    Traffic("cortex", "weights", "weights", 4_000_000, 0),
+    Traffic("cortex", "kv", "kv", 600, 300),
+    Traffic("hippocampus", "episodic slots", "memory", 5000, 100),
+)
 LOAD = Workload(
     model="m",
     parameters=100,
-    layers=3,
+    layers=5,
     spans=1,
     hardware="a processor",
     backend="cpu",
-    phases=(
-        Phase(
-            name="inference",
-            tokens=10,
-            calls=10,
-            seconds=0.5,
-            populations=(FITS,),
-            operations=(
-                Operation("cortex", "mixer", "mac", "dense", 5_000_000),
-                Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 1024),
-                Operation("cortex", "mixer", "transcendental", "dense", 70),
-                Operation("readout", "vocabulary", "mac", "dense", 1_000_000),
-            ),
-            traffic=(Traffic("cortex", "weights", "weights", 400, 0),),
-        ),
-    ),
+    phases=(Phase("decode", 10, 10, 0.5, (FITS,), OPERATIONS, TRAFFIC),),
 )
 
 
@@ -63,121 +63,199 @@ def changed(**changes) -> Workload:
     return dataclasses.replace(LOAD, phases=(phase,), **own)
 
 
-def test_terms_count_neurons_targets_and_one_packet_per_spike_and_destination_core():
-    counts = {(term.part, term.kind): term.count for term in report.estimate(LOAD).terms}
+def test_each_region_has_its_counts_by_phase():
+    twice = dataclasses.replace(LOAD.phases[0], name="prefill", tokens=30)
+    rows = activity.of(dataclasses.replace(LOAD, phases=(twice, *LOAD.phases)))
+    assert [(row.phase, row.region) for row in rows] == [
+        (phase, region) for phase in ("prefill", "decode") for region in ("cortex", "readout", "hippocampus")
+    ]
+    cortex = rows[3]
+    assert cortex.macs == 5_000_000 + 256 * 10 * 1024
+    assert (cortex.effective_macs, cortex.replaced_macs) == (5_000_000, 256 * 10 * 1024)
+    assert (cortex.accumulates, cortex.spikes, cortex.updates) == (256_000, 1000, 10_240)
+    assert (cortex.weights_bytes, cortex.kv_bytes, rows[5].memory_bytes) == (4_000_000, 900, 5100)
+    assert cortex.spikes_per_synapse == 256_000 / (256 * 10 * 1024)
+    assert rows[4].spikes_per_synapse is None
+
+
+def test_terms_count_neurons_targets_packets_and_hops():
+    counts = {(term.part, term.kind): term.count for term in sides.on_chip(LOAD, "loihi1", 0).terms["decode"]}
     name = FITS.name
-    assert counts == {
-        (name, "synaptic_op"): 256_000,
-        (name, "neuron_update"): 10_240,
-        (f"{name}, its targets", "neuron_update"): 2_560,
-        (name, "spike"): 1000,
-        (name, "message"): 2000,  # its targets sit on two cores
-    }
+    assert counts[name, "synaptic_op"] == 256_000
+    assert counts[name, "neuron_update"] == 10_240
+    assert counts[f"{name}, its targets", "neuron_update"] == 2_560
+    assert counts[name, "spike"] == 1000
+    cores = np.unique(sides.on_chip(LOAD, "loihi1", 0).placement.of(f"{name}, its targets"))
+    assert counts[name, "message"] == 1000 * len(cores) > 1000  # the targets' synapses need more than one core
+    assert {"hop_ew", "hop_ns"} <= {kind for _, kind in counts}
 
 
 def test_the_median_is_the_counts_times_the_constants():
-    priced = report.estimate(LOAD).spiking
-    by_hand = (256_000 * 35.5 + 12_800 * 72.8 + 1000 * 69.3 + 2000 * 111.0) * 1e-12
-    assert priced.total.median == pytest.approx(by_hand, rel=0.02)
-    assert priced.total.lo < by_hand < priced.total.hi
-    assert report.estimate(LOAD).per_token(priced.total).median == pytest.approx(by_hand / 10, rel=0.02)
+    chip = sides.on_chip(LOAD, "loihi1", 0)
+    price = {c.kind: c.si for c in technologies.technology("loihi1").constants}
+    by_hand = sum(term.count * price[term.kind] for term in chip.terms["decode"])
+    assert chip.priced.total.median == pytest.approx(by_hand, rel=0.02)
+    assert chip.priced.total.lo < by_hand < chip.priced.total.hi
+    assert (chip.total > chip.dynamic).all()  # static power over the cores' own time
 
 
-def test_everything_that_is_no_spiking_population_is_not_on_the_chip_with_its_share():
-    estimated = report.estimate(LOAD)
-    whole = 5_000_000 + 2_621_440 + 1_000_000
-    assert [(row.region, row.macs, row.others) for row in estimated.off_chip] == [
-        ("cortex", 5_000_000, {"transcendental": 70}),
-        ("readout", 1_000_000, {}),
-    ]
-    assert estimated.off_chip_mac_share == pytest.approx(6_000_000 / whole)
-    text = estimated.to_text()
-    assert "Not on the chip: 69.6 % of the multiply-accumulates" in text
-    assert "500000 mac (58.0 %), transcendental 7" in text and "100000 mac (11.6 %)" in text
+def test_the_rest_is_what_the_chip_leaves():
+    per_token = sides.counts(LOAD, LOAD.phases[0], [FITS])
+    assert per_token["macs"] == 600_000 and per_token["layers"] == 4 and per_token["batch"] == 1
+    assert per_token["weight_bytes"] == 400_000 - 1024 * 256 * 4 or per_token["weight_bytes"] == 0.0
+    assert per_token["kv_bytes"] == (900 + 5100) / 10
+    assert report.estimate(LOAD).mac_share_left == pytest.approx(6_000_000 / (6_000_000 + 2_621_440))
 
 
-def test_a_population_takes_only_the_work_of_its_own_region_onto_the_chip():
-    elsewhere = Operation("amygdala", "layers.0.project", "mac", "binary", 900)
-    rows = report.estimate(changed(operations=(*LOAD.operations, elsewhere))).off_chip
-    assert {row.region: row.macs for row in rows} == {"cortex": 5_000_000, "readout": 1_000_000, "amygdala": 900}
+def test_tokens_of_one_call_are_a_batch():
+    one_call = dataclasses.replace(LOAD.phases[0], calls=1)
+    assert sides.counts(LOAD, one_call)["batch"] == 10
+    alone = sides.on_platform(LOAD, "cpu:e5-2630", 0)
+    together = sides.on_platform(dataclasses.replace(LOAD, phases=(one_call,)), "cpu:e5-2630", 0)
+    assert np.median(together.total) < np.median(alone.total)
 
 
-def test_the_text_has_every_region_every_kind_and_every_unpriced_term():
-    text = report.estimate(LOAD).to_text()
-    for words in ("10 tokens (10 read)", "needs 1 chip (3 of 128 cores)", "Intel Xeon E5-2630 (ABR power logs)"):
-        assert words in text
-    for kind in ("synaptic op", "neuron update", "spike", "message", "all of cortex", "readout"):
-        assert f"  {kind} " in text
-    for name in ("hops", "static", "host", "weights", "input", "idle", "other"):
-        assert f"  unpriced: {name}: " in text
-    assert "1024 values per token are no spikes" in text
+def test_both_sides_of_a_ratio_share_their_draws():
+    (row,) = report.estimate(LOAD).against
+    total = sum(row.hybrid.values())
+    draws = total / row.dense.total
+    assert row.ratio.median == pytest.approx(np.median(draws))
+    apart = np.quantile(total, 0.95) / np.quantile(row.dense.total, 0.05)
+    assert row.ratio.hi < apart
+    assert row.convention == pytest.approx((6_000_000 * 4.6 + 256_000 * 0.9) / (8_621_440 * 4.6))
+
+
+def test_the_verdict_follows_the_other_side():
+    none = changed(populations=())
+    (row,) = report.estimate(none).against
+    assert row.ratio is None and row.verdict == "nothing of it is on the chip"
+    ten = tuple(dataclasses.replace(op, count=1000 * op.count) for op in OPERATIONS)
+    larger = changed(operations=ten, populations=())
+    (row,) = report.estimate(LOAD, dense=larger).against
+    assert row.verdict == "lower with at least 95 %" and row.ratio.hi < 1
+    smaller = changed(operations=(Operation("cortex", "mixer", "mac", "dense", 1000),), populations=(), layers=1)
+    (row,) = report.estimate(changed(layers=50), dense=smaller).against
+    assert row.verdict == "higher with at least 95 %" and row.ratio.lo > 1
+
+
+def test_boards_are_not_compared_with_chips():
+    (row,) = report.estimate(LOAD, against=["convention"]).against
+    assert row.ratio is None
+    assert row.verdict == "not compared: convention is priced as arithmetic, loihi1 as device"
+
+
+def test_spiking_layers_have_their_break_even_and_margin():
+    (row,) = report.estimate(LOAD).layers
+    assert row.spikes_per_synapse == pytest.approx(256_000 / (256 * 10 * 1024))
+    assert row.break_even.spikes_per_synapse.median == pytest.approx(0.40, abs=0.01)
+    assert row.margin == pytest.approx(row.break_even.spikes_per_synapse.median / row.spikes_per_synapse)
+    assert "times below" in text.full(report.estimate(LOAD))
+
+
+def test_the_text_says_what_moves_the_answer():
+    said = text.full(report.estimate(LOAD, against=["cpu", "gpu:h200"], losses=(3.5, 3.25)))
+    for words in (
+        "m: 10 tokens (10 in 10 calls of decode), 1 commit, 100 parameters",
+        "against all products on cpu:e5-2630: ",
+        "by 4.6 pJ a product and 0.9 pJ an addition alone ",
+        "validation loss 3.5 against 3.25 of the dense model: +0.2500 nats",
+        "without idle power",
+        "fits: ",
+        "with its host, at the pace of the published runs",
+        "1024 values a token are no spikes",
+        "unpriced: host: ",
+        "weakest evidence: ",
+        "what widens the interval: synaptic op ",
+        "Counts per token of decode",
+    ):
+        assert words in said, words
+    assert "equal quality is not claimed" in text.full(report.estimate(LOAD))
 
 
 def test_spikes_as_input_need_nothing_from_outside():
     load = changed(populations=(dataclasses.replace(FITS, input_signal="binary"),))
-    assert "input" not in dict(report.estimate(load).unpriced)
+    assert "input" not in dict(report.estimate(load).chip.unpriced)
+    assert "input" in dict(report.estimate(LOAD).chip.unpriced)
 
 
-def test_links_between_chips_are_unpriced_where_there_are_several():
-    assert "links" not in dict(report.estimate(LOAD).unpriced)
-    # 65,536 targets need 640 cores.
-    wide = dataclasses.replace(FITS, fan_out=65_536, synaptic_ops=1000 * 65_536)
-    assert "links" in dict(report.estimate(changed(populations=(wide,))).unpriced)
-
-
-def test_what_does_not_fit_gets_no_joules():
+def test_what_has_no_place_gets_no_joules():
     only = report.estimate(changed(populations=(TOO_WIDE,)))
-    assert only.spiking is None and only.terms == ()
+    assert not only.chip.placed and only.chip.priced is None
     assert only.to_dict()["chip"]["joules_per_token"] is None
-    assert only.off_chip_mac_share == 1.0
-    lines = report.summary_lines(only.workload)
-    assert "no energy, does not fit: cortex.layers.1.feedforward: weights of 16 bits" in lines[0]
-    assert "does not fit" in only.to_text() and "Spiking layers" in only.to_text()
+    assert only.mac_share_left == 1.0
+    assert "no energy, does not fit" in text.summary_lines(only.workload)[0]
+    assert "does not fit" in text.full(only)
 
 
-def test_the_parts_that_fit_are_priced_beside_those_that_do_not():
+def test_the_parts_that_have_a_place_are_priced_beside_those_that_do_not():
     both = report.estimate(changed(populations=(FITS, TOO_WIDE)))
-    assert both.spiking == report.estimate(LOAD).spiking
-    assert both.unpriced[0] == (TOO_WIDE.name, "does not fit: weights of 16 bits, a synapse holds at most 9")
-    assert "per token for those that fit" in report.summary_lines(both.workload)[0]
+    assert both.chip.priced == report.estimate(LOAD).chip.priced
+    what, why = both.chip.unpriced[0]
+    assert what == f"{TOO_WIDE.name}, its targets" and why.startswith("does not fit: ")
+    assert "per token for those that have a place" in text.summary_lines(both.workload)[0]
 
 
 def test_a_model_without_spikes_says_so():
     load = changed(populations=())
-    assert report.summary_lines(load)[0] == "spiking layers on loihi1: this model has none"
-    assert "nothing to place: no spiking population" in report.estimate(load).to_text()
+    assert text.summary_lines(load)[0] == "spiking layers on loihi1: this model has none"
+    assert "nothing to place: no spiking population" in text.full(report.estimate(load))
 
 
-def test_measured_energy_comes_before_modelled_and_both_say_so():
+def test_measured_energy_is_beside_modelled_and_both_say_so():
     load = changed(measured_joules=0.25, measured_source="RAPL, all packages, idle included")
-    lines = report.summary_lines(load)
+    lines = text.summary_lines(load)
     words = "25 mJ, measured (RAPL, all packages, idle included)"
     assert words in lines[1] and "modelled" in lines[2]
-    text = report.estimate(load).to_text()
-    assert text.index(words) < text.index("modelled")
+    said = text.full(report.estimate(load))
+    assert words in said and "modelled" in said
     measured = report.estimate(load).to_dict()["measured"]
     assert measured["joules_per_token"] == 0.025 and measured["label"] == "measured"
     assert report.estimate(LOAD).to_dict()["measured"] is None
 
 
-def test_the_dict_is_json_with_a_schema():
-    data = report.estimate(changed(populations=(FITS, TOO_WIDE))).to_dict()
-    assert data["schema"] == "neuro.energy/1"
+def test_the_dict_is_json_with_a_schema_and_deterministic():
+    data = report.estimate(changed(populations=(FITS, TOO_WIDE)), seed=3).to_dict()
+    assert data["schema"] == "neuro.energy/2" and data["seed"] == 3
     assert json.loads(json.dumps(data)) == data
-    for side in ("cpu", "chip"):
-        assert data[side]["label"] == "modelled" and data[side]["lower_bound"] and data[side]["unpriced"]
-    assert data["cpu"]["by_region"].keys() == {"cortex", "readout"}
+    assert report.estimate(changed(populations=(FITS, TOO_WIDE)), seed=3).to_dict() == data
+    assert data["chip"]["label"] == data["against"][0]["label"] == "modelled"
+    assert data["chip"]["lower_bound"] and data["chip"]["unpriced"]
+    assert {row["region"] for row in data["counts"]} == {"cortex", "readout", "hippocampus"}
 
 
-def test_wrong_chips_and_seeds_are_usage_errors(monkeypatch):
-    with pytest.raises(UsageError, match="chip: got 'loihi', expected one of dynap_se2, loihi1"):
+def test_the_csv_has_every_count_and_joules_by_region():
+    rows = list(csv.DictReader(io.StringIO(text.table(report.estimate(LOAD)))))
+    assert [row["region"] for row in rows] == ["cortex", "readout", "hippocampus"]
+    assert rows[0]["accumulates"] == "256000" and rows[1]["spikes_per_synapse"] == ""
+    chip = report.estimate(LOAD).chip.priced.by_region["cortex"]
+    assert float(rows[0]["loihi1 events median (J)"]) == pytest.approx(chip.median)
+    assert rows[1]["loihi1 events median (J)"] == ""
+    allocated = [float(row["cpu:e5-2630 dense, allocated by mac median (J)"] or 0) for row in rows]
+    whole = float(np.median(report.estimate(LOAD).against[0].dense.total))
+    assert sum(allocated) == pytest.approx(whole, rel=1e-9)
+
+
+def test_bars_add_up_to_their_sides():
+    for label, terms, words in text.bars(report.estimate(LOAD)):
+        assert label and words and all(joules >= 0 for joules in terms.values()) and sum(terms.values()) > 0
+
+
+def test_a_platform_by_its_first_part():
+    assert report.resolve("cpu") == "cpu:e5-2630" and report.resolve("loihi1") == "loihi1"
+    with pytest.raises(UsageError, match="platform: got 'gpu', expected one of gpu:h200, gpu:k4000"):
+        report.resolve("gpu")
+    with pytest.raises(UsageError, match="platform: got 'tpu', expected one of ") as raised:
+        report.resolve("tpu")
+    assert raised.value.do
+
+
+def test_wrong_chips_and_seeds_are_usage_errors():
+    with pytest.raises(UsageError, match="chip: got 'loihi', expected one of "):
         report.estimate(LOAD, chip="loihi")
     with pytest.raises(UsageError, match="--seed: got -1, expected at least 0"):
         report.estimate(LOAD, seed=-1)
-    priced = {report.CPU: report.technologies()[report.CPU]}
-    monkeypatch.setattr(report, "technologies", lambda: priced)
-    with pytest.raises(UsageError, match="'loihi1' has limits but no energy constants"):
-        report.estimate(LOAD)
+    with pytest.raises(UsageError, match="platform: got 'dynap_se2', expected a known one"):
+        report.estimate(LOAD, chip="dynap_se2")
 
 
 def test_a_run_file_is_priced_without_torch_as_exactly_one_object(tmp_path):
@@ -193,19 +271,46 @@ def test_a_run_file_is_priced_without_torch_as_exactly_one_object(tmp_path):
     assert json.loads(done.stdout) == report.estimate(LOAD).to_dict()
 
 
-def test_the_command_explains_terms_and_refuses_what_makes_no_sense(tmp_path, capsys):
+def test_the_command_writes_its_files_explains_terms_and_predicts(tmp_path, capsys):
     path = tmp_path / "run.json"
     path.write_text(LOAD.to_json())
-    assert main(["energy", str(path), "--seed", "3"]) == 0
-    assert capsys.readouterr().out.strip() == report.estimate(LOAD, seed=3).to_text()
+    assert main(["energy", str(path), "--seed", "3", "--out", str(tmp_path), "--against", "cpu,gpu:h200"]) == 0
+    priced = report.estimate(LOAD, seed=3, against=["cpu", "gpu:h200"])
+    assert capsys.readouterr().out.strip() == text.full(priced)
+    assert json.loads((tmp_path / "energy.json").read_text()) == priced.to_dict()
+    assert (tmp_path / "energy.csv").read_text() == text.table(priced)
+    assert (tmp_path / "energy.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["energy", "why", "loihi1.spike", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["text"] == report.why("loihi1.spike")
-    for argv, words in (
-        (["energy", "why"], "no term"),
-        (["energy", "why", "loihi1.spikes"], "Did you mean 'loihi1.spike'?"),
-        (["energy", str(path), "some text"], "got a text too"),
-        (["energy", str(path), "--chip", "truenorth"], "has limits but no energy constants"),
-    ):
-        assert main(argv) == 2
-        captured = capsys.readouterr()
-        assert words in captured.err and captured.out == ""
+    assert json.loads(capsys.readouterr().out)["text"] == technologies.why("loihi1.spike")
+    counts = ["--platform", "cpu:e5-2630", "--macs", "172800", "--layers", "3"]
+    assert main(["energy", "predict", *counts, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "neuro.prediction/1" and found["energy_j"]["dynamic"]["median"] > 0
+    assert main(["energy", "predict", *counts]) == 0
+    assert "fitted to " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["why"], "no term"),
+        (["why", "loihi1.spikes"], "Did you mean 'loihi1.spike'?"),
+        (["why", "loihi1.spike", "--chip", "loihi1"], "--chip has no effect here"),
+        (["RUN", "some text"], "got a text too"),
+        (["RUN", "--chip", "loihi9"], "chip: got 'loihi9', expected one of "),
+        (["RUN", "--against", "gpu"], "expected one of gpu:h200, gpu:k4000"),
+        (["RUN", "--macs", "3"], "--macs has no effect here"),
+        (["RUN", "--loss", "3"], "got one validation loss"),
+        (["predict", "--macs", "3"], "no platform"),
+        (["predict", "text", "--platform", "speck"], "got 'text'"),
+        (["predict", "--platform", "speck"], "got no spikes"),
+        (["predict", "--platform", "speck", "--spikes", "-1"], "got spikes=-1"),
+        (["predict", "--platform", "speck", "--spikes", "5", "--against", "cpu"], "--against has no effect here"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(argv, words, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(LOAD.to_json())
+    assert main(["energy", *(str(path) if word == "RUN" else word for word in argv)]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.out == ""
