@@ -8,17 +8,10 @@ from pathlib import Path
 from neuro.plots import _pyplot, _save
 
 _COLOURS = (
-    "#1f3a5f",
-    "#3f7cac",
-    "#6aa84f",
-    "#c98b2b",
-    "#8e6bbf",
-    "#b3402e",
-    "#7b8a97",
-    "#c7b299",
-    "#2f8f83",
-    "#d98ba3",
-)
+    "#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b", "#8e6bbf", "#b3402e", "#7b8a97", "#b59c7a", "#2f8f83", "#d98ba3",
+    "#557a2b", "#9db4c0",
+)  # fmt: skip
+_SHOWN = 0.01  # share below which a term is in the bar and not in the legend
 
 
 def shares(sides: Sequence[tuple[str, Mapping[str, float], str]], title: str, out: Path) -> Path | None:

@@ -53,11 +53,11 @@ class Activity:
 
 def of(workload: Workload) -> tuple[Activity, ...]:
     """One row for each phase and region, in the order of the workload."""
-    return tuple(
-        _activity(phase, region)
-        for phase in workload.phases
-        for region in dict.fromkeys(row.region for row in (*phase.operations, *phase.populations, *phase.traffic))
-    )
+    rows = []
+    for phase in workload.phases:
+        named = [row.region for row in phase.operations] + [row.region for row in phase.populations]
+        rows += [_activity(phase, name) for name in dict.fromkeys(named + [row.region for row in phase.traffic])]
+    return tuple(rows)
 
 
 def _activity(phase: Phase, region: str) -> Activity:

@@ -304,4 +304,4 @@ def _finite(row: Interval | None) -> Interval | None:
 
 
 def _plain(row: Interval | None) -> dict[str, float] | None:
-    return None if _finite(row) is None else dataclasses.asdict(row)  # type: ignore[call-overload]
+    return dataclasses.asdict(row) if row is not None and np.isfinite(row.median) else None

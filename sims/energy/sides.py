@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def products(phase: Phase, without: Sequence[Population] = ()) -> int:
     return macs - sum(p.products or 0 for p in phase.populations if p.name in names)
 
 
-def counts(workload: Workload, phase: Phase, without: Sequence[Population] = ()) -> dict[str, float]:
+def counts(workload: Workload, phase: Phase, without: Sequence[Population] = ()) -> dict[str, Any]:
     """What `predict_draws` asks for, of one token. Tokens of one call are a batch: they share its weights."""
     batch = max(1, round(phase.tokens / max(1, phase.calls)))
     macs = products(phase, without) / phase.tokens
@@ -206,7 +207,7 @@ def _time(
         if not steps:
             continue
         homes = [placement.of(name) for name in (p.name, *_reached(placement, p.name))]
-        neurons = sum(np.bincount(home, minlength=cores) for home in homes)
+        neurons = np.bincount(np.concatenate(homes), minlength=cores)
         moved = traffic[p.name]
         load = MeshLoad(
             synops=moved.synops / steps,

@@ -11,7 +11,6 @@ import numpy as np
 from neuro.workload import Workload
 from sims.energy import words
 from sims.energy.activity import Activity
-from sims.energy.price import price
 from sims.energy.report import Against, Report, estimate
 from sims.energy.streams import Interval, interval
 
