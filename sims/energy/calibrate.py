@@ -10,11 +10,11 @@ a call of one, which a sum cannot say.
 
 Runs are compared on a logarithmic scale. Their distance from the trend is a smooth field over the logarithms of the inputs
 (exponential covariance of range `REACH`) plus the noise of a run: a prediction between two runs lies between them, and one
-beyond them widens. Trend and field are fitted together by generalised least squares (universal kriging: Cressie, Statistics for
-Spatial Data, 1993, section 3.4). Few runs say little about their own scatter, so its scale is shared with the other
-platforms as if `POOL` of their runs had been measured here, and the draws are Student's t. What a platform's own runs leave
-open (b without a second depth, c without a batch series, everything without a run) is taken from the other platforms of its
-form, with their spread; a then by its idle power.
+beyond them widens. Trend and field are fitted together by generalised least squares (universal kriging: Cressie, Statistics
+for Spatial Data, 1993, section 3.4). Few runs say little about their own scatter, so its scale is shared with the other
+platforms of the form as if `POOL` of their runs had been measured here, and the draws are Student's t. What a platform's own
+runs leave open (b without a second depth, c without a batch series, everything without a run) is taken from the other
+platforms of its form, with their spread; a then by its idle power.
 """
 
 from __future__ import annotations
@@ -116,12 +116,11 @@ def usable(table: Technology, series: str, leave_out: Collection[str] = ()) -> l
 
 def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], series: str) -> dict[str, Fit]:
     fitted: dict[str, Fit] = {}
-    scale = BEFORE
+    scales = {
+        name: table.setup.sigma**2 if _by_events(table.model, series) else BEFORE for name, table in tables.items()
+    }
     vague = {name: _vague(table, runs[name], series) for name, table in tables.items()}
     for _ in range(4):
-        scales = {
-            name: table.setup.sigma**2 if _by_events(table.model, series) else scale for name, table in tables.items()
-        }
         before = fitted or {
             name: _fit(table.model, series, runs[name], vague[name], scales[name]) for name, table in tables.items()
         }
@@ -130,9 +129,11 @@ def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], se
             others = {k: fit for k, fit in before.items() if k != name and fit.form == table.model and runs[k]}
             prior = _borrowed(table, tables, runs, others, vague[name])
             fitted[name] = _fit(table.model, series, runs[name], prior, scales[name])
-        pooled = [fit for fit in fitted.values() if not _by_events(fit.form, series)]
-        told = sum(fit.own for fit in pooled)
-        scale = (POOL * BEFORE + sum(fit.squares for fit in pooled)) / (POOL + told)
+        for name, table in tables.items():
+            alike = [fit for fit in fitted.values() if fit.form == table.model]
+            if not _by_events(table.model, series):
+                told = sum(fit.own for fit in alike)
+                scales[name] = (POOL * BEFORE + sum(fit.squares for fit in alike)) / (POOL + told)
     return {name: _scaled(fit, scales[name]) for name, fit in fitted.items()}
 
 
@@ -151,11 +152,9 @@ def _by_events(form: str, series: str) -> bool:
 def _measured(form: str, series: str, run: Run) -> float | None:
     """Joules: per call (calls) or inference; watts of steps. Seconds: per call, or per step."""
     if series == "time":
-        return (
-            None
-            if run.time_s is None or form == "spikes"
-            else run.time_s * (run.batch if form == "calls" else 1 / run.steps)
-        )
+        if run.time_s is None or form == "spikes":
+            return None
+        return run.time_s * (run.batch if form == "calls" else 1 / run.steps)
     joules = run.dynamic_j
     if joules is None:
         return None
