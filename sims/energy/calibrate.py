@@ -31,7 +31,7 @@ from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
 POOL = 4
-APART, SHAPED = 0.7, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
+APART, SHAPED = 1.0, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
 MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
 FORMS = ("calls", "steps", "synops", "spikes")
@@ -112,6 +112,20 @@ def usable(table: Technology, series: str, leave_out: Collection[str] = ()) -> l
     most = max(setups, key=setups.count, default="")
     left = [] if table.platform in leave_out else [r for r in table.runs if r.setup == most and r.id not in leave_out]
     return [run for run in left if _measured(table.model, series, run) is not None]
+
+
+def setup_sigma(table: Technology) -> float:
+    """Standard deviation of the logarithm between setups: the table's, or more where one network ran in two of them."""
+    spread = table.setup.sigma
+    for network in {run.network for run in table.runs}:
+        mine = [run for run in table.runs if run.network == network and run.dynamic_j]
+        means = [
+            float(np.mean([math.log(run.dynamic_j or 1.0) for run in mine if run.setup == setup]))
+            for setup in sorted({run.setup for run in mine})
+        ]
+        if len(means) > 1:
+            spread = max(spread, float(np.std(means, ddof=1)))
+    return spread
 
 
 def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], series: str) -> dict[str, Fit]:
