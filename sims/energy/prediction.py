@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from neuro.errors import UsageError
+from neuro.errors import UsageError, nearest
 from sims.energy import calibrate
 from sims.energy.calibrate import Inputs
 from sims.energy.price import Term, check, drawn, unpriced
@@ -106,7 +106,7 @@ def predict_draws(
         steps: passes of one inference, one after another, or tokens decoded. Default: those of the platform's runs, else 1.
         seconds: how long one inference occupies the chip, where that is not modelled.
         weight_bytes, kv_bytes, flops: per call, of a decoding step (default: 2 bytes and 2 FLOP a multiply-accumulate).
-        counts: further events by the kinds of the platform's table.
+        counts: further events by the kinds of the platform's table, where it has no runs.
         setup: "same": the board, host and software of the published runs. "other": one more factor on dynamic energy and
             one on static power, with the spread of published repeats in other setups (Loihi 2: 0.35 and 0.28 of a logarithm;
             Loihi 1: 0.58 between two hosts).
@@ -135,6 +135,13 @@ def predict_draws(
     for name, whole in (("batch", batch), ("steps", 1 if steps is None else steps)):
         if not isinstance(whole, numbers.Real) or not 1 <= whole < math.inf or whole != int(whole):
             raise UsageError(f"predict: got {name}={whole}, expected a whole number of at least 1.", "Give 1 or more.")
+    countable = table.kinds if table.model == "events" else ()
+    for kind in counts or {}:
+        if kind not in countable:
+            raise UsageError(
+                f"predict: got counts of '{kind}' for '{platform}', expected {', '.join(countable) or 'none: it has runs'}.",
+                nearest(kind, countable) if countable else "Leave counts out.",
+            )
     if setup not in SETUPS:
         raise UsageError(f"predict: got setup='{setup}', expected one of {', '.join(SETUPS)}.", "Name one of them.")
     if seed < 0:

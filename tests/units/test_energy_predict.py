@@ -211,7 +211,7 @@ def test_the_other_host_of_loihi_is_another_setup():
 def test_every_platform_answers_or_says_what_it_needs():
     everything = {"macs": 1e6, "layers": 5, "synops": 1e5, "spikes": 1e4, "seconds": 0.01}
     for platform in technologies():
-        counts = {"clock": 1e6} if platform == "akida" else {"int8_add": 1e6} if platform.startswith("horo") else None
+        counts = {"akida": {"clock": 1e6}, "horowitz:45nm": {"int8_add": 1e6}}.get(platform)
         try:
             answer = predict_draws(platform, **everything, counts=counts)
         except UsageError as error:
@@ -239,6 +239,13 @@ def test_every_platform_answers_or_says_what_it_needs():
         ("loihi2", {}, "'loihi2' got no synops", "Give synops=NUMBER."),
         ("truenorth", {}, "'truenorth' got no synops", "Give synops=NUMBER."),
         ("akida", {}, "'akida' got no clock", "Give clock=NUMBER."),
+        (
+            "akida",
+            {"counts": {"clocks": 1}},
+            "got counts of 'clocks' for 'akida', expected clock",
+            "Did you mean 'clock'?",
+        ),
+        ("speck", {"counts": {"spike": 1}}, "for 'speck', expected none: it has runs", "Leave counts out."),
         ("gpu:h200", {"macs": 1e6}, "got no layers", "Give layers=NUMBER."),
         ("gpu:h200", {"layers": 2}, "got no weight_bytes", "Give weight_bytes=NUMBER."),
         ("speck", {"spikes": -1}, "got spikes=-1, expected a finite number of at least 0", "Count again."),
@@ -289,9 +296,12 @@ def test_two_prices_of_one_chip_share_their_constants():
     ],
 )
 def test_ratios_across_boundaries_are_refused(a, b, boundary, words):
-    counts = {"synops": 1e6, "spikes": 1e6, "counts": {"clock": 1e6}}
+    first, second = (
+        predict_draws(name, synops=1e6, spikes=1e6, macs=1e6, counts={"clock": 1e6} if name == "akida" else None)
+        for name in (a, b)
+    )
     with pytest.raises(UsageError, match=words):
-        ratio(predict_draws(a, **counts), predict_draws(b, **counts), boundary)
+        ratio(first, second, boundary)
 
 
 def test_a_price_without_static_power_is_no_total():
