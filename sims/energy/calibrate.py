@@ -30,7 +30,7 @@ from sims.energy.streams import normal
 from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
-POOL = 4
+POOL = 4  # runs that the other platforms count for
 APART, SHAPED = 1.0, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
 MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
@@ -227,8 +227,8 @@ def _vague(table: Technology, runs: list[Run], series: str) -> tuple[np.ndarray,
     measured = [value for run in runs if (value := _measured(table.model, series, run)) is not None]
     size = columns.shape[1]
     means = -np.log(np.maximum(columns, 1.0)).mean(axis=0)
-    means[0] += np.log(measured).mean() if measured else -7.0
-    means[1:] += 0.0 if size == 1 else -1.0
+    means[0] += np.log(measured).mean() if measured else math.log(1e-3)  # about a millijoule, a millisecond
+    means[1:] -= 1.0  # the other parts take 1 / e of the first
     return means, np.full(size, VAGUE)
 
 
