@@ -10,11 +10,11 @@ a call of one, which a sum cannot say.
 
 Runs are compared on a logarithmic scale. Their distance from the trend is a smooth field over the logarithms of the inputs
 (exponential covariance of range `REACH`) plus the noise of a run: a prediction between two runs lies between them, and one
-beyond them widens. Trend and field are fitted together by generalised least squares (universal kriging: Cressie, Statistics for
-Spatial Data, 1993, section 3.4). Few runs say little about their own scatter, so its scale is shared with the other
-platforms as if `POOL` of their runs had been measured here, and the draws are Student's t. What a platform's own runs leave
-open (b without a second depth, c without a batch series, everything without a run) is taken from the other platforms of its
-form, with their spread; a then by its idle power.
+beyond them widens. Trend and field are fitted together by generalised least squares (universal kriging: Cressie, Statistics
+for Spatial Data, 1993, section 3.4). Few runs say little about their own scatter, so its scale is shared with the other
+platforms of the form as if `POOL` of their runs had been measured here, and the draws are Student's t. What a platform's own
+runs leave open (b without a second depth, c without a batch series, everything without a run) is taken from the other
+platforms of its form, with their spread; a then by its idle power.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from sims.energy.streams import normal
 from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
-POOL = 4
-APART, SHAPED = 0.7, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
+POOL = 4  # runs that the other platforms count for
+APART, SHAPED = 1.0, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
 MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
 FORMS = ("calls", "steps", "synops", "spikes")
@@ -114,14 +114,27 @@ def usable(table: Technology, series: str, leave_out: Collection[str] = ()) -> l
     return [run for run in left if _measured(table.model, series, run) is not None]
 
 
+def setup_sigma(table: Technology) -> float:
+    """Standard deviation of the logarithm between setups: the table's, or more where one network ran in two of them."""
+    spread = table.setup.sigma
+    for network in {run.network for run in table.runs}:
+        mine = [run for run in table.runs if run.network == network and run.dynamic_j]
+        means = [
+            float(np.mean([math.log(run.dynamic_j or 1.0) for run in mine if run.setup == setup]))
+            for setup in sorted({run.setup for run in mine})
+        ]
+        if len(means) > 1:
+            spread = max(spread, float(np.std(means, ddof=1)))
+    return spread
+
+
 def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], series: str) -> dict[str, Fit]:
     fitted: dict[str, Fit] = {}
-    scale = BEFORE
+    scales = {
+        name: table.setup.sigma**2 if _by_events(table.model, series) else BEFORE for name, table in tables.items()
+    }
     vague = {name: _vague(table, runs[name], series) for name, table in tables.items()}
     for _ in range(4):
-        scales = {
-            name: table.setup.sigma**2 if _by_events(table.model, series) else scale for name, table in tables.items()
-        }
         before = fitted or {
             name: _fit(table.model, series, runs[name], vague[name], scales[name]) for name, table in tables.items()
         }
@@ -130,9 +143,11 @@ def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], se
             others = {k: fit for k, fit in before.items() if k != name and fit.form == table.model and runs[k]}
             prior = _borrowed(table, tables, runs, others, vague[name])
             fitted[name] = _fit(table.model, series, runs[name], prior, scales[name])
-        pooled = [fit for fit in fitted.values() if not _by_events(fit.form, series)]
-        told = sum(fit.own for fit in pooled)
-        scale = (POOL * BEFORE + sum(fit.squares for fit in pooled)) / (POOL + told)
+        for name, table in tables.items():
+            alike = [fit for fit in fitted.values() if fit.form == table.model]
+            if not _by_events(table.model, series):
+                told = sum(fit.own for fit in alike)
+                scales[name] = (POOL * BEFORE + sum(fit.squares for fit in alike)) / (POOL + told)
     return {name: _scaled(fit, scales[name]) for name, fit in fitted.items()}
 
 
@@ -151,11 +166,9 @@ def _by_events(form: str, series: str) -> bool:
 def _measured(form: str, series: str, run: Run) -> float | None:
     """Joules: per call (calls) or inference; watts of steps. Seconds: per call, or per step."""
     if series == "time":
-        return (
-            None
-            if run.time_s is None or form == "spikes"
-            else run.time_s * (run.batch if form == "calls" else 1 / run.steps)
-        )
+        if run.time_s is None or form == "spikes":
+            return None
+        return run.time_s * (run.batch if form == "calls" else 1 / run.steps)
     joules = run.dynamic_j
     if joules is None:
         return None
@@ -214,8 +227,8 @@ def _vague(table: Technology, runs: list[Run], series: str) -> tuple[np.ndarray,
     measured = [value for run in runs if (value := _measured(table.model, series, run)) is not None]
     size = columns.shape[1]
     means = -np.log(np.maximum(columns, 1.0)).mean(axis=0)
-    means[0] += np.log(measured).mean() if measured else -7.0
-    means[1:] += 0.0 if size == 1 else -1.0
+    means[0] += np.log(measured).mean() if measured else math.log(1e-3)  # about a millijoule, a millisecond
+    means[1:] -= 1.0  # the other parts take 1 / e of the first
     return means, np.full(size, VAGUE)
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from neuro.errors import UsageError
+from neuro.errors import UsageError, nearest
 from sims.energy import calibrate
 from sims.energy.calibrate import Inputs
 from sims.energy.price import Term, check, drawn, unpriced
@@ -105,9 +106,10 @@ def predict_draws(
         steps: passes of one inference, one after another, or tokens decoded. Default: those of the platform's runs, else 1.
         seconds: how long one inference occupies the chip, where that is not modelled.
         weight_bytes, kv_bytes, flops: per call, of a decoding step (default: 2 bytes and 2 FLOP a multiply-accumulate).
-        counts: further events by the kinds of the platform's table.
+        counts: further events by the kinds of the platform's table, where it has no runs.
         setup: "same": the board, host and software of the published runs. "other": one more factor on dynamic energy and
-            one on static power, with the spread of published repeats in other setups (Loihi 2: 0.35 and 0.28 of a logarithm).
+            one on static power, with the spread of published repeats in other setups (Loihi 2: 0.35 and 0.28 of a logarithm;
+            Loihi 1: 0.58 between two hosts).
             Platforms that are priced from constants alone always have them.
         seed: of the draws.
         leave_out: runs, or platforms with all of their runs, that the calibration must not see.
@@ -128,11 +130,18 @@ def predict_draws(
         **(counts or {}),
     }
     for name, value in given.items():
-        if value is not None and not (0 <= value < math.inf):
+        if value is not None and not (isinstance(value, numbers.Real) and 0 <= float(value) < math.inf):
             raise UsageError(f"predict: got {name}={value}, expected a finite number of at least 0.", "Count again.")
     for name, whole in (("batch", batch), ("steps", 1 if steps is None else steps)):
-        if whole < 1 or whole != int(whole):
+        if not isinstance(whole, numbers.Real) or not 1 <= whole < math.inf or whole != int(whole):
             raise UsageError(f"predict: got {name}={whole}, expected a whole number of at least 1.", "Give 1 or more.")
+    countable = table.kinds if table.model == "events" else ()
+    for kind in counts or {}:
+        if kind not in countable:
+            raise UsageError(
+                f"predict: got counts of '{kind}' for '{platform}', expected {', '.join(countable) or 'none: it has runs'}.",
+                nearest(kind, countable) if countable else "Leave counts out.",
+            )
     if setup not in SETUPS:
         raise UsageError(f"predict: got setup='{setup}', expected one of {', '.join(SETUPS)}.", "Name one of them.")
     if seed < 0:
@@ -175,7 +184,7 @@ class _Question:
         stream = f"{name}.{series}" if self.table.model == "steps" else name
         draws = calibrate.fits(self.leave_out)[name, series].draws(stream, inputs, self.seed)
         if series == "dynamic" and self.other_setup:
-            draws = draws * np.exp(self.table.setup.sigma * normal(f"{name}.setup", self.seed))
+            draws = draws * np.exp(calibrate.setup_sigma(self.table) * normal(f"{name}.setup", self.seed))
         return draws
 
     def constant(self, kind: str) -> np.ndarray:
@@ -214,7 +223,7 @@ def _calls(q: _Question) -> Prediction:
 
 
 def _steps(q: _Question) -> Prediction:
-    if "macs" not in q.given and "synops" not in q.given:
+    if "synops" not in q.given:
         q.need("macs")
     runs = calibrate.usable(q.table, "dynamic", q.leave_out)
     macs = q.given.get("macs") or min((run.macs or 1.0 for run in runs), default=1e6)
@@ -261,9 +270,9 @@ def _spikes(q: _Question) -> Prediction:
 
 def _decode(q: _Question) -> Prediction:
     (layers,) = q.need("layers")
-    if "macs" not in q.given:
-        q.need("weight_bytes", "flops")
     macs = q.given.get("macs", 0.0)
+    if not macs:
+        q.need("weight_bytes", "flops")
     if "weight_bytes" not in q.given:
         q.assumed.append(f"{_BYTES_PER_WEIGHT} bytes of weights a multiply-accumulate, read once a call")
     if "flops" not in q.given:

@@ -106,6 +106,92 @@ def test_the_cpu_constant_follows_from_the_published_powers_and_rates():
     assert mac.hi == pytest.approx(one / 172_800 * 1e12, rel=2e-3)
 
 
+def loihi(*kinds: str, count: float = 10):
+    return price([Term("r", "p", kind, count) for kind in kinds], technologies.technology("loihi1"), 0)
+
+
+def test_the_common_factor_and_the_two_setups_widen_what_they_are_about():
+    exact = [constant(lo=10.0, hi=10.0), constant("static", lo=10.0, hi=10.0, unit="W", basis="Static")]
+    plain = technology(*exact)
+    wide = dataclasses.replace(plain, common_sigma=0.2, setup=Setup(0.0, SOURCE, "", 0.1))
+    events, static = (price([Term("r", "p", kind, 1)], wide, 0).total for kind in ("synaptic_op", "static"))
+    assert events.hi / events.lo == pytest.approx(math.exp(3.29 * 0.2), rel=5e-3)
+    assert static.hi / static.lo == pytest.approx(math.exp(3.29 * 0.1), rel=5e-3)
+    assert static.median == pytest.approx(10.0, rel=1e-3)  # watts times seconds
+    shares = price([Term("r", "p", "static", 1)], wide, 0).variance_share
+    assert shares == {"static": 0.0, "setup_static": 1.0}
+
+
+def test_the_draws_add_up_to_the_total_by_kind_and_by_region():
+    terms = [Term("a", "p", "synaptic_op", 100), Term("b", "p", "spike", 300)]
+    priced = price(terms, technologies.technology("loihi1"), 0)
+    assert priced.draws.total == pytest.approx(sum(priced.draws.by_kind.values()))
+    assert priced.draws.total == pytest.approx(sum(priced.draws.by_region.values()))
+    assert priced.total.median == pytest.approx(float(sorted(priced.draws.total)[1000]), rel=1e-2)
+
+
+def test_what_is_not_counted_is_unpriced_until_it_is():
+    assert loihi("synaptic_op").unpriced[:5] == ("hops", "static", "barrier", "host", "weights")
+    assert {"neuron_update", "spike", "message", "plasticity_update"} <= set(loihi("synaptic_op").unpriced)
+    everything = ("synaptic_op", "neuron_update", "spike", "message", "hop_ew", "plasticity_update", "static")
+    assert loihi(*everything).unpriced == ("barrier", "host", "weights")
+    assert loihi("synaptic_op").boundary == "dynamic" and loihi(*everything).boundary == "total"
+
+
+def test_parts_of_a_counted_whole_are_not_missed():
+    synop = price([Term("r", "p", "synaptic_op", 1)], technologies.technology("seneca"), 0).unpriced
+    parts = price([Term("r", "p", "load16", 1)], technologies.technology("seneca"), 0).unpriced
+    assert "load16" not in synop and "message" in synop
+    assert "synaptic_op" not in parts and "fp16_op" in parts
+
+
+@pytest.mark.parametrize(
+    ("platform", "kinds", "count", "words"),
+    [
+        ("truenorth", ("synaptic_op", "hop_ew"), 1, "truenorth: got 'hop_ew' to price, expected one of synaptic_op"),
+        ("cpu:e5-2630", ("mac", "synaptic_op"), 1, "got 'synaptic_op' to price, expected one of mac, static"),
+        ("seneca", ("synaptic_op", "load16"), 1, "seneca.synop: got load16 counted too, which it includes"),
+        ("loihi1", ("spike",), -1, "r, spike: got -1, expected a count of at least 0"),
+        ("loihi1", ("time_idle",), 1, "got 'time_idle' to price"),
+    ],
+)
+def test_what_may_not_be_added_is_refused(platform, kinds, count, words):
+    with pytest.raises(UsageError, match=words):
+        price([Term("r", "p", kind, count) for kind in kinds], technologies.technology(platform), 0)
+
+
+def test_nothing_is_added_to_an_all_in_constant_but_the_static_power_outside_it():
+    whole = constant(basis="AllIn", includes=("everything", "static"))
+    above = constant(basis="AllIn", includes=("everything above idle",))
+    idle = constant("static", unit="W", basis="Static")
+    terms = [Term("r", "p", kind, 1) for kind in ("synaptic_op", "static")]
+    assert price(terms, technology(above, idle), 0).boundary == "total"
+    assert price(terms[:1], technology(whole, idle), 0).boundary == "total"
+    for chip, more in ((technology(whole, idle), "static"), (technology(above, constant("spike")), "spike")):
+        with pytest.raises(UsageError, match=f"t.synaptic_op: got {more} beside it, expected it alone: it is all-in"):
+            price([terms[0], Term("r", "p", more, 1)], chip, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "guess"}, "got model 'guess' and scope 'device'"),
+        ({"scope": "galaxy"}, "and scope 'galaxy', expected one of calls"),
+        (
+            {"runs": [{"id": "x", "network": "n", "setup": "s", "source": SOURCE, "note": "", "macs": 1}]},
+            "run 'x' lacks",
+        ),
+        ({"runs": [{"id": "x"}]}, "not a technology table"),
+    ],
+)
+def test_a_model_a_scope_or_a_run_that_is_incomplete_is_refused(tmp_path, change, words):
+    data = json.loads((technologies.FOLDER / "loihi1.json").read_text(encoding="utf-8"))
+    path = tmp_path / "loihi1.json"
+    path.write_text(json.dumps(data | change))
+    with pytest.raises(FormatError, match=words):
+        technologies.load(path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -113,6 +199,7 @@ def test_the_cpu_constant_follows_from_the_published_powers_and_rates():
         ({"hi": 1.0}, "breaks the table's rules"),
         ({"lo": 0.0}, "breaks the table's rules"),
         ({"unit": "eV"}, "breaks the table's rules"),
+        ({"unit": "W"}, "breaks the table's rules"),
         ({"basis": "Sum"}, "breaks the table's rules"),
         ({"evidence": "rumour"}, "breaks the table's rules"),
         ({"source": {}}, "breaks the table's rules"),
