@@ -1,9 +1,10 @@
 """A feed-forward classifier of spike trains, and its twin without spikes: the same layers, widths, decays and readout.
 
 Layer l:  i_t = W x_t + b (dense, or a convolution),  u_t = decay v_{t-1} + i_t
-Spiking:  s_t = 1 where u_t >= 1,  v_t = u_t - s_t            (soft reset; surrogate gradient)
+Spiking:  s_t = 1 where u_t >= 1,  v_t = u_t - s_t            (soft reset; hard: v_t = u_t (1 - s_t); surrogate gradient)
 Graded:   s_t = relu(u_t),  v_t = u_t                          (a leaky integrator that hands on all it holds)
 Readout:  logits = mean over t of (W s_t + b)
+With a synapse decay a > 0 the neurons see a (i_{t-1} + W x_t + b) in place of W x_t + b: the current of a chip's synapse.
 
 Time first: x [T,B,...]. The thresholds are 1: weights carry the scale. Spikes and synaptic operations are integers, and a
 synaptic operation is one spike meeting one weight that exists: where a convolution's kernel hangs over the border it has none.
@@ -45,12 +46,17 @@ class ClassifierConfig:
     decay: float = 0.9
     slope: float = 5.0  # of the fast sigmoid
     start: float = 0.0  # membranes before the first step
+    reset: str = "soft"
+    synapse_decay: float = 0.0  # of the current, below 1
 
     def __post_init__(self) -> None:
         if self.neuron not in NEURONS:
             raise UsageError(
                 f"classifier: got neuron '{self.neuron}', expected one of {', '.join(NEURONS)}.", "Correct the name."
             )
+        if not 0.0 <= self.synapse_decay < 1.0:
+            got = f"classifier: got synapse_decay {self.synapse_decay}, expected 0 to below 1."
+            raise UsageError(got, "Give exp(-dt_ms / tau_syn_ms), or 0 for none.")
         if not 0.0 <= self.decay <= 1.0:
             raise UsageError(f"classifier: got decay {self.decay}, expected 0 to 1.", "Give exp(-dt_ms / tau_mem_ms).")
 
@@ -119,7 +125,7 @@ class SpikingClassifier(nn.Module):
     def __init__(self, config: ClassifierConfig, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops
-        self.rule = LifRule(surrogate=Surrogate(slope=config.slope))
+        self.rule = LifRule(reset=config.reset, surrogate=Surrogate(slope=config.slope))
         shape, layers = config.shape, []
         for layer in (*config.layers, LayerConfig(config.classes)):
             layers.append(Projection(shape, layer, ops))
@@ -147,6 +153,7 @@ class SpikingClassifier(nn.Module):
 
     def fire(self, current: Tensor) -> Tensor:
         """[T,B,N] -> [T,B,N]: the neurons of one layer."""
+        current = self._heard(current)
         rest = current.new_full(current.shape[1:], self.config.start)
         if self.config.neuron == "spiking":
             return self.ops.lif_scan(current, rest, self.config.decay, 1.0, self.rule)[0]
@@ -161,7 +168,7 @@ class SpikingClassifier(nn.Module):
         """
         spread = 0.6 if self.config.neuron == "spiking" else 1.0
         for layer in self.projections[:-1]:
-            current = layer(x)
+            current = self._heard(layer(x))
             decay = torch.full_like(current, self.config.decay)
             u = self.ops.affine_scan(decay, current, current.new_zeros(current.shape[1:]))
             layer.weight.mul_(spread / u.std().clamp_min(1e-6))
@@ -174,6 +181,12 @@ class SpikingClassifier(nn.Module):
         spikes = [int(x.sum(dtype=torch.float64).round()) for x in entered]
         operations = [layer.operations(x) for layer, x in zip(self.projections, entered, strict=True)]
         return Counts(spikes, operations, [layer.synapses for layer in self.projections], self.neurons * steps, steps)
+
+    def _heard(self, current: Tensor) -> Tensor:
+        if self.config.synapse_decay == 0.0:
+            return current
+        decay = torch.full_like(current, self.config.synapse_decay)
+        return self.ops.affine_scan(decay, decay * current, current.new_zeros(current.shape[1:]))
 
     def _check(self, x: Tensor) -> None:
         shape = self.config.shape
