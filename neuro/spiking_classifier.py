@@ -113,6 +113,18 @@ class Projection(nn.Module):
             return y.reshape(steps, batch, -1)
         return self.ops.linear(x.reshape(steps, batch, -1), self.weight, self.bias)
 
+    @torch.no_grad()
+    def unrolled(self) -> tuple[Tensor, Tensor]:
+        """(weight [N,K], bias [N]) of the one product that this projection is: a convolution repeats its kernel."""
+        if not self.config.kernel:
+            return self.weight.detach(), self.bias.detach()
+        ones = torch.eye(self.fan_out.numel(), dtype=self.weight.dtype, device=self.weight.device)
+        parts = [
+            F.conv2d(part.reshape(-1, *self.shape), self.weight, None, self.config.stride).flatten(1)
+            for part in ones.split(256)
+        ]
+        return torch.cat(parts).T, self.bias.repeat_interleave(math.prod(self.out[1:]))
+
     def operations(self, x: Tensor) -> int:
         """Synaptic operations of the spikes (or counts of spikes) ``x``."""
         arrived = x.reshape(-1, self.fan_out.numel()).sum(0, dtype=torch.float64).round().to(torch.int64)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro.cli import _chips
 from neuro.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -75,16 +76,24 @@ def evaluate(args: argparse.Namespace) -> int:
     given += [f"--suite {args.suite}"] * (args.suite != "perplexity") + ["a text"] * bool(args.text)
     if given:
         raise UsageError(f"neuro eval: got {given[0]}, expected none for a network of spikes.", "Leave it out.")
-    record = measure(Path(args.model), backends.select(args.backend))
+    record = measure(Path(args.model), backends.select(args.backend), args.chip)
     if args.out:
         atomic.write_text(Path(args.out) / "eval.json", json.dumps(record, indent=1) + "\n")
     print(json.dumps(record) if args.json else "\n".join(table(record)))
     return 0
 
 
-def measure(folder: Path, backend: Backend) -> dict[str, Any]:
-    """What the network in ``folder`` does on the samples it did not learn from; of oxford, on the pair it learned."""
-    return _measure_map(folder, backend) if (folder / MAP).is_file() else _measure_classifier(folder, backend)
+def measure(folder: Path, backend: Backend, chip: str | None = None) -> dict[str, Any]:
+    """What the network in ``folder`` does on the samples it did not learn from; of oxford, on the pair it learned.
+
+    With a ``chip`` also what that chip's integers keep of it: a classifier's answers and spikes.
+    """
+    if not (folder / MAP).is_file():
+        return _measure_classifier(folder, backend, chip)
+    if chip:
+        got = "neuro eval: got --chip for a map of spike trains, expected a classifier."
+        raise UsageError(got, "Leave it out.")
+    return _measure_map(folder, backend)
 
 
 def table(record: dict[str, Any]) -> list[str]:
@@ -100,6 +109,8 @@ def table(record: dict[str, Any]) -> list[str]:
         head = [f"{record['task']}, {record['neuron']}, fold {record['fold']}: {record['accuracy']:.2%} of {n} right"]
     if record["synaptic_ops"] is not None:
         head.append(f"synaptic operations   {record['synaptic_ops']:.0f} a sample")
+    if "on_chip" in record:
+        head += _chips.table(record["on_chip"])
     joules = record["joules"]
     return [
         *head,
@@ -108,7 +119,7 @@ def table(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _measure_classifier(folder: Path, backend: Backend) -> dict[str, Any]:
+def _measure_classifier(folder: Path, backend: Backend, chip: str | None) -> dict[str, Any]:
     from neuro import presets_tasks
     from neuro.train import classify
 
@@ -121,6 +132,8 @@ def _measure_classifier(folder: Path, backend: Backend) -> dict[str, Any]:
     record = {"schema": "neuro.task/1", **about, "samples": n, "accuracy": scores.accuracy, "macs": macs / n}
     record["spikes"] = [spikes / n for spikes in counts.spikes] if spiking else None
     record["synaptic_ops"] = sum(counts.synaptic_ops) / n if spiking else None
+    if chip:
+        record["on_chip"] = _chips.record(_chips.measure(model, task.draw, task.labels, fold.test, fold.train, chip))
     if spiking:
         total = sum(counts.synaptic_ops), counts.updates, sum(counts.spikes[1:]), counts.spikes[0]
         return record | {"joules": _spiking_joules(total, n)}
