@@ -5,10 +5,10 @@
 
 An arm is a task, a reset and a chip. Run s of an arm trains with seed s on fold s less a tenth, the validation samples; scales
 are chosen on 100 of those, so the test part is read once. Networks lie in DIR and are not trained again. Reported over the
-runs' test samples together (each is in one fold): the share right in float32 and on the chip, with 95 % intervals (Wilson); the chip's less float's, paired, with a bootstrap over samples; the share of samples
-with the same answer; per hidden layer the share of spikes that meet (Jaccard: steps where both fire over steps where either
-does), spikes in both, and the share of neuron-steps that are equal; what left the chip's ranges. Layers are compared in their
-own time. Prints one JSON object.
+runs' test samples together (each is in one fold): the share right in float32 and on the chip, with 95 % intervals (Wilson);
+the chip's less float's, paired, with a bootstrap over samples; the share of samples with the same answer; per hidden layer
+spikes in both, the share that meets (Jaccard: smaller over larger counts, step by step), and the share of neuron-steps that
+are equal; what left the chip's ranges. Layers are compared in their own time. Prints one JSON object.
 """
 
 from __future__ import annotations
