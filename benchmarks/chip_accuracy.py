@@ -38,7 +38,7 @@ from neuro.train import classify
 
 RUNS = 3
 HELD_BACK = 10
-XYLO_BINS, XYLO_BANDS, XYLO_WIDTH = 48, 16, 63
+XYLO_BINS, XYLO_BANDS, XYLO_WIDTH, XYLO_EPOCHS = 24, 16, 128, 20
 Z = 1.959964
 
 
@@ -49,7 +49,7 @@ def preset(name: str, **changes: Any) -> Task:
 
 
 def for_xylo() -> Task:
-    """Spoken digits through 16 bands: events count how many of four thresholds a band is above; 63 and 63 hidden neurons."""
+    """Spoken digits through 16 bands: events count how many of four thresholds a band is above; 128 and 128 hidden neurons."""
     task = presets_tasks.load("spoken-digits")
     sounds = [cochlea.levels(take.samples, spoken_digits.RATE_HZ, XYLO_BANDS) for take in spoken_digits.load()]
 
@@ -64,8 +64,9 @@ def for_xylo() -> Task:
         return torch.from_numpy(np.stack(rows, 1)).float()
 
     layers = (LayerConfig(XYLO_WIDTH), LayerConfig(XYLO_WIDTH))
-    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.875, synapse_decay=0.5)
-    return dataclasses.replace(task, name="spoken-digits-16", draw=draw, network=network)
+    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.5, synapse_decay=0.5)
+    plan = dataclasses.replace(task.plan, epochs=XYLO_EPOCHS)
+    return dataclasses.replace(task, name="spoken-digits-16", draw=draw, network=network, plan=plan)
 
 
 ARMS = {

@@ -54,7 +54,8 @@ def train(args: argparse.Namespace) -> int:
         task = presets_tasks.load(args.config, settings["neuron"])
         fold = _fold(task, settings["fold"])
         plan = configs.apply_sets(dataclasses.replace(task.plan, seed=args.seed), settings["plan"])
-        rows = task.network, task.draw, task.labels, fold.train, plan, backend
+        network = dataclasses.replace(task.network, **settings["network"])
+        rows = network, task.draw, task.labels, fold.train, plan, backend
         model = classify.fit(*rows, out / "checkpoint.safetensors", say)
         about = {"task": args.config, "neuron": settings["neuron"], "fold": fold.name, "plan": configs.to_dict(plan)}
         classify.save(out / CLASSIFIER, model, about)
@@ -193,11 +194,11 @@ def _dense_joules(macs: int, samples: int) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """``--set neuron=graded``, ``--set fold=2``; every other key is of the plan."""
+    """``--set neuron=graded``, ``--set fold=2``, ``--set reset=hard``; every other key is of the plan."""
     from neuro.train.classify import Plan
 
     plan = [field.name for field in dataclasses.fields(Plan) if field.name != "seed"]
-    found: dict[str, Any] = {"neuron": "spiking", "fold": None, "plan": []}
+    found: dict[str, Any] = {"neuron": "spiking", "fold": None, "network": {}, "plan": []}
     for item in args.set:
         key, equals, value = item.partition("=")
         if equals and key == "seed":
@@ -205,11 +206,19 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"{where}, expected --seed.", f"Write --seed {value}.")
         if equals and key in ("neuron", "fold"):
             found[key] = value
+        elif equals and key == "reset":
+            if value not in ("soft", "hard"):
+                got = f"train {args.config}: got --set {item}, expected soft or hard."
+                raise UsageError(got, nearest(value, ("soft", "hard")))
+            found["network"] = {"reset": value}
         elif equals and key not in plan:
-            known = ["fold", "neuron", *plan]
+            known = ["fold", "neuron", "reset", *plan]
             raise UsageError(f"train {args.config}: got --set {key}, which is no key of it.", nearest(key, known))
         else:
             found["plan"].append(item)
+    if found["network"] and found["neuron"] != "spiking":
+        got = f"train {args.config}: got --set reset for graded neurons, which have none."
+        raise UsageError(got, "Leave it out.")
     return found
 
 

@@ -105,10 +105,28 @@ def test_every_setting_changes_something():
         return entered[1].detach(), model.layers[0].weight.grad
 
     spiked, gradient = outcome()
-    for options in ({"decay": 0.3}, {"start": 0.5}, {"neuron": "graded"}):
+    for options in ({"decay": 0.3}, {"start": 0.5}, {"neuron": "graded"}, {"synapse_decay": 0.5}):
         assert not torch.equal(outcome(**options)[0], spiked), options
     same, steeper = outcome(slope=9.0)
     assert torch.equal(same, spiked) and not torch.equal(steeper, gradient)
+
+
+def test_a_hard_reset_empties_the_membrane_and_a_synapse_spreads_the_current():
+    current = torch.tensor([1.5, 0.0, 0.6, 0.0, 0.0])[:, None, None]
+
+    def fired(**options) -> list[float]:
+        return (
+            SpikingClassifier(ClassifierConfig((1,), (LayerConfig(1),), **options), CPU.ops)
+            .fire(current)
+            .flatten()
+            .tolist()
+        )
+
+    assert fired(decay=1.0) == [1.0, 0.0, 1.0, 0.0, 0.0]
+    assert fired(decay=1.0, reset="hard") == [1.0, 0.0, 0.0, 0.0, 0.0]
+    # Currents 0.75, 0.375, 0.4875, 0.24375, 0.121875
+    assert fired(decay=1.0, synapse_decay=0.5) == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert fired(decay=1.0, synapse_decay=0.5, start=0.2) == [0.0, 1.0, 0.0, 1.0, 0.0]
 
 
 def test_mistakes_are_named():
@@ -118,6 +136,10 @@ def test_mistakes_are_named():
         ClassifierConfig((3,), (), neuron="lif")
     with pytest.raises(UsageError, match=r"got decay 1.5, expected 0 to 1.\nGive exp\(-dt_ms / tau_mem_ms\)"):
         ClassifierConfig((3,), (), decay=1.5)
+    with pytest.raises(
+        UsageError, match=r"got synapse_decay 1.0, expected 0 to below 1.\nGive exp\(-dt_ms / tau_syn_ms\)"
+    ):
+        ClassifierConfig((3,), (), synapse_decay=1.0)
     with pytest.raises(UsageError, match=r"got a kernel \[9, 9\] on a shape \[2, 7, 6\], .*\nPut convolutions first"):
         network(layers=(LayerConfig(4, (9, 9)),))
     with pytest.raises(UsageError, match=r"got a kernel \[3, 2\] on a shape \[7\]"):
