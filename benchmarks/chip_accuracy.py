@@ -64,7 +64,7 @@ def for_xylo() -> Task:
         return torch.from_numpy(np.stack(rows, 1)).float()
 
     layers = (LayerConfig(XYLO_WIDTH), LayerConfig(XYLO_WIDTH))
-    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.5, synapse_decay=0.5)
+    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.5, synapse_decay=0.5, burst=31)
     plan = dataclasses.replace(task.plan, epochs=XYLO_EPOCHS)
     return dataclasses.replace(task, name="spoken-digits-16", draw=draw, network=network, plan=plan)
 

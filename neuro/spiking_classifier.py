@@ -4,6 +4,7 @@ Layer l:  i_t = W x_t + b (dense, or a convolution),  u_t = decay v_{t-1} + i_t
 Spiking:  s_t = 1 where u_t >= 1,  v_t = u_t - s_t            (soft reset; hard: v_t = u_t (1 - s_t); surrogate gradient)
 Graded:   s_t = relu(u_t),  v_t = u_t                          (a leaky integrator that hands on all it holds)
 Readout:  logits = mean over t of (W s_t + b)
+Bursts:   s_t = floor(u_t) within 0 to b,  v_t = u_t - s_t     (burst b > 1, soft reset; surrogate at the nearest threshold)
 With a synapse decay a > 0 the neurons see a (i_{t-1} + W x_t + b) in place of W x_t + b: the current of a chip's synapse.
 
 Time first: x [T,B,...]. The thresholds are 1: weights carry the scale. Spikes and synaptic operations are integers, and a
@@ -48,11 +49,17 @@ class ClassifierConfig:
     start: float = 0.0  # membranes before the first step
     reset: str = "soft"
     synapse_decay: float = 0.0  # of the current, below 1
+    burst: int = 1  # spikes of a neuron a step, at most
 
     def __post_init__(self) -> None:
         if self.neuron not in NEURONS:
             raise UsageError(
                 f"classifier: got neuron '{self.neuron}', expected one of {', '.join(NEURONS)}.", "Correct the name."
+            )
+        if self.burst < 1 or (self.burst > 1 and (self.reset, self.neuron) != ("soft", "spiking")):
+            got = f"classifier: got burst {self.burst}, reset '{self.reset}' and neuron '{self.neuron}'"
+            raise UsageError(
+                f"{got}, expected at least 1, and above 1 a soft reset of spiking neurons.", "Correct them."
             )
         if not 0.0 <= self.synapse_decay < 1.0:
             got = f"classifier: got synapse_decay {self.synapse_decay}, expected 0 to below 1."
@@ -167,6 +174,8 @@ class SpikingClassifier(nn.Module):
         """[T,B,N] -> [T,B,N]: the neurons of one layer."""
         current = self._heard(current)
         rest = current.new_full(current.shape[1:], self.config.start)
+        if self.config.burst > 1:
+            return self._bursts(current, rest)
         if self.config.neuron == "spiking":
             return self.ops.lif_scan(current, rest, self.config.decay, 1.0, self.rule)[0]
         decay = torch.full_like(current, self.config.decay)
@@ -193,6 +202,17 @@ class SpikingClassifier(nn.Module):
         spikes = [int(x.sum(dtype=torch.float64).round()) for x in entered]
         operations = [layer.operations(x) for layer, x in zip(self.projections, entered, strict=True)]
         return Counts(spikes, operations, [layer.synapses for layer in self.projections], self.neurons * steps, steps)
+
+    def _bursts(self, current: Tensor, v: Tensor) -> Tensor:
+        spikes = []
+        for i in current.unbind(0):
+            u = self.config.decay * v + i
+            away = u - u.detach().round().clamp(1, self.config.burst)
+            smooth = away / (1.0 + self.config.slope * away.abs())  # its slope is the fast sigmoid's surrogate
+            s = u.detach().floor().clamp(0, self.config.burst) + (smooth - smooth.detach())
+            spikes.append(s)
+            v = u - s.detach()
+        return torch.stack(spikes)
 
     def _heard(self, current: Tensor) -> Tensor:
         if self.config.synapse_decay == 0.0:

@@ -30,7 +30,7 @@ def network(model: SpikingClassifier) -> Network:
         raise UsageError(got, "Train with --set neuron=spiking.")
     arrays = [[array.double().cpu().numpy() for array in layer.unrolled()] for layer in model.projections]
     layers = tuple(Layer(weight, bias) for weight, bias in arrays)
-    return Network(layers, config.decay, 1.0, config.reset, config.synapse_decay)
+    return Network(layers, config.decay, 1.0, config.reset, config.synapse_decay, config.burst)
 
 
 def measure(

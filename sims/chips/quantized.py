@@ -6,6 +6,7 @@
 
 Layer l:  i_t = W x_t + b, or with a synapse decay a > 0: i_t = a (i_{t-1} + W x_t + b)
           u_t = decay v_{t-1} + i_t,  s_t = 1 where u_t >= threshold,  v_t = u_t - threshold s_t (soft) or u_t (1 - s_t) (hard)
+          with a burst b > 1: s_t = floor(u_t / threshold) within 0 to b
 The last layer is the readout: its scores are the sum over t of W s_t + b.
 
 What a chip changes, besides the bits:
@@ -63,6 +64,7 @@ class Network:
     threshold: float = 1.0
     reset: str = "soft"
     synapse_decay: float = 0.0
+    burst: int = 1
 
     def __post_init__(self) -> None:
         if self.reset not in RESETS:
@@ -89,7 +91,7 @@ class Run(NamedTuple):
 
     spikes: list[np.ndarray]
     scores: np.ndarray
-    cut: dict[str, int]  # by what it is: how often the chip's ranges, or more than one spike a step, made a difference
+    cut: dict[str, int]  # by what it is: how often the chip's ranges, or spikes that the network cannot send, matter
 
     @property
     def answers(self) -> np.ndarray:
@@ -142,6 +144,7 @@ def problems(network: Network, chip: Chip) -> list[str]:
 
     hidden = [len(layer.bias) for layer in network.layers[:-1]]
     if chip.chip == "loihi1":
+        need(network.burst, "spikes_per_step", "spikes of a neuron a step")
         for number, layer in enumerate(network.layers):
             need(int((layer.weight != 0).sum(1).max()), "fan_in", f"inputs to a neuron of layer {number}")
         room = chip.limits["cores"] * chip.limits["compartments_per_core"]
@@ -194,10 +197,11 @@ class OnLoihi:
 
 @dataclasses.dataclass(frozen=True)
 class OnXylo:
-    """``widths`` of the hidden layers within the chip's one population."""
+    """``widths`` of the hidden layers within the chip's one population; ``burst`` of the network that it came from."""
 
     network: XyloNetwork
     widths: tuple[int, ...]
+    burst: int
 
     def run(self, events: np.ndarray) -> Run:
         run = xylo_lif.simulate(self.network, _with_rest(events, len(self.widths)))
@@ -206,8 +210,8 @@ class OnXylo:
             run.hidden[number : number + len(events), :, edges[number] : edges[number + 1]]
             for number in range(len(self.widths))
         ]
-        several = int(np.maximum(run.hidden.astype(np.int64) - 1, 0).sum())
-        cut = {"states": run.held, "events": run.dropped, "further spikes in a step": several}
+        several = int(np.maximum(run.hidden.astype(np.int64) - self.burst, 0).sum())
+        cut = {"states": run.held, "events": run.dropped, "spikes above a network's": several}
         return Run(spikes, run.output.sum(0, dtype=np.int64), cut)
 
 
@@ -230,9 +234,10 @@ def _on_loihi(network: Network, events: np.ndarray) -> OnLoihi:
         placed = OnLoihi((*layers, _loihi_layer(readout, scale, vth, 4095, 0)), scale)
         run = placed.run(events)
         peak = np.abs(run.scores).max(initial=0.0)  # twice the room that the calibration takes
-        if run.cut["readout spikes"] == 0 and 2.0 * peak * scale < loihi_lif.MOST_VTH:
+        whole = run.cut["readout spikes"] == 0
+        if whole and 2.0 * peak * scale < loihi_lif.MOST_VTH:
             return placed
-        scale /= 2.0
+        scale = loihi_lif.MOST_VTH / (2.1 * peak) if whole else scale / 2.0
 
 
 def _scale(weight: np.ndarray, most: float) -> float:
@@ -264,7 +269,7 @@ def _on_xylo(network: Network, events: np.ndarray) -> OnXylo:
         )  # of every score, so that most count from 0
         unit = max((float(np.quantile(best[:, 0], high)) + raised) / steps, 1e-6)  # of score, a spike
         out_layer = Layer(readout.weight * gain, (readout.bias * len(events) + raised + 0.5 * unit) / steps)
-        return OnXylo(_xylo_network(network, out_layer, unit, dash_mem, dash_syn, shift), widths)
+        return OnXylo(_xylo_network(network, out_layer, unit, dash_mem, dash_syn, shift), widths, network.burst)
 
     def agreement(shift: int) -> int:
         run = placed(shift, _RUNNER_UP[0], _BEST[0]).run(events)
@@ -330,6 +335,6 @@ def _fire(current: np.ndarray, network: Network) -> np.ndarray:
     for t, x in enumerate(current):
         i = network.synapse_decay * (i + x) if network.synapse_decay else x
         v = network.decay * v + i
-        spikes[t] = v >= network.threshold
+        spikes[t] = np.clip(np.floor(v / network.threshold), 0, network.burst)
         v = v - network.threshold * spikes[t] if network.reset == "soft" else v * (1.0 - spikes[t])
     return spikes

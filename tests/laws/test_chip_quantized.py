@@ -44,18 +44,18 @@ def test_on_loihis_grid_nothing_is_lost(seed, decay):
 
 
 @pytest.mark.parametrize(
-    ("chip", "reset", "decay", "synapse", "scale"),
+    ("chip", "reset", "decay", "synapse", "burst", "scale"),
     [
-        ("loihi1", "hard", 0.8, 0.0, 1.2),
-        ("loihi1", "hard", 0.8, 0.3, 2.2),
-        ("xylo_audio2", "soft", 0.75, 0.5, 1.0),
-        ("xylo_audio3", "soft", 0.875, 0.5, 0.8),
-        ("xylo_imu", "soft", 0.5, 0.5, 1.3),
+        ("loihi1", "hard", 0.8, 0.0, 1, 1.2),
+        ("loihi1", "hard", 0.8, 0.3, 1, 2.2),
+        ("xylo_audio2", "soft", 0.75, 0.5, 1, 1.0),
+        ("xylo_audio3", "soft", 0.875, 0.5, 31, 1.2),
+        ("xylo_imu", "soft", 0.5, 0.5, 31, 1.3),
     ],
 )
-def test_eight_bits_keep_most_spikes_and_answers(chip, reset, decay, synapse, scale, measured):
+def test_eight_bits_keep_most_spikes_and_answers(chip, reset, decay, synapse, burst, scale, measured):
     rng = np.random.default_rng(7)
-    network = Network(dense(rng, 16, 48, 40, 6, scale=scale), decay, 1.0, reset, synapse)
+    network = Network(dense(rng, 16, 48, 40, 6, scale=scale), decay, 1.0, reset, synapse, burst)
     events = rng.integers(0, 4, (40, 60, 16)) * (rng.random((40, 60, 16)) < 0.4)
     run, wanted = quantize(network, load(chip), events[:, :30]).run(events), reference(network, events)
     equal = [float((mine == theirs).mean()) for mine, theirs in zip(run.spikes, wanted.spikes, strict=True)]
@@ -98,11 +98,11 @@ def test_what_leaves_the_ranges_is_counted():
     assert run.cut["events"] == 20 * 2 * 16 * 25 and run.cut["states"] > 0
 
 
-@pytest.mark.parametrize(("reset", "synapse"), [("soft", 0.0), ("hard", 0.0), ("soft", 0.5)])
-def test_the_reference_is_the_classifier_in_torch(reset, synapse):
-    config = ClassifierConfig(
-        (2, 9, 9), (LayerConfig(4, (3, 3), 2), LayerConfig(20)), decay=0.8, reset=reset, synapse_decay=synapse
-    )
+@pytest.mark.parametrize(
+    "options", [{}, {"reset": "hard"}, {"synapse_decay": 0.5}, {"synapse_decay": 0.5, "burst": 31}], ids=str
+)
+def test_the_reference_is_the_classifier_in_torch(options):
+    config = ClassifierConfig((2, 9, 9), (LayerConfig(4, (3, 3), 2), LayerConfig(20)), decay=0.8, **options)
     torch.manual_seed(0)
     model = SpikingClassifier(config, backends.select("cpu").ops)
     x = (torch.rand(12, 30, 2, 9, 9) < 0.3).float()
@@ -110,10 +110,11 @@ def test_the_reference_is_the_classifier_in_torch(reset, synapse):
     with torch.no_grad():
         for layer in model.projections:
             layer.bias.normal_(std=0.05)
+            layer.weight.mul_(config.burst**0.5)  # enough for several spikes a step
         logits, entered = model(x)
     run = reference(_chips.network(model), x.flatten(2).numpy().astype(np.int64))
     for mine, theirs in zip(run.spikes, entered[1:], strict=True):
-        assert np.array_equal(mine, theirs.numpy()) and mine.any()
+        assert np.array_equal(mine, theirs.numpy()) and mine.any() and (mine.max() > 1) == (config.burst > 1)
     assert np.allclose(run.scores / 12, logits.numpy(), atol=1e-6)
 
 
@@ -171,6 +172,11 @@ def small(**changes) -> Network:
             "loihi1",
             {"layers": (4097, 20, 8)},
             r"4097 inputs to a neuron of layer 0, the chip has 4096\.\nMake the network smaller",
+        ),
+        (
+            "loihi1",
+            {"burst": 2},
+            r"2 spikes of a neuron a step, the chip has 1\.\nThese take it: xylo_audio2, xylo_audio3",
         ),
         ("loihi1", {"layers": (1, 131065, 8)}, r"131073 neurons, the chip has 131072"),
     ],

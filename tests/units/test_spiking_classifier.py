@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,6 +129,17 @@ def test_a_hard_reset_empties_the_membrane_and_a_synapse_spreads_the_current():
     # Currents 0.75, 0.375, 0.4875, 0.24375, 0.121875
     assert fired(decay=1.0, synapse_decay=0.5) == [0.0, 1.0, 0.0, 0.0, 0.0]
     assert fired(decay=1.0, synapse_decay=0.5, start=0.2) == [0.0, 1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_burst_is_as_many_spikes_as_thresholds_are_passed():
+    current = torch.tensor([3.5, 0.75, -1.0, 9.0, 0.0], requires_grad=True)
+    config = ClassifierConfig((1,), (LayerConfig(1),), decay=1.0, burst=4)
+    spikes = SpikingClassifier(config, CPU.ops).fire(current[:, None, None])
+    assert spikes.flatten().tolist() == [3.0, 1.0, 0.0, 4.0, 4.0]
+    spikes.sum().backward()
+    assert current.grad is not None and bool((current.grad > 0).all())
+    single = SpikingClassifier(dataclasses.replace(config, burst=1), CPU.ops).fire(current.detach()[:, None, None])
+    assert single.flatten().tolist() == [1.0, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_mistakes_are_named():
