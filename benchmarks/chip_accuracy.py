@@ -48,7 +48,7 @@ def preset(name: str, **changes: Any) -> Task:
     return dataclasses.replace(task, network=dataclasses.replace(task.network, **changes))
 
 
-def for_xylo() -> Task:
+def for_xylo(burst: int) -> Task:
     """Spoken digits through 16 bands: events count how many of four thresholds a band is above; 128 and 128 hidden neurons."""
     task = presets_tasks.load("spoken-digits")
     sounds = [cochlea.levels(take.samples, spoken_digits.RATE_HZ, XYLO_BANDS) for take in spoken_digits.load()]
@@ -64,7 +64,7 @@ def for_xylo() -> Task:
         return torch.from_numpy(np.stack(rows, 1)).float()
 
     layers = (LayerConfig(XYLO_WIDTH), LayerConfig(XYLO_WIDTH))
-    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.5, synapse_decay=0.5, burst=31)
+    network = ClassifierConfig((XYLO_BANDS,), layers, decay=0.5, synapse_decay=0.5, burst=burst)
     plan = dataclasses.replace(task.plan, epochs=XYLO_EPOCHS)
     return dataclasses.replace(task, name="spoken-digits-16", draw=draw, network=network, plan=plan)
 
@@ -74,7 +74,8 @@ ARMS = {
     "spoken-digits-hard": (lambda: preset("spoken-digits", reset="hard"), "loihi1"),
     "nmnist-soft": (lambda: preset("nmnist"), "loihi1"),
     "nmnist-hard": (lambda: preset("nmnist", reset="hard"), "loihi1"),
-    "spoken-digits-xylo": (for_xylo, "xylo_audio3"),
+    "spoken-digits-xylo": (lambda: for_xylo(31), "xylo_audio3"),
+    "spoken-digits-xylo-single": (lambda: for_xylo(1), "xylo_audio3"),  # trained without the chip's bursts
 }
 
 
@@ -155,10 +156,12 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("arms", nargs="*", choices=[*ARMS, []], help="default: all")
+    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)} (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="networks and results lie here")
     options = parser.parse_args()
     arms = options.arms or list(ARMS)
+    if not set(arms) <= set(ARMS):
+        parser.error(f"got {', '.join(sorted(set(arms) - set(ARMS)))}, expected of {', '.join(ARMS)}")
     if options.what == "train":
         for arm in arms:
             train(arm, options.out)
