@@ -22,20 +22,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import zlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from sims.energy.streams import normal
+from sims.energy.streams import DRAWS, normal
 from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
 POOL = 4  # runs that the other platforms count for
 APART, SHAPED = 1.0, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
+_FEATURES = 16
 MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
 FORMS = ("calls", "steps", "synops", "spikes")
-SERIES = ("dynamic", "time")
+SERIES = ("dynamic", "pace")  # pace: watts above idle of a processor, seconds per step of a chip
 NOISE = 1.0  # variance of a run, in that of the field over one logarithmic unit
 BEFORE = 0.05**2  # variance of a run before any is seen, as if in `POOL` runs
 _ROUNDS = 40
@@ -85,14 +87,30 @@ class Fit:
         return value + float(weights @ self.rest), slope - weights @ self.slopes, left + NOISE
 
     def draws(self, name: str, inputs: Inputs, seed: int) -> np.ndarray:
-        """Predictions. Parameters are drawn once per name, so that two networks on one platform share them."""
+        """Predictions. Parameters and the field are drawn once per name: networks that are alike stray alike."""
         value, slope, left = self.at(inputs)
+        name = f"{name}.{self.series}"
         root = np.linalg.cholesky(self.spread + 1e-12 * np.eye(len(self.theta)))
-        deviation = math.sqrt(left) * normal(f"{name}.run.{dataclasses.astuple(inputs)}", seed)
+        deviation = math.sqrt(left) * _stray(name, _point(self.form, inputs), seed)
         for k, weight in enumerate(slope @ root):
             deviation = deviation + weight * normal(f"{name}.parameter.{k}", seed)
         squares = sum((normal(f"{name}.scale.{k}", seed) ** 2 for k in range(self.freedom)), np.zeros(len(deviation)))
         return np.exp(value + math.sqrt(self.scale) * deviation * np.sqrt(self.freedom / squares))
+
+
+def _stray(name: str, point: np.ndarray, seed: int) -> np.ndarray:
+    """A standard normal field over inputs, drawn `DRAWS` times: near 1 in correlation within a small part of `REACH`.
+
+    Random Fourier features (Rahimi and Recht, NIPS 2007) of the covariance exp(-distance / REACH).
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(f"{name}.field".encode())])
+    # Its spectrum is a multivariate Cauchy distribution.
+    waves = rng.standard_normal((_FEATURES, len(point))) / np.abs(rng.standard_normal((_FEATURES, 1))) / REACH
+    angle = waves @ point
+    mix = np.concatenate([np.cos(angle), np.sin(angle)]) / math.sqrt(_FEATURES)
+    return sum(
+        (weight * normal(f"{name}.field.{k}", seed) for k, weight in enumerate(mix)), np.zeros(DRAWS)
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -164,12 +182,14 @@ def _by_events(form: str, series: str) -> bool:
 
 
 def _measured(form: str, series: str, run: Run) -> float | None:
-    """Joules: per call (calls) or inference; watts of steps. Seconds: per call, or per step."""
-    if series == "time":
+    """Joules: per call (calls) or inference; watts of steps. Pace: watts above idle (calls), or seconds per step."""
+    joules = run.dynamic_j
+    if series == "pace":
         if run.time_s is None or form == "spikes":
             return None
-        return run.time_s * (run.batch if form == "calls" else 1 / run.steps)
-    joules = run.dynamic_j
+        if form == "calls":
+            return None if joules is None else joules / run.time_s
+        return run.time_s / run.steps
     if joules is None:
         return None
     if form == "steps":
@@ -183,10 +203,10 @@ def _inputs(run: Run) -> Inputs:
 
 def _columns(form: str, series: str, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """What the parameters multiply: in the sum, and beside it."""
+    if series == "pace":
+        return np.ones(1), np.zeros(0)
     if form == "calls":
         return np.array([1.0, x.layers]), np.array([x.macs * x.batch])
-    if series == "time":
-        return np.ones(1), np.zeros(0)
     if form == "steps":
         return np.array([1.0, x.macs]), np.zeros(0)
     return np.array([x.synops if form == "synops" else x.spikes]), np.zeros(0)

@@ -200,7 +200,7 @@ class _Question:
         return Prediction(
             self.table.platform,
             total,
-            total - terms.get("static", 0.0) if dynamic is None else dynamic,
+            sum((v for k, v in terms.items() if k != "static"), np.zeros(DRAWS)) if dynamic is None else dynamic,
             time_s,
             terms,
             tuple(run.id for run in runs),
@@ -214,11 +214,10 @@ class _Question:
 
 def _calls(q: _Question) -> Prediction:
     macs, layers = q.need("macs", "layers")
-    inputs, single = Inputs(macs, layers, batch=q.batch), Inputs(macs, layers)
+    inputs = Inputs(macs, layers, batch=q.batch)
     dynamic = q.fitted("dynamic", inputs) * q.steps / q.batch
-    fit = calibrate.fits(q.leave_out)[q.table.platform, "dynamic"]
-    longer = math.exp(fit.at(inputs)[0] - fit.at(single)[0])  # published batches have energies only: power hardly moves
-    time_s = q.fitted("time", single) * longer * q.steps / q.batch
+    # Batches were published without their times, and watts above idle hardly move with the work.
+    time_s = dynamic / q.fitted("pace", Inputs(macs, layers))
     return q.answer({"dynamic": dynamic, "static": q.constant("static") * time_s}, time_s)
 
 
@@ -228,7 +227,7 @@ def _steps(q: _Question) -> Prediction:
     runs = calibrate.usable(q.table, "dynamic", q.leave_out)
     macs = q.given.get("macs") or min((run.macs or 1.0 for run in runs), default=1e6)
     inputs = Inputs(macs, steps=q.steps)
-    time_s = q.fitted("time", inputs) * q.steps
+    time_s = q.fitted("pace", inputs) * q.steps
     dynamic = q.fitted("dynamic", inputs) * time_s
     terms = {"dynamic": dynamic}
     if "synops" in q.given:
@@ -253,7 +252,7 @@ def _synops(q: _Question) -> Prediction:
         )
     elif not synops:
         q.need("synops")
-    time_s = q.fitted("time", Inputs(synops=synops, steps=q.steps)) * q.steps
+    time_s = q.fitted("pace", Inputs(synops=synops, steps=q.steps)) * q.steps
     dynamic = q.fitted("dynamic", Inputs(synops=synops, steps=q.steps)) * factor
     return q.answer({"dynamic": dynamic, "static": q.constant("static") * time_s}, time_s)
 
