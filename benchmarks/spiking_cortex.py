@@ -37,7 +37,7 @@ from neuro.text import read_text
 from neuro.tokenizer import Tokenizer
 from neuro.train import loop
 from neuro.workload import Workload
-from sims.energy import report
+from sims.energy import sides
 
 ARMS = {"spikes": "spiking", "dense": "dense"}  # feed-forward of each
 # Each the best on valid of those tried: 4e-3, 8e-3, 1.6e-2 for the dense arm, 8e-3 and 1.2e-2 for the spikes.
@@ -105,11 +105,11 @@ def break_even(brain: Brain, load: Workload) -> float:
         spikes = emitter.channels * load.tokens
         full.append(dataclasses.replace(p, spikes=spikes, synaptic_ops=spikes * p.fan_out))
     phase = dataclasses.replace(load.phases[0], populations=tuple(full))
-    priced = report.estimate(dataclasses.replace(load, phases=(phase,)))
-    assert priced.spiking is not None and priced.fit.fits
-    kinds = priced.spiking.by_kind
+    chip = sides.on_chip(dataclasses.replace(load, phases=(phase,)), "loihi1", 0)
+    assert chip.priced is not None and chip.placement.fits
+    kinds = chip.priced.by_kind
     events = sum(kinds[kind].median for kind in ("synaptic_op", "spike", "message"))
-    updates = sum(term.count for term in priced.terms if term.kind == "neuron_update")
+    updates = sum(term.count for term in chip.terms[phase.name] if term.kind == "neuron_update")
     own = sum(p.updates for p in load.populations) / updates * kinds["neuron_update"].median
     return 1.0 - own / events
 

@@ -108,9 +108,7 @@ def _stray(name: str, point: np.ndarray, seed: int) -> np.ndarray:
     waves = rng.standard_normal((_FEATURES, len(point))) / np.abs(rng.standard_normal((_FEATURES, 1))) / REACH
     angle = waves @ point
     mix = np.concatenate([np.cos(angle), np.sin(angle)]) / math.sqrt(_FEATURES)
-    return sum(
-        (weight * normal(f"{name}.field.{k}", seed) for k, weight in enumerate(mix)), np.zeros(DRAWS)
-    )
+    return sum((weight * normal(f"{name}.field.{k}", seed) for k, weight in enumerate(mix)), np.zeros(DRAWS))
 
 
 @functools.lru_cache(maxsize=512)

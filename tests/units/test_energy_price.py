@@ -10,7 +10,7 @@ import pytest
 
 from neuro.errors import FormatError, UsageError
 from neuro.workload import Phase, Population, Workload
-from sims.energy import report, technologies
+from sims.energy import sides, technologies
 from sims.energy.price import Term, price
 from sims.energy.technologies import Constant, Setup, Technology
 
@@ -88,7 +88,7 @@ def test_the_published_case_of_sana_fe_comes_out_component_by_component():
     load = Workload("m", 1, 1, 1, "h", "cpu", (Phase("inference", 10, 10, 1.0, (p,), (), ()),))
     price_pj = {c.kind: c.value for c in technologies.technologies()["loihi1"].constants}
     joules: dict[str, float] = {}
-    for term in report.estimate(load).terms:
+    for term in sides.on_chip(load, "loihi1", 0).terms["inference"]:
         joules[term.kind] = joules.get(term.kind, 0.0) + term.count * price_pj[term.kind] * 1e-12
     assert joules["synaptic_op"] == pytest.approx(7.2704e-7, rel=1e-9)
     assert joules["neuron_update"] + joules["spike"] == pytest.approx(1.1424e-7, rel=1e-9)
@@ -239,14 +239,14 @@ def test_the_weakest_grade_of_evidence_is_said():
 
 
 def test_why_says_value_interval_unit_evidence_source_and_note():
-    words = report.why("loihi1.synop")
+    words = technologies.why("loihi1.synop")
     for part in ("35.5 pJ per synaptic op", "between 23.6 and 49.3", "silicon_fit", "SANA-FE", "second-hand"):
         assert part in words
-    assert "sigma 0.35" in report.why("loihi1.setup") and "lava-dl" in report.why("loihi1.setup")
-    assert "unpriced" in report.why("loihi1.hops") and "SANA-FE" in report.why("loihi1.hops")
+    assert "sigma 0.35" in technologies.why("loihi1.setup") and "lava-dl" in technologies.why("loihi1.setup")
+    assert "unpriced" in technologies.why("loihi1.hops") and "SANA-FE" in technologies.why("loihi1.hops")
 
 
 def test_an_unknown_term_names_the_nearest():
     with pytest.raises(UsageError, match="unknown term 'loihi1.synops'") as raised:
-        report.why("loihi1.synops")
+        technologies.why("loihi1.synops")
     assert raised.value.do == "Did you mean 'loihi1.synop'?"
