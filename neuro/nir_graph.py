@@ -215,7 +215,7 @@ class Graph:
                     coming[name], going[name], changed = shape, out, True
         for name in self.nodes:
             if name not in going:
-                raise UsageError(f"NIR graph: nothing tells the shape of '{name}'.", "Give its input_shape.")
+                raise UsageError(f"NIR graph: nothing tells the shape of '{name}'.", "Give the Input its shape.")
         for source, target in self.edges:
             if going[source] != coming[target]:
                 raise UsageError(

@@ -78,10 +78,13 @@ class Input(Node):
 class Output(Node):
     """Where values go out."""
 
-    shape: Shape
+    shape: Shape | None = None
 
     def input_shape_of(self) -> Shape | None:
         return self.shape
+
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        return shape if self.shape is None else self.shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
