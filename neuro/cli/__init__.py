@@ -21,6 +21,7 @@ VERBS = {
     "recall": "what is in a memory file, where it came from and why it is recalled",
     "eval": "measure a model on a text",
     "energy": "price what a run did, in joules with intervals",
+    "map": "place a network's neurons on the cores of a chip, or say why it does not fit",
     "export": "write a model as quantized ONNX graphs with a small runner",
     "verify": "check an exported folder against the model it came from",
     "show": "the wiring of a model, or its spikes over a text",

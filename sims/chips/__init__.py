@@ -8,32 +8,12 @@ shared by two populations: an upper bound that needs no search.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from neuro.errors import FormatError, UsageError, nearest
 from neuro.workload import Population
+from sims.chips.chip import FOLDER, SCHEMA, Chip, Row, Topology, load, names
 
-SCHEMA = "neuro.chip/1"
-FOLDER = Path(__file__).parent
-LIMITS = (
-    "cores",
-    "compartments_per_core",
-    "synapse_bits_per_core",
-    "in_axons_per_core",
-    "out_axons_per_core",
-    "weight_bits",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A chip's hard limits."""
-
-    chip: str
-    name: str
-    limits: dict[str, int]
+__all__ = ["FOLDER", "SCHEMA", "Chip", "Fit", "Placed", "Row", "Topology", "fit", "load", "names"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,35 +60,6 @@ class Fit:
     def fits(self) -> bool:
         """Every population can be placed, on however many chips."""
         return not any(row.problem for row in self.rows)
-
-
-def load(name: str, folder: Path = FOLDER) -> Chip:
-    """A chip by name.
-
-    Raises:
-        UsageError: unknown, with the known ones and the nearest.
-        FormatError: a limit is missing, not a positive integer, or has no source.
-    """
-    known = sorted(path.stem for path in folder.glob("*.json"))
-    if name not in known:
-        raise UsageError(f"chip: got '{name}', expected one of {', '.join(known)}.", nearest(name, known))
-    path = folder / f"{name}.json"
-    again = "Give both in the chip's file."
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        limits = {key: data["limits"][key] for key in LIMITS}
-        if data["schema"] != SCHEMA:
-            raise FormatError(
-                f"{path}: got schema {data['schema']!r}, expected '{SCHEMA}'.", "Rewrite the chip's file."
-            )
-        chip = Chip(data["chip"], data["name"], {key: row["value"] for key, row in limits.items()})
-        sources = {key: row["source"]["paper"] for key, row in limits.items()}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise FormatError(f"{path}: not a chip ({error}).", again) from error
-    for key, value in chip.limits.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or not sources[key]:
-            raise FormatError(f"{path}: limit '{key}' has no value or no source.", again)
-    return chip
 
 
 def fit(populations: Sequence[Population], chip: Chip) -> Fit:

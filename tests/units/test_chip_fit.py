@@ -5,11 +5,8 @@ Per core: 1,024 compartments, 1,048,576 bits of synapses, 4,096 axons in, 4,096 
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from neuro.errors import FormatError, UsageError
 from neuro.workload import Population
 from sims import chips
 
@@ -127,57 +124,3 @@ def test_nothing_to_place_says_so():
 def test_each_row_says_what_takes_its_cores():
     (row,) = chips.fit([population()], LOIHI).rows
     assert row.reason == "1024 neurons on 1 core, their 256 targets with the synapses on 2 cores (synapse bits)"
-
-
-def test_an_unknown_chip_lists_the_known_ones():
-    with pytest.raises(UsageError, match="chip: got 'loihi', expected one of loihi1") as raised:
-        chips.load("loihi")
-    assert raised.value.do == "Did you mean 'loihi1'?"
-
-
-def test_every_limit_has_a_unit_and_a_source():
-    for path in chips.FOLDER.glob("*.json"):
-        limits = json.loads(path.read_text(encoding="utf-8"))["limits"]
-        assert set(limits) == set(chips.LIMITS)
-        for row in limits.values():
-            assert set(row) == {"value", "unit", "source", "note"}
-            assert row["source"]["paper"] and row["source"]["url"]
-
-
-def test_the_limits_are_loihis():
-    assert LOIHI.limits == {
-        "cores": 128,
-        "compartments_per_core": 1024,
-        "synapse_bits_per_core": 128 * 1024 * 8,
-        "in_axons_per_core": 4096,
-        "out_axons_per_core": 4096,
-        "weight_bits": 9,
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"value": 0}, "limit 'cores' has no value or no source"),
-        ({"value": 1.5}, "limit 'cores' has no value or no source"),
-        ({"source": {"paper": ""}}, "limit 'cores' has no value or no source"),
-        ({"source": None}, "not a chip"),
-    ],
-)
-def test_a_chip_file_that_breaks_its_rules_is_refused(tmp_path, change, words):
-    data = json.loads((chips.FOLDER / "loihi1.json").read_text(encoding="utf-8"))
-    data["limits"]["cores"] |= change
-    (tmp_path / "mine.json").write_text(json.dumps(data))
-    with pytest.raises(FormatError, match=words):
-        chips.load("mine", tmp_path)
-
-
-def test_a_chip_file_without_a_limit_or_of_another_schema_is_refused(tmp_path):
-    data = json.loads((chips.FOLDER / "loihi1.json").read_text(encoding="utf-8"))
-    (tmp_path / "old.json").write_text(json.dumps(data | {"schema": "neuro.chip/0"}))
-    with pytest.raises(FormatError, match=r"got schema 'neuro\.chip/0', expected 'neuro\.chip/1'"):
-        chips.load("old", tmp_path)
-    del data["limits"]["in_axons_per_core"]
-    (tmp_path / "less.json").write_text(json.dumps(data))
-    with pytest.raises(FormatError, match="in_axons_per_core"):
-        chips.load("less", tmp_path)
