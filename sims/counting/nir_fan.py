@@ -47,7 +47,7 @@ class Fan:
         self.going: dict[str, str] = {}
         self.coming: dict[str, str] = {}
         # Loops pass through a neuron or a product, whose signal does not depend on what comes in.
-        kept = [name for name in graph.nodes if not self._wires(name)]
+        kept = [name for name in graph.nodes if not self.wires(name)]
         self.going = {name: self._gives(name) for name in kept}
         for name in self._order:
             self.going[name] = self._worst(name)
@@ -95,7 +95,7 @@ class Fan:
         lines = self.arriving({n: np.ones(self.graph.shapes[n][1], np.int64) for n in self.graph.nodes})
         ends: Maps = {}
         for source, node in self.graph.nodes.items():
-            if self._wires(source):
+            if self.wires(source):
                 continue
             if isinstance(node, nir.Linear):
                 ends[source] = (node.weight != 0).astype(np.int64) @ lines[source]
@@ -110,14 +110,15 @@ class Fan:
         found = []
         waiting = self.before(name)
         for source in waiting:
-            if self._wires(source):
+            if self.wires(source):
                 waiting += [a for a in self.before(source) if a not in waiting]
             else:
                 product = type(self.graph.nodes[source]) in PRODUCTS
                 found.append(self.coming[source] if product else self.going[source])
         return max(found, key=SIGNALS.index, default=self.signal)
 
-    def _wires(self, name: str) -> bool:
+    def wires(self, name: str) -> bool:
+        """Whether a node only hands spikes on."""
         return type(self.graph.nodes[name]) in WIRING and name not in self._resets
 
     def _gives(self, name: str) -> str:
@@ -131,9 +132,9 @@ class Fan:
     def _wired(self) -> list[str]:
         """Wiring nodes, each after the wiring before it."""
         found: list[str] = []
-        left = [name for name in self.graph.order if self._wires(name)]
+        left = [name for name in self.graph.order if self.wires(name)]
         while left:
-            ready = [n for n in left if all(a in found or not self._wires(a) for a in self.before(n))]
+            ready = [n for n in left if all(a in found or not self.wires(a) for a in self.before(n))]
             if not ready:
                 raise UsageError(
                     f"NIR graph: got a loop through '{left[0]}' without a neuron or a product, expected none.",
@@ -164,7 +165,7 @@ class Fan:
             return sum((cost[b] for b in self.after(name)), start=self._nothing(name, 1))
 
         for name, node in self.graph.nodes.items():
-            if self._wires(name):
+            if self.wires(name):
                 continue
             if type(node) in PRODUCTS:
                 cost[name] = self.meets(name) if self.coming[name] == "binary" else self._nothing(name, 0)
