@@ -4,9 +4,9 @@ A graph has one Input, at least one Output, and edges that hand on values as the
 added. Shapes have no batch axis. Times are in seconds; NIR does not store the time step, ours do, as ``dt`` in the metadata.
 Nested graphs are flattened: node ``a`` of graph ``b`` is ``b.a``.
 
-A recurrent edge is one back to a node that every path from the Input passes before (a natural loop, as
-compilers call it). Where a loop has several entrances, it is each edge that comes no closer to the end: its target is
-no further from the Input, in edges, than its source. It hands on what its source gave a step before, 0 at the first.
+Recurrent edges: among nodes that all reach one another, the edges back to where paths from the Input come in (of several
+such nodes, those fewest edges away from it), and then likewise in what is left. Names and order play no part. A recurrent
+edge hands on what its source gave a step before, 0 at the first.
 
 Source: Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9.
 """
@@ -148,7 +148,7 @@ class Graph:
             )
         self.shapes  # noqa: B018  (disagreeing shapes raise here)
 
-    @property
+    @cached_property
     def input(self) -> str:
         return next(name for name, node in self.nodes.items() if isinstance(node, Input))
 
@@ -159,11 +159,18 @@ class Graph:
     @cached_property
     def before(self) -> dict[str, tuple[str, ...]]:
         """Sources of each node, in the order of the edges."""
-        return {name: tuple(a for a, b in self.edges if b == name) for name in self.nodes}
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for source, target in self.edges:
+            found[target].append(source)
+        return {name: tuple(sources) for name, sources in found.items()}
 
     @cached_property
     def after(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(b for a, b in self.edges if a == name) for name in self.nodes}
+        """Targets of each node, in the order of the edges."""
+        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for source, target in self.edges:
+            found[source].append(target)
+        return {name: tuple(targets) for name, targets in found.items()}
 
     @property
     def dt(self) -> float | None:
@@ -174,10 +181,18 @@ class Graph:
     @cached_property
     def recurrent(self) -> frozenset[Edge]:
         """Edges that hand on what their source gave a step before."""
-        back = {(a, b) for a, b in self.edges if b in self._dominators[a]}
-        rest = [edge for edge in self.edges if edge not in back]
-        near = self._distances
-        return frozenset(back | {(a, b) for a, b in rest if near[b] <= near[a] and a in _reached(b, rest)})
+        found: set[Edge] = set()
+        parts = _circles(list(self.nodes), self.edges)
+        while parts:
+            part = parts.pop()
+            inside = {(a, b) for a, b in self.edges if a in part and b in part} - found
+            entries = {b for a, b in self.edges if b in part and a not in part}
+            closest = min(self._distances[name] for name in entries)
+            doors = {name for name in entries if self._distances[name] == closest}
+            back = {(a, b) for a, b in inside if b in doors}
+            found |= back
+            parts += _circles(sorted(part), inside - back)
+        return frozenset(found)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -235,22 +250,6 @@ class Graph:
                     near[target] = near[name] + 1
                     queue.append(target)
         return near
-
-    @cached_property
-    def _dominators(self) -> dict[str, set[str]]:
-        """Of each node, those on every path from the Input to it, itself included."""
-        everything = set(self.nodes)
-        found = {name: {name} if name == self.input else everything for name in self.nodes}
-        changed = True
-        while changed:
-            changed = False
-            for name in self._distances:
-                if name == self.input:
-                    continue
-                now = {name}.union(set.intersection(*(found[a] for a in self.before[name])))
-                if now != found[name]:
-                    found[name], changed = now, True
-        return found
 
 
 class Emitter(NamedTuple):
@@ -483,11 +482,36 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _reached(start: str, edges: Sequence[Edge]) -> set[str]:
-    found = {start}
-    for name in (queue := [start]):
-        for a, b in edges:
-            if a == name and b not in found:
-                found.add(b)
-                queue.append(b)
+def _circles(names: Sequence[str], edges: Iterable[Edge]) -> list[set[str]]:
+    """The parts whose nodes all reach one another along an edge or more (Kosaraju's two sweeps)."""
+    after: dict[str, list[str]] = {name: [] for name in names}
+    before: dict[str, list[str]] = {name: [] for name in names}
+    for a, b in edges:
+        after[a].append(b)
+        before[b].append(a)
+    done: list[str] = []
+    seen: set[str] = set()
+    for name in names:
+        stack = [(name, iter(after[name]))] if name not in seen else []
+        seen.add(name)
+        while stack:
+            at, targets = stack[-1]
+            target = next((b for b in targets if b not in seen), None)
+            if target is None:
+                done.append(at)
+                stack.pop()
+            else:
+                seen.add(target)
+                stack.append((target, iter(after[target])))
+    found, taken = [], set[str]()
+    for name in reversed(done):
+        part, queue = set[str](), [name] if name not in taken else []
+        while queue:
+            at = queue.pop()
+            if at not in taken:
+                taken.add(at)
+                part.add(at)
+                queue += before[at]
+        if len(part) > 1 or (part and name in after[name]):
+            found.append(part)
     return found

@@ -24,6 +24,11 @@ from sims.counting.nir_run import delay_steps, step_of, steps
 
 CHIP_WEIGHT_BITS = 8
 _STATES = {nir.I: 1, nir.IF: 1, nir.LI: 1, nir.LIF: 1, nir.CubaLI: 2, nir.CubaLIF: 2}
+_KINDS: dict[type[nir.Node], str] = dict.fromkeys(PRODUCTS, "mac") | {
+    nir.Scale: "elementwise",
+    nir.SumPool2d: "accumulate",
+    nir.AvgPool2d: "accumulate",
+}
 
 
 def count(
@@ -57,14 +62,16 @@ def count(
             'Declare signal="graded" or "dense".',
         )
     sent = {name: np.zeros(graph.shapes[name][1], np.int64) for name in fan.sources}
-    full = {name: np.zeros(shape, np.int64) for name, (shape, _) in graph.shapes.items()}  # values that are not 0
+    # Values other than 0 that entered what multiplies them; behind spikes they follow from the spikes.
+    multiplied = [n for n, node in graph.nodes.items() if type(node) in _KINDS and fan.coming[n] != "binary"]
+    full = {name: np.zeros(graph.shapes[name][0], np.int64) for name in multiplied}
     began, length = time.perf_counter(), 0
     for now in steps(graph, given, dt):
         length += 1
-        for name, (came, went) in now.items():
-            full[name] += came != 0
-            if name in sent:
-                sent[name] += went != 0
+        for name, entered in full.items():
+            entered += now[name][0] != 0
+        for name, fired in sent.items():
+            fired += now[name][1] != 0
     seconds = time.perf_counter() - began
     phase = Phase(
         "inference",
@@ -119,17 +126,15 @@ def _populations(fan: Fan, sent: dict[str, np.ndarray], length: int, weight_bits
 def _operations(fan: Fan, sent: dict[str, np.ndarray], full: dict[str, np.ndarray], length: int) -> list[Operation]:
     events = fan.arriving(sent)
     resets = {row.reset for row in fan.emitters}
-    kinds = {nir.Scale: "elementwise", nir.SumPool2d: "accumulate", nir.AvgPool2d: "accumulate"}
-    kinds |= dict.fromkeys(PRODUCTS, "mac")
     rows = []
     for name in fan.graph.order:
         node, where = fan.graph.nodes[name], region(name)
-        if type(node) not in kinds or name in resets:
+        if type(node) not in _KINDS or name in resets:
             continue
         signal, size = fan.coming[name], int(np.prod(fan.graph.shapes[name][1]))
         entered = events[name] if signal == "binary" else full[name]
         every, left = int(fan.meets(name, every=True).sum()), int((entered * fan.meets(name)).sum())
-        rows.append(Operation(where, name, kinds[type(node)], signal, every * length, left))
+        rows.append(Operation(where, name, _KINDS[type(node)], signal, every * length, left))
         if "bias" in node.arrays():
             rows.append(Operation(where, f"{name}.bias", "elementwise", "dense", size * length))
         if type(node) is nir.AvgPool2d:

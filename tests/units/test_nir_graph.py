@@ -36,6 +36,8 @@ def graph(text: str) -> Graph:
         ("i>a a>b b>c a>c c>w w>a c>o", "w>a"),  # a skip inside a loop goes forward
         ("i>a i>b a>v v>b b>w w>a b>o", "v>b w>a"),  # two ways in: the loop is cut at both
         ("i>a a>b b>v v>b b>o a>w w>a", "v>b w>a"),
+        ("i>a a>b b>c c>b c>v v>a v>o", "c>b v>a"),  # a loop in a loop
+        ("i>a i>b a>v v>b b>c b>w c>w w>a w>o", "v>b w>a"),  # two ways in, and a skip that goes forward
     ],
 )
 def test_recurrent_edges_do_not_depend_on_order_or_names(edges, recurrent):
