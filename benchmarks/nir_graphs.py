@@ -31,9 +31,9 @@ from backends import LifRule
 from neuro.neurons import LIF, Neuron
 from neuro.nir_graph import SPIKING, Graph, emitters
 from neuro.nir_modules import from_modules
-from sims.counting.nir import count
-from sims.counting.nir_inputs import draw
-from sims.counting.nir_run import run, steps
+from sims.nir import count
+from sims.nir.inputs import draw
+from sims.nir.simulate import run, steps
 
 RATE, SEED = 0.1, 0
 
@@ -89,7 +89,7 @@ def cost(layers: list[nn.Module], shape: tuple[int, ...], length: int, rounds: i
             if name == "run":
                 collections.deque(steps(graph, x), 0)
             else:
-                load = count(graph, x, signal="binary")
+                load = count(graph, x, input_signal="binary")
             times[name].append(1000 * (time.process_time() - start))
     ratios = [b / a for a, b in zip(times["run"], times["count"], strict=True)]
     return {

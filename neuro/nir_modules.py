@@ -123,7 +123,7 @@ def to_modules(graph: Graph, dt: float | None = None) -> list[nn.Module]:
             _refuse(
                 "to_modules",
                 f"got '{name}' with {len(before)} edges in and {len(after)} out, expected a chain",
-                "Run the graph with sims.counting.nir_run, or cut it.",
+                "Run the graph with sims.nir.run, or cut it.",
             )
         node, synapse = graph.nodes[name], None
         if type(node) is nir.LI and name not in firing and after[0] in firing:
@@ -280,7 +280,7 @@ def _layer(name: str, node: Node) -> nn.Module:
         _refuse(
             "to_modules",
             f"got '{name}' of type {type(node).__name__}, which no layer of ours is",
-            "Run the graph with sims.counting.nir_run.",
+            "Run the graph with sims.nir.run.",
         )
     for key in ("weight", "bias"):
         if key in node.arrays():

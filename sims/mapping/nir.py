@@ -17,9 +17,9 @@ import numpy as np
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import INTEGRATORS, PRODUCTS, Graph, Node, Shape
-from sims.counting.nir_fan import Fan
-from sims.counting.nir_run import run
 from sims.mapping.network import Conv2d, Dense, Group, Network, Projection, Sparse
+from sims.nir import run
+from sims.nir.fan import Fan
 
 Pairs = tuple[np.ndarray, np.ndarray]  # (from, to): numbers in NIR's order, one row a synapse
 WEIGHT_BITS = 8
@@ -66,7 +66,7 @@ def to_network(
 
 def rates_of(graph: Graph, inputs: np.ndarray, dt: float | None = None) -> dict[str, np.ndarray]:
     """Spikes per step of the Input and of every spiking node, in its shape, measured on one sample [T, *shape]; values other
-    than 0 in the Input count as one. Errors as `sims.counting.nir_run.steps`."""
+    than 0 in the Input count as one. Errors as `sims.nir.simulate.steps`."""
     went = run(graph, inputs, dt)
     return {name: (went[name] != 0).mean(0) for name in Fan(graph, "binary").sources}
 

@@ -13,7 +13,7 @@ from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.neurons.interop import from_snntorch
 from neuro.nir_modules import from_modules
-from sims.counting.nir_run import run
+from sims.nir import run
 
 
 def network(kind: str, reset: str, delay: bool) -> list[nn.Module]:

@@ -9,8 +9,7 @@ import pytest
 
 from neuro import nir_graph as nir
 from neuro.nir_graph import Graph
-from sims.counting.nir import count
-from sims.counting.nir_run import run
+from sims.nir import count, run
 
 DT = 1e-3
 
@@ -222,7 +221,7 @@ def test_counts_equal_the_enumerator(build, seed, signal):
         x *= rng.choice([-1, 1, 2, 3], x.shape)
     hand = Enumerator(graph)
     went = hand.run(x)
-    load = count(graph, x, signal=signal)
+    load = count(graph, x, input_signal=signal)
     spiking = [n for n, node in graph.nodes.items() if isinstance(node, nir.IF | nir.LIF | nir.CubaLIF | nir.Threshold)]
     assert sum(went[n].sum() for n in spiking) > 0
     for name, values in run(graph, x).items():

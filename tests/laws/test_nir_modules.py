@@ -18,8 +18,7 @@ from neuro.neurons import ALIF, IF, LIF, PLIF, Neuron, Synaptic
 from neuro.nir_graph import Graph
 from neuro.nir_modules import from_classifier, from_modules, to_modules
 from neuro.spiking_classifier import ClassifierConfig, LayerConfig, SpikingClassifier
-from sims.counting.nir import count
-from sims.counting.nir_run import run
+from sims.nir import count, run
 
 STEPS = 60
 RULES = {
@@ -177,7 +176,7 @@ def test_a_classifier_is_the_same_and_counts_the_same(shape):
     mean = run(graph, x[:, 0].numpy())["output"].mean(0)
     np.testing.assert_allclose(mean, logits[0].detach().numpy(), atol=1e-12)
 
-    hand, load = model.count(entered), count(graph, x[:, 0].numpy(), signal="binary")
+    hand, load = model.count(entered), count(graph, x[:, 0].numpy(), input_signal="binary")
     assert [p.spikes for p in load.populations] == hand.spikes
     assert [p.synaptic_ops for p in load.populations] == hand.synaptic_ops
     assert sum(p.updates for p in load.populations) == hand.updates
@@ -342,7 +341,7 @@ def test_what_our_layers_cannot_say(graph, text):
 def test_a_reset_by_subtraction_is_one_population():
     graph = with_reset(-0.8)
     assert nir.emitters(graph) == (nir.Emitter("fires", "li", "reset"),)
-    load = count(graph, np.ones((20, 5)), signal="dense")
+    load = count(graph, np.ones((20, 5)), input_signal="dense")
     (only,) = load.populations
     assert (only.name, only.neurons, only.updates, only.synaptic_ops, only.fan_out) == ("fires", 5, 100, 0, 0)
     assert only.spikes > 0 and math.prod(only.input_signal == s for s in ("dense",)) and load.operations == ()

@@ -9,9 +9,9 @@ from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import Graph
 from sims import chips
-from sims.counting.nir_fan import Fan
 from sims.mapping import Conv2d, Dense, Network, Sparse, place, validate
 from sims.mapping.nir import rates_of, to_network
+from sims.nir.fan import Fan
 
 DT = 1e-3
 

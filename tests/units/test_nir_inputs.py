@@ -7,7 +7,7 @@ import pytest
 
 from neuro import nir_graph as nir
 from neuro.errors import FormatError, MissingError, UsageError
-from sims.counting.nir_inputs import draw, read
+from sims.nir.inputs import draw, read
 
 GIVE = "Give a .npy, or an .npz of one array: time first, then the Input's shape."
 

@@ -9,8 +9,7 @@ from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import Graph
 from neuro.workload import from_json
-from sims.counting.nir import count
-from sims.counting.nir_run import run
+from sims.nir import count, run
 
 DT = 1e-3
 
@@ -117,7 +116,7 @@ BIG = nir.sequence((2,), [nir.LI(*[np.full(2, 1e-3)] * 3)], DT)
     ],
 )
 def test_what_cannot_be_run(graph, inputs, dt, text):
-    for job in (run, lambda *args: count(*args, signal="dense")):
+    for job in (run, lambda *args: count(*args, input_signal="dense")):
         with pytest.raises(UsageError) as error:
             job(graph, inputs, dt)
         assert str(error.value) == text
@@ -126,13 +125,13 @@ def test_what_cannot_be_run(graph, inputs, dt, text):
 def test_what_cannot_be_counted():
     x = np.array([[1.0, 0.0], [0.0, 2.0]])
     with pytest.raises(UsageError) as error:
-        count(BIG, x, signal="binary")
+        count(BIG, x, input_signal="binary")
     assert str(error.value) == (
         "NIR graph: got the value 2.0 in an Input declared binary, expected 0 and 1.\n"
-        'Declare signal="graded" or "dense".'
+        'Declare input_signal="graded" or "dense".'
     )
     with pytest.raises(UsageError) as error:
-        count(BIG, x, signal="spikes")
+        count(BIG, x, input_signal="spikes")
     assert str(error.value) == (
         "NIR graph signal: got 'spikes', expected one of binary, graded, dense.\n"
         'Say what the Input carries: "binary" for spikes.'
@@ -140,7 +139,7 @@ def test_what_cannot_be_counted():
     nodes = {"i": nir.Input((1,)), "s": nir.Scale(*c(0.5)), "d": nir.Delay(*c(DT)), "o": nir.Output((1,))}
     loop = Graph(nodes, (("i", "s"), ("s", "d"), ("d", "s"), ("d", "o")), {"dt": DT})
     with pytest.raises(UsageError) as error:
-        count(loop, np.ones((2, 1)), signal="binary")
+        count(loop, np.ones((2, 1)), input_signal="binary")
     assert str(error.value) == (
         "NIR graph: got a loop through 's' without a neuron or a product, expected none.\n"
         "Its spikes would come back as events for ever; put a neuron into it."
@@ -163,7 +162,7 @@ def test_signals_are_declared_and_not_looked_at():
     edges = [("i", "w"), ("w", "held"), ("held", "u"), ("u", "n"), ("n", "v"), ("v", "o"), ("n", "both"), ("i", "both")]
     graph = Graph(nodes, (*edges, ("both", "p")), {"dt": DT})
     x = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
-    load = count(graph, x, signal="dense", model="hand")
+    load = count(graph, x, input_signal="dense", model="hand")
     rows = {(row.name, row.kind): (row.signal, row.count, row.effective) for row in load.operations}
     spikes = run(graph, x)["n"]
     assert spikes.tolist() == [[1, 1]] * 3
@@ -187,7 +186,7 @@ def test_signals_are_declared_and_not_looked_at():
 def test_a_binary_input_is_a_population_without_updates():
     graph = nir.sequence((3,), [nir.Linear(np.array([[1.0, 0, 0], [1, 1, 0]])), nir.IF(*[np.ones(2)] * 3)], DT)
     x = np.array([[1, 1, 1], [1, 0, 0]], bool)
-    entry, _ = count(graph, x, signal="binary").populations
+    entry, _ = count(graph, x, input_signal="binary").populations
     assert (entry.name, entry.neurons, entry.spikes, entry.synaptic_ops, entry.updates) == ("input", 3, 4, 2 * 2 + 1, 0)
     assert (entry.fan_out, entry.fan_in) == (2, 0)
 
@@ -203,7 +202,7 @@ def test_nested_graphs_are_regions_and_widths_are_the_files():
     }
     names = list(nodes)
     graph = Graph(nodes, tuple(zip(names, names[1:], strict=False)), {"dt": DT})  # noqa: RUF007
-    load = count(graph, np.ones((4, 2)), signal="binary")
+    load = count(graph, np.ones((4, 2)), input_signal="binary")
     assert {p.name: p.region for p in load.populations} == {"i": "network", "eye.n": "eye"}
     bytes_ = {t.name: (t.region, t.store, t.read_bytes) for t in load.traffic}
     assert bytes_ == {

@@ -19,8 +19,8 @@ from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import PRODUCTS, Graph
 from neuro.workload import Operation, Phase, Population, Traffic, Workload
-from sims.counting.nir_fan import Fan
-from sims.counting.nir_run import delay_steps, step_of, steps
+from sims.nir.fan import Fan
+from sims.nir.simulate import delay_steps, step_of, steps
 
 CHIP_WEIGHT_BITS = 8
 _STATES = {nir.I: 1, nir.IF: 1, nir.LI: 1, nir.LIF: 1, nir.CubaLI: 2, nir.CubaLIF: 2}
@@ -36,7 +36,7 @@ def count(
     inputs: np.ndarray,
     dt: float | None = None,
     *,
-    signal: str,
+    input_signal: str,
     weight_bits: int = CHIP_WEIGHT_BITS,
     model: str = "NIR graph",
 ) -> Workload:
@@ -46,20 +46,20 @@ def count(
         graph: the network.
         inputs: [T, *shape of the Input].
         dt: the step in seconds; by default the one stored with the graph.
-        signal: what the Input carries: "binary" (spikes, 0 or 1), "graded" or "dense". It is never guessed from values.
+        input_signal: what the Input carries: "binary" (spikes, 0 or 1), "graded" or "dense". It is never guessed from values.
         weight_bits: of a synapse on a chip.
         model: a name for the report.
 
     Raises:
-        UsageError: an Input declared binary that holds other values, an unknown signal, or as `sims.counting.nir_run.steps`.
+        UsageError: an Input declared binary that holds other values, an unknown signal, or as `sims.nir.simulate.steps`.
     """
-    fan, dt = Fan(graph, signal), step_of(graph, dt)
+    fan, dt = Fan(graph, input_signal), step_of(graph, dt)
     given = np.asarray(inputs)
-    if signal == "binary" and not ((given == 0) | (given == 1)).all():
+    if input_signal == "binary" and not ((given == 0) | (given == 1)).all():
         other = given[(given != 0) & (given != 1)].ravel()[0]
         raise UsageError(
             f"NIR graph: got the value {other} in an Input declared binary, expected 0 and 1.",
-            'Declare signal="graded" or "dense".',
+            'Declare input_signal="graded" or "dense".',
         )
     sent = {name: np.zeros(graph.shapes[name][1], np.int64) for name in fan.sources}
     # Values other than 0 that entered what multiplies them; behind spikes they follow from the spikes.

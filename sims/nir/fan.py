@@ -16,8 +16,8 @@ import numpy as np
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import PRODUCTS, SPIKING, WIRING, Graph
-from sims.counting.nir_run import SIGNALS
-from sims.counting.nir_windows import conv_fan_out, convolve, pool, spread
+from sims.nir.simulate import SIGNALS
+from sims.nir.windows import conv_fan_out, convolve, pool, spread
 
 Maps = dict[str, np.ndarray]
 

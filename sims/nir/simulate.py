@@ -20,7 +20,7 @@ import numpy as np
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.nir_graph import Graph, Node, Shape
-from sims.counting.nir_windows import convolve, pool
+from sims.nir.windows import convolve, pool
 
 Step = Callable[[np.ndarray], np.ndarray]
 SIGNALS = ("binary", "graded", "dense")
