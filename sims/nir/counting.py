@@ -6,7 +6,8 @@ them: behind spikes "binary", with the accumulations left as ``effective``, spik
 Wiring is listed as arithmetic: a Scale elementwise, a pool as accumulations (an AvgPool2d with one elementwise division per
 output), a bias as an elementwise addition.
 
-Weights are read once a step and state read and written once a step, in the width the graph stores them in.
+Weights are read once a step, in the width the graph stores them in; state is read and written once a step, in 4 bytes a
+number. Resets by subtraction are of the neurons: neither synapses nor arithmetic nor weights.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sims.nir.fan import Fan
 from sims.nir.simulate import delay_steps, step_of, steps
 
 CHIP_WEIGHT_BITS = 8
+FLOAT_BYTES = 4
 _STATES = {nir.I: 1, nir.IF: 1, nir.LI: 1, nir.LIF: 1, nir.CubaLI: 2, nir.CubaLIF: 2}
 _KINDS: dict[type[nir.Node], str] = dict.fromkeys(PRODUCTS, "mac") | {
     nir.Scale: "elementwise",
@@ -80,11 +82,11 @@ def count(
         seconds=seconds,
         populations=tuple(_populations(fan, sent, length, weight_bits)),
         operations=tuple(_operations(fan, sent, full, length)),
-        traffic=tuple(_traffic(graph, dt, length)),
+        traffic=tuple(_traffic(fan, dt, length)),
     )
     return Workload(
         model=model,
-        parameters=sum(_weights(node)[0] for node in graph.nodes.values()),
+        parameters=sum(_weights(node)[0] for name, node in graph.nodes.items() if name not in fan.resets),
         layers=sum(type(node) in PRODUCTS for node in graph.nodes.values()),
         spans=0,
         hardware="simulated",
@@ -125,11 +127,10 @@ def _populations(fan: Fan, sent: dict[str, np.ndarray], length: int, weight_bits
 
 def _operations(fan: Fan, sent: dict[str, np.ndarray], full: dict[str, np.ndarray], length: int) -> list[Operation]:
     events = fan.arriving(sent)
-    resets = {row.reset for row in fan.emitters}
     rows = []
     for name in fan.graph.order:
         node, where = fan.graph.nodes[name], region(name)
-        if type(node) not in _KINDS or name in resets:
+        if type(node) not in _KINDS or name in fan.resets:
             continue
         signal, size = fan.coming[name], int(np.prod(fan.graph.shapes[name][1]))
         entered = events[name] if signal == "binary" else full[name]
@@ -142,20 +143,20 @@ def _operations(fan: Fan, sent: dict[str, np.ndarray], full: dict[str, np.ndarra
     return rows
 
 
-def _traffic(graph: Graph, dt: float, length: int) -> list[Traffic]:
+def _traffic(fan: Fan, dt: float, length: int) -> list[Traffic]:
     rows = []
-    for name, node in graph.nodes.items():
+    for name, node in fan.graph.nodes.items():
+        if name in fan.resets:
+            continue
         _, width = _weights(node)
         if width:
             rows.append(Traffic(region(name), name, "weights", width * length, 0))
-        size = 0
-        if type(node) in _STATES:
-            first = next(iter(node.arrays().values()))
-            size = _STATES[type(node)] * first.nbytes
-        elif isinstance(node, nir.Delay):
-            size = int((delay_steps(name, node, dt) > 0).sum()) * node.delay.itemsize
-        if size:
-            rows.append(Traffic(region(name), name, "state", size * length, size * length))
+        numbers = _STATES.get(type(node), 0) * int(np.prod(fan.graph.shapes[name][0]))
+        if isinstance(node, nir.Delay):
+            numbers = int((delay_steps(name, node, dt) > 0).sum())
+        if numbers:
+            size = numbers * FLOAT_BYTES * length
+            rows.append(Traffic(region(name), name, "state", size, size))
     return rows
 
 

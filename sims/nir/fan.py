@@ -27,6 +27,7 @@ class Fan:
 
     Attributes:
         coming: the signal into each node.
+        resets: the Scales that are resets.
         fan_out: of each node that is a source of spikes (a binary Input, a spiking node), int64 of its shape: the synapses
             an event passes, those of weight 0 left out; a neuron that is reached without a product counts as one.
 
@@ -42,7 +43,7 @@ class Fan:
             )
         self.graph, self.signal = graph, signal
         self.emitters = nir.emitters(graph)
-        self._resets = {row.reset for row in self.emitters}
+        self.resets = {row.reset for row in self.emitters}
         self._order = self._wired()
         self.going: dict[str, str] = {}
         self.coming: dict[str, str] = {}
@@ -62,10 +63,10 @@ class Fan:
 
     def before(self, name: str) -> list[str]:
         """Sources of a node that are no resets."""
-        return [a for a in self.graph.before[name] if a not in self._resets]
+        return [a for a in self.graph.before[name] if a not in self.resets]
 
     def after(self, name: str) -> list[str]:
-        return [b for b in self.graph.after[name] if b not in self._resets]
+        return [b for b in self.graph.after[name] if b not in self.resets]
 
     def meets(self, name: str, every: bool = False) -> np.ndarray:
         """int64 of a node's input shape: the weights other than 0 (``every``: all) that one value there meets."""
@@ -119,7 +120,7 @@ class Fan:
 
     def wires(self, name: str) -> bool:
         """Whether a node only hands spikes on."""
-        return type(self.graph.nodes[name]) in WIRING and name not in self._resets
+        return type(self.graph.nodes[name]) in WIRING and name not in self.resets
 
     def _gives(self, name: str) -> str:
         if name == self.graph.input:

@@ -251,3 +251,14 @@ def test_counts_equal_the_enumerator(build, seed, signal):
             assert (rows[n].signal, rows[n].effective) == ("graded", met)
         else:
             assert (rows[n].signal, rows[n].effective) == ("binary", tally[n])
+
+
+def test_a_published_dense_count():
+    """NeuroBench's keyword network, 20-256-256-256-35 over 200 steps: 29,030,400 (github.com/NeuroBench/neurobench)."""
+    nodes: list[nir.Node] = []
+    for inputs, outputs in itertools.pairwise((20, 256, 256, 256, 35)):
+        nodes += [nir.Affine(np.ones((outputs, inputs)), np.zeros(outputs)), nir.IF(*[np.ones(outputs)] * 3)]
+    load = count(nir.sequence((20,), nodes, DT), np.zeros((200, 20)), input_signal="binary")
+    assert sum(row.count for row in load.operations if row.kind == "mac") == 29_030_400
+    assert sum(row.effective for row in load.operations if row.kind == "mac") == 0
+    assert sum(p.updates for p in load.populations) == 200 * (3 * 256 + 35)

@@ -24,28 +24,31 @@ def weights(rng, *shape: int, kept: float = 1.0) -> np.ndarray:
     return rng.normal(0.4, 0.5, shape) * (rng.random(shape) < kept)
 
 
-def fan_out(network: Network, name: str) -> np.ndarray:
-    """Targets of each neuron of a group, in the group's order, by walking over every synapse."""
+def degrees(network: Network, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(targets, sources) of each neuron of a group, in the group's order, by walking over every synapse."""
     group = network[name]
-    found = np.zeros(group.neurons, np.int64)
+    out, into = np.zeros(group.neurons, np.int64), np.zeros(group.neurons, np.int64)
     for p in network.projections:
-        if p.source != name:
-            continue
+        source, target = network[p.source], network[p.target]
         if isinstance(p, Dense):
-            found += network[p.target].neurons
+            pairs = list(np.ndindex(source.neurons, target.neurons))
         elif isinstance(p, Sparse):
-            found += np.diff(p.offsets)
+            pairs = list(zip(np.repeat(np.arange(source.neurons), np.diff(p.offsets)), p.targets, strict=True))
         else:
-            a, b = group.shape, network[p.target].shape
-            for x, y, c in np.ndindex(b):
+            pairs, a, b = [], source.shape, target.shape
+            for number, (x, y, c) in enumerate(np.ndindex(b)):
                 for kx, ky in np.ndindex(p.kernel):
                     sx, sy = x * p.stride[0] - p.padding[0] + kx, y * p.stride[1] - p.padding[1] + ky
                     if 0 <= sx < a[0] and 0 <= sy < a[1]:
                         width = a[2] // p.groups
                         first = c // (b[2] // p.groups) * width
-                        for channel in range(first, first + width):
-                            found[(sx * a[1] + sy) * a[2] + channel] += 1
-    return found
+                        pairs += [((sx * a[1] + sy) * a[2] + k, number) for k in range(first, first + width)]
+        for i, j in pairs:
+            if p.source == name:
+                out[i] += 1
+            if p.target == name:
+                into[j] += 1
+    return out, into
 
 
 def random_graph(seed: int) -> Graph:
@@ -79,9 +82,9 @@ def test_synapses_are_those_that_are_counted(seed):
     graph = random_graph(seed)
     fan, network = Fan(graph, "binary"), to_network(graph, name="net")
     for name in fan.sources:
-        expected = fan.fan_out[name]
-        expected = np.moveaxis(expected, 0, -1) if expected.ndim > 1 else expected
-        assert np.array_equal(fan_out(network, name), expected.ravel()), name
+        for found, expected in zip(degrees(network, name), (fan.fan_out[name], fan.fan_in[name]), strict=True):
+            expected = np.moveaxis(expected, 0, -1) if expected.ndim > 1 else expected
+            assert np.array_equal(found, expected.ravel()), name
     kinds = {type(p) for p in network.projections}
     assert (Conv2d in kinds) == (seed % 2 == 0)  # a dilated kernel is written out
     assert network.groups[-1].name == [*graph.nodes][-2] and not network.groups[0].placed

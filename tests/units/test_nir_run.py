@@ -179,7 +179,7 @@ def test_signals_are_declared_and_not_looked_at():
     assert (load.model, load.unit, load.layers, load.parameters) == ("hand", "sample", 4, 6 + 3 + 6 + 4 + 2)
     assert load.phases[0].name == "inference" and load.phases[0].calls == 3 and load.tokens == 1
     bytes_ = {(t.name, t.store): (t.read_bytes, t.written_bytes) for t in load.traffic}
-    assert bytes_["w", "weights"] == (3 * 9 * 8, 0) and bytes_["held", "state"] == (3 * 24, 3 * 24)
+    assert bytes_["w", "weights"] == (3 * 9 * 8, 0) and bytes_["held", "state"] == (3 * 12, 3 * 12)
     assert from_json(load.to_json()) == load
 
 
