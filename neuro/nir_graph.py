@@ -96,7 +96,7 @@ __all__ = [
 ]
 
 Edge = tuple[str, str]
-_DEPTH = 16  # of nested graphs; hard links in a file can make it endless
+_DEPTH = 16  # of nested graphs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -314,7 +314,7 @@ def read(path: str | Path) -> Graph:
         with h5py.File(path, "r") as file:
             if not isinstance(file.get("node", getlink=True), h5py.HardLink) or "type" not in file["node"]:
                 raise FormatError(f"{path}: not a NIR file: an HDF5 without a NIR node.", again)
-            record = _plain(h5py, file["node"], str(path), _DEPTH * 2)
+            record = _plain(h5py, file["node"], str(path), set(), 2 * _DEPTH)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise FormatError(f"{path}: truncated or damaged ({error}).", again) from error
     return parse(record, str(path))
@@ -457,10 +457,12 @@ def _node(record: Mapping[str, Any], where: str) -> Node:
         raise FormatError(f"{where} ({kind}): {error}.", "Write it again with nir.write.") from error
 
 
-def _plain(h5py: Any, group: Any, where: str, depth: int) -> dict[str, Any]:
-    """An HDF5 group as dictionaries, arrays, numbers and texts; nothing outside the file is followed."""
-    if depth == 0:
-        raise FormatError(f"{where}: got groups nested too deep.", "Flatten the graph.")
+def _plain(h5py: Any, group: Any, where: str, seen: set[Any], depth: int) -> dict[str, Any]:
+    """An HDF5 group as dictionaries, arrays, numbers and texts; nothing outside the file is followed, no group twice."""
+    if depth == 0 or group in seen:
+        got = "groups nested too deep" if depth == 0 else f"the group '{group.name}' in two places"
+        raise FormatError(f"{where}: got {got}.", "Flatten the graph, and copy what is shared.")
+    seen.add(group)
     found: dict[str, Any] = {}
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -469,7 +471,7 @@ def _plain(h5py: Any, group: Any, where: str, depth: int) -> dict[str, Any]:
             )
         item = group[name]
         if isinstance(item, h5py.Group):
-            found[name] = _plain(h5py, item, where, depth - 1)
+            found[name] = _plain(h5py, item, where, seen, depth - 1)
         elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
             raise FormatError(f"{where}: got '{name}', whose data are not in this file.", "Copy them into it.")
         else:

@@ -213,7 +213,21 @@ def put(group: h5py.Group, name: str, value) -> None:
             "got a link 'v_reset' out of its place, expected data.",
             "Copy what it points to.",
         ),
-        (lambda n: put(n["1_if"], "self", n), "nested too deep", "Flatten the graph."),
+        (
+            lambda n: put(n["1_if"], "self", n),
+            "got the group '/node/nodes/1_if/self' in two places.",
+            "Flatten the graph, and copy what is shared.",
+        ),
+        (
+            lambda n: n.require_group("x/" * 40),
+            "got groups nested too deep.",
+            "Flatten the graph, and copy what is shared.",
+        ),
+        (
+            lambda n: (put(n, "copy", n["1_if"]), put(n, "again", n["1_if"])),
+            "' in two places.",
+            "Flatten the graph, and copy what is shared.",
+        ),
         (lambda n: put(n.parent, "edges", np.zeros((2, 3))), "not a graph (too many values", "Write it again"),
         (lambda n: put(n, "1_if", 3), "not a graph (", "Write it again with nir.write."),
         (
