@@ -91,6 +91,7 @@ __all__ = [
     "parse",
     "read",
     "sequence",
+    "step_of",
     "to_nir",
     "write",
 ]
@@ -171,12 +172,6 @@ class Graph:
         for source, target in self.edges:
             found[source].append(target)
         return {name: tuple(targets) for name, targets in found.items()}
-
-    @property
-    def dt(self) -> float | None:
-        """The time step that was stored, in seconds."""
-        value = self.metadata.get("dt")
-        return None if value is None else float(value)
 
     @cached_property
     def recurrent(self) -> frozenset[Edge]:
@@ -295,6 +290,26 @@ def sequence(shape: Sequence[int], nodes: Iterable[Node], dt: float | None = Non
         out = node.output_shape(out)
     every: dict[str, Node] = {"input": first, **inside, "output": Output(out or ())}
     return Graph(every, tuple(itertools.pairwise(names)), {} if dt is None else {"dt": float(dt)})
+
+
+def step_of(graph: Graph, dt: float | None) -> float:
+    """The time step in seconds: the one given, else the graph's own.
+
+    Raises:
+        UsageError: neither, or no positive number.
+    """
+    value = graph.metadata.get("dt") if dt is None else dt
+    if value is None:
+        raise UsageError(
+            "NIR graph: got no time step, expected one: it is not stored with this graph.", "Give dt in seconds."
+        )
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not 0.0 < found < float("inf"):
+        raise UsageError(f"NIR graph dt: got {value!r}, expected more than 0.", "Give the step in seconds.")
+    return found
 
 
 def read(path: str | Path) -> Graph:

@@ -105,9 +105,7 @@ def to_modules(graph: Graph, dt: float | None = None) -> list[nn.Module]:
     Raises:
         UsageError: no step, a branch, or a node that no layer of ours says.
     """
-    dt = graph.dt if dt is None else dt
-    if dt is None:
-        _refuse("to_modules", "got no time step, expected one: it is not stored with this graph", "Give dt in seconds.")
+    dt = nir.step_of(graph, dt)
     rows = nir.emitters(graph)
     resets = {row.reset for row in rows if row.reset}
     held = {row.membrane: row for row in rows}
@@ -115,29 +113,36 @@ def to_modules(graph: Graph, dt: float | None = None) -> list[nn.Module]:
     kinds = [v.dtype for n in graph.nodes.values() for key, v in n.arrays().items() if key == "weight"]
     dtype = torch.float64 if np.float64 in kinds else torch.float32
     layers: list[nn.Module] = []
-    name = graph.input
+    following, name = _chain(graph, resets), graph.input
     while name not in graph.outputs:
-        after = [b for b in graph.after[name] if b not in resets]
+        node, synapse = graph.nodes[name], None
+        if type(node) is nir.LI and name not in firing and following[name] in firing:
+            synapse, name = node, following[name]
+        if name in held:
+            layers.append(_neuron(graph, held[name], synapse, dt, dtype))
+            name = held[name].name
+        elif name != graph.input:
+            layers.append(_layer(name, node))
+        name = following[name]
+    return layers
+
+
+def _chain(graph: Graph, resets: set[str]) -> dict[str, str]:
+    """The node after each, resets left out."""
+    found = {}
+    for name in graph.nodes:
+        if name in resets:
+            continue
         before = [a for a in graph.before[name] if a not in resets]
-        if len(after) != 1 or len(before) > 1:
+        after = [b for b in graph.after[name] if b not in resets]
+        if len(before) != (name != graph.input) or len(after) != (name not in graph.outputs):
             _refuse(
                 "to_modules",
                 f"got '{name}' with {len(before)} edges in and {len(after)} out, expected a chain",
                 "Run the graph with sims.nir.run, or cut it.",
             )
-        node, synapse = graph.nodes[name], None
-        if type(node) is nir.LI and name not in firing and after[0] in firing:
-            synapse, name = node, after[0]
-        if name in held:
-            layers.append(_neuron(graph, held[name], synapse, float(dt), dtype))
-            name = held[name].name
-        elif name != graph.input:
-            layers.append(_layer(name, node))
-        following = [b for b in graph.after[name] if b not in resets]
-        if len(following) != 1:
-            _refuse("to_modules", f"got '{name}' with {len(following)} edges out, expected a chain", "Cut the graph.")
-        name = following[0]
-    return layers
+        found[name] = "".join(after)
+    return found
 
 
 class _Draft:

@@ -139,11 +139,7 @@ def _channels_last(shape: Shape) -> tuple[int, int, int] | None:
 
 def _order(shape: Shape) -> np.ndarray:
     """NIR's number of each neuron of a group."""
-    return (
-        np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), 0, -1).ravel()
-        if len(shape) > 1
-        else np.arange(int(np.prod(shape)))
-    )
+    return np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), 0, -1).ravel()
 
 
 def _projection(

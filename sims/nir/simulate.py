@@ -19,7 +19,7 @@ import numpy as np
 
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
-from neuro.nir_graph import Graph, Node, Shape
+from neuro.nir_graph import Graph, Node, Shape, step_of
 from sims.nir.windows import convolve, pool
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -62,26 +62,6 @@ def run(graph: Graph, inputs: np.ndarray, dt: float | None = None) -> dict[str, 
     """What every node gave, [T, *shape]; arguments and errors as `steps`."""
     found = list(steps(graph, inputs, dt))
     return {name: np.stack([now[name][1] for now in found]) for name in graph.nodes}
-
-
-def step_of(graph: Graph, dt: float | None) -> float:
-    """The time step in seconds: the one given, else the graph's own.
-
-    Raises:
-        UsageError: neither, or no positive number.
-    """
-    value = graph.metadata.get("dt") if dt is None else dt
-    if value is None:
-        raise UsageError(
-            "NIR graph: got no time step, expected one: it is not stored with this graph.", "Give dt in seconds."
-        )
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = float("nan")
-    if not 0.0 < found < float("inf"):
-        raise UsageError(f"NIR graph dt: got {value!r}, expected more than 0.", "Give the step in seconds.")
-    return found
 
 
 def delay_steps(name: str, node: nir.Delay, dt: float) -> np.ndarray:

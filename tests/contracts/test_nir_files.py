@@ -68,7 +68,7 @@ def test_a_round_trip_changes_nothing(tmp_path):
     nir.write(graph, tmp_path / "a.nir")
     again = nir.read(tmp_path / "a.nir")
     assert_same(graph, again)
-    assert again.dt == 1e-3 and again.recurrent == {("back", "lif")}
+    assert again.metadata["dt"] == 1e-3 and again.recurrent == {("back", "lif")}
     nir.write(again, tmp_path / "b.nir")
     assert_same(again, nir.read(tmp_path / "b.nir"))
     assert {path.name for path in tmp_path.iterdir()} == {"a.nir", "b.nir"}

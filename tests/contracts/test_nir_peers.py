@@ -67,5 +67,5 @@ def test_a_graph_as_snntorch_writes_it(tmp_path):
     weight, bias = (p.detach().float().numpy() for p in layers[0].parameters())
     theirs.write(tmp_path / "a.nir", theirs.NIRGraph.from_list(theirs.Affine(weight, bias), lif))
     graph = nir.read(tmp_path / "a.nir")
-    assert graph.dt is None
+    assert "dt" not in graph.metadata
     assert np.array_equal(run(graph, x.numpy(), 1e-4)["output"], spikes(layers, x))

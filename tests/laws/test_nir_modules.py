@@ -278,7 +278,7 @@ def changed(node: nir.Node, **values) -> nir.Node:
     [
         (
             chain(LIF5, dt=None),
-            "to_modules: got no time step, expected one: it is not stored with this graph.\nGive dt",
+            "NIR graph: got no time step, expected one: it is not stored with this graph.\nGive dt in seconds.",
         ),
         (
             chain(nir.Scale(np.ones(5))),
@@ -320,7 +320,21 @@ def changed(node: nir.Node, **values) -> nir.Node:
                 (("input", "a"), ("a", "w"), ("w", "a"), ("a", "output")),
                 {"dt": 1e-3},
             ),
-            "to_modules: got 'a' with 2 edges in and 2 out, expected a chain.\nRun the graph",
+            "to_modules: got 'a' with 2 edges in and 2 out, expected a chain.\nRun the graph with sims.nir.run, or cut it.",
+        ),
+        (
+            Graph(
+                {
+                    "input": nir.Input((5,)),
+                    "a": LIF5,
+                    "syn": nir.LI(np.full(5, 5e-3), np.full(5, 5.0), np.zeros(5)),
+                    "b": LIF5,
+                    "output": nir.Output((5,)),
+                },
+                (("input", "a"), ("a", "syn"), ("syn", "b"), ("a", "b"), ("b", "output")),
+                {"dt": 1e-3},
+            ),
+            "to_modules: got 'a' with 1 edges in and 2 out, expected a chain.\nRun the graph",
         ),
         (
             chain(
