@@ -16,7 +16,7 @@ EXTRAS = {
     "snn": {"snntorch": "no from_snntorch/to_snntorch"},
     "norse": {"norse": "no from_norse/to_norse"},
     "numba": {"numba": "spiking layers run as torch operators where the C++ library was not built"},
-    "nir": {"nir": "nothing yet: reserved for NIR graph files"},
+    "nir": {"nir": "no NIR graphs written", "h5py": "no NIR graphs read"},
     "sims": {"brian2": "no comparison of simulated networks with Brian2"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
