@@ -41,7 +41,7 @@ class Population:
     spikes: int
     synaptic_ops: int
     updates: int
-    products: int | None = None  # multiply-accumulates of a dense layer in its projection's place; None: not known
+    products: int | None = None  # of a dense layer in its projection's place, once a token; None: unknown
 
 
 @dataclasses.dataclass(frozen=True)

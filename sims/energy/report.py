@@ -23,6 +23,7 @@ from sims.energy.price import drawn, price
 from sims.energy.sides import OnChip, OnPlatform
 from sims.energy.streams import DRAWS, Interval, interval
 from sims.energy.technologies import technologies, technology
+from sims.mapping import Network
 
 SCHEMA = "neuro.energy/2"
 AGAINST = ("cpu",)
@@ -205,6 +206,7 @@ def estimate(
     against: Sequence[str] = AGAINST,
     dense: Workload | None = None,
     losses: tuple[float, float] | None = None,
+    network: Network | None = None,
 ) -> Report:
     """Price a workload.
 
@@ -214,17 +216,18 @@ def estimate(
             one platform begins with it.
         dense: a dense model's own run for the other side; default: all products of this run, those behind spikes too.
         losses: validation nats of this model and of the dense one.
+        network: how the populations are joined; see `sides.on_chip`.
 
     Raises:
         UsageError: an unknown chip or platform, one that cannot price this run, or a negative seed.
     """
     if seed < 0:
         raise UsageError(f"--seed: got {seed}, expected at least 0.", "Give 0 or more.")
-    on_chip = sides.on_chip(workload, chip, seed)
+    on_chip = sides.on_chip(workload, chip, seed, network)
     other = dense or workload
     rows = tuple(_compared(workload, other, on_chip, platform, seed) for platform in map(resolve, against))
     costs = seneca(seed)
-    layers = [_layer(p, workload, costs) for p in workload.populations if p.products and p.fan_out]
+    layers = [_layer(p, workload, costs) for p in workload.populations if p.products and p.updates]
     return Report(workload, other, seed, activity.of(workload), on_chip, rows, tuple(layers), losses)
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from neuro.workload import Phase, Population, Workload
+from neuro.workload import SIGNALS, Phase, Population, Workload
 from sims import chips, mapping
 from sims.energy.prediction import Prediction, predict_draws
 from sims.energy.price import Priced, Term, price
 from sims.energy.streams import DRAWS
 from sims.energy.technologies import Technology, technology
 from sims.energy.timing import MeshLoad, mesh_time
-from sims.mapping import Placement, Traffic
+from sims.mapping import Network, Placement, Traffic
 
 FLOAT_BYTES = 4  # of a weight in a workload's traffic
 EVENTS = ("synaptic_op", "neuron_update", "spike", "message", "hop_ew", "hop_ns")
@@ -91,24 +91,25 @@ class OnPlatform:
         return found
 
 
-def on_chip(workload: Workload, chip: str, seed: int) -> OnChip:
+def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = None) -> OnChip:
     """Place the populations and price what they did.
 
     A population that has no place gets no joules: they would be those of a placement that cannot exist.
+
+    Args:
+        network: whose groups are the populations, by name, joined as they are. Default: each population reaches
+            compartments of its own, that only add up.
 
     Raises:
         UsageError: an unknown chip, or one without energy constants.
     """
     limits, table = chips.load(chip), technology(chip)
     populations = {p.name: p for p in workload.populations}
-    placement = mapping.place(mapping.from_populations(workload.populations, workload.model), limits, seed)
+    placement = mapping.place(network or mapping.from_populations(workload.populations, workload.model), limits, seed)
     names = {group.name for group in placement.network.groups} & populations.keys()
-    placed = {name: p for name, p in populations.items() if name in names and _targets(placement, name)}
+    placed = {name: p for name, p in populations.items() if name in names and _reached(placement, name)}
     traffic = {name: _even(placement, name, p.spikes) for name, p in placed.items()}
-    terms = {
-        phase.name: tuple(term for p in phase.populations if p.name in placed for term in _terms(p, placement, table))
-        for phase in workload.phases
-    }
+    terms = {phase.name: _terms(phase, placed, placement, table) for phase in workload.phases}
     every = [term for rows in terms.values() for term in rows]
     time_s, static_j = _time(placed.values(), traffic, placement, table, seed)
     return OnChip(
@@ -135,37 +136,45 @@ def on_platform(workload: Workload, platform: str, seed: int, without: Sequence[
     return OnPlatform(table, phases, {phase.name: phase.tokens for phase in workload.phases})
 
 
-def products(phase: Phase, without: Sequence[Population] = ()) -> int:
-    """Multiply-accumulates of a phase, those behind the populations in ``without`` left out."""
+def products(phase: Phase, without: Sequence[Population] = ()) -> float:
+    """Multiply-accumulates of a phase; of those behind spikes the part of the populations in ``without`` left out."""
+    macs = {signal: 0 for signal in SIGNALS}
+    for row in phase.operations:
+        if row.kind == "mac":
+            macs[row.signal] += row.count
     names = {p.name for p in without}
-    macs = sum(row.count for row in phase.operations if row.kind == "mac")
-    return macs - sum(p.products or 0 for p in phase.populations if p.name in names)
+    every = sum(map(_replaced, phase.populations))
+    gone = sum(_replaced(p) for p in phase.populations if p.name in names)
+    # Where a projection works at every step of a token, its products count once and its multiply-accumulates each time.
+    return macs["dense"] + macs["graded"] + macs["binary"] * (1 - gone / every if every else 1)
 
 
 def counts(workload: Workload, phase: Phase, without: Sequence[Population] = ()) -> dict[str, Any]:
-    """What `predict_draws` asks for, of one token. Tokens of one call are a batch: they share its weights."""
+    """What `predict_draws` asks for, of one token: tokens of one call are a batch, several calls of a token its steps."""
     batch = max(1, round(phase.tokens / max(1, phase.calls)))
-    macs = products(phase, without) / phase.tokens
+    steps = max(1, round(phase.calls / phase.tokens))
+    left = products(phase, without)
 
     def moved(*stores: str) -> int:
         return sum(row.read_bytes + row.written_bytes for row in phase.traffic if row.store in stores)
 
     others = sum(row.count for row in phase.operations if row.kind != "mac")
+    once = phase.tokens * steps
     names = {p.name for p in without}
-    # A product a token for each weight that is left to the chip.
-    gone = sum((p.products or 0) / phase.tokens for p in phase.populations if p.name in names) * FLOAT_BYTES
+    gone = FLOAT_BYTES * sum(_replaced(p) for p in phase.populations if p.name in names) / phase.tokens
     return {
-        "macs": macs,
+        "macs": left / once,
         "layers": max(1, workload.layers - len(without)),
         "batch": batch,
+        "steps": steps,
         "weight_bytes": max(0.0, moved("weights") / max(1, phase.calls) - gone),
-        "kv_bytes": moved("kv", "memory", "state") / phase.tokens,
-        "flops": 2 * macs + others / phase.tokens,
+        "kv_bytes": moved("kv", "memory", "state") / once,
+        "flops": (2 * left + others) / once,
     }
 
 
-def _targets(placement: Placement, name: str) -> bool:
-    return any(projection.source == name for projection in placement.network.projections)
+def _replaced(p: Population) -> int:
+    return p.neurons * p.fan_out if p.products is None else p.products
 
 
 def _even(placement: Placement, name: str, spikes: int) -> Traffic:
@@ -176,22 +185,36 @@ def _even(placement: Placement, name: str, spikes: int) -> Traffic:
     return mapping.traffic(placement, {name: each})
 
 
-def _terms(p: Population, placement: Placement, table: Technology) -> list[Term]:
-    steps = -(-p.updates // max(1, p.neurons))
-    moved = _even(placement, p.name, p.spikes)
-    rows = [
-        Term(p.region, p.name, "synaptic_op", p.synaptic_ops),
-        Term(p.region, p.name, "neuron_update", p.updates),
-        # The targets are compartments too, updated at every step whether or not a spike arrived.
-        Term(p.region, f"{p.name}, its targets", "neuron_update", p.fan_out * steps),
-        Term(p.region, p.name, "spike", p.spikes),
-        Term(p.region, p.name, "message", int(moved.packets)),
-        Term(p.region, p.name, "hop_ew", int(moved.hops_ew)),
-        Term(p.region, p.name, "hop_ns", int(moved.hops_ns)),
-    ]
+def _terms(phase: Phase, placed: Mapping[str, Population], placement: Placement, table: Technology) -> tuple[Term, ...]:
+    """The events of a phase that the table has a price for: the all-in ones alone where it has such."""
+    rows: list[Term] = []
+    mine = [p for p in phase.populations if p.name in placed]
+    longest = max((_steps(p) for p in mine), default=0)
+    added: set[str] = set()
+    for p in mine:
+        moved = _even(placement, p.name, p.spikes)
+        rows += [
+            Term(p.region, p.name, "synaptic_op", p.synaptic_ops),
+            Term(p.region, p.name, "neuron_update", p.updates),
+            # What enters from outside is no neuron of the chip.
+            Term(p.region, p.name, "spike", p.spikes if p.updates else 0),
+            Term(p.region, p.name, "message", int(moved.packets)),
+            Term(p.region, p.name, "hop_ew", int(moved.hops_ew)),
+            Term(p.region, p.name, "hop_ns", int(moved.hops_ns)),
+        ]
+        # Targets that are no population are compartments too, updated at every step whether or not a spike arrived.
+        for target in _reached(placement, p.name):
+            if target not in placed and target not in added:
+                added.add(target)
+                steps = _steps(p) or longest
+                rows.append(Term(p.region, target, "neuron_update", placement.network[target].neurons * steps))
     known = {c.kind: c for c in table.constants if c.priced and c.kind in EVENTS}
     whole = [kind for kind, c in known.items() if c.basis == "AllIn"]
-    return [row for row in rows if row.kind in (whole or known)]
+    return tuple(row for row in rows if row.kind in (whole or known))
+
+
+def _steps(p: Population) -> int:
+    return -(-p.updates // max(1, p.neurons))
 
 
 def _time(
@@ -203,7 +226,7 @@ def _time(
     time_s, static_j = np.zeros(DRAWS), np.zeros(DRAWS)
     cores = len(placement.loads.neurons)
     for p in placed:
-        steps = -(-p.updates // max(1, p.neurons))
+        steps = _steps(p)
         if not steps:
             continue
         homes = [placement.of(name) for name in (p.name, *_reached(placement, p.name))]
@@ -242,7 +265,7 @@ def _inference(placed: list[Population], table: Technology, seed: int) -> Predic
     """The run as one inference by the chip's published runs; None where it has none."""
     if table.model not in ("steps", "synops", "spikes") or not any(p.spikes for p in placed):
         return None
-    steps = sum(-(-p.updates // max(1, p.neurons)) for p in placed)
+    steps = sum(map(_steps, placed))
     return predict_draws(
         table.platform,
         macs=sum(p.neurons * p.fan_out for p in placed),
@@ -264,6 +287,9 @@ def _unpriced(
         rows.append(
             ("input", f"{outside:.0f} values a {workload.unit} are no spikes and must reach the neurons from outside")
         )
+    entered = sum(p.spikes for p in workload.populations if not p.updates) / workload.tokens
+    if entered:
+        rows.append(("input", f"{entered:.0f} spikes a {workload.unit} must be carried in from outside"))
     if placement.chips > 1:
         rows.append(("links", f"{placement.chips} chips: what crosses between them has no price"))
     return tuple(rows)

@@ -120,6 +120,7 @@ def _populations(fan: Fan, sent: dict[str, np.ndarray], length: int, weight_bits
                 spikes=int(spikes.sum()),
                 synaptic_ops=int((spikes * out).sum()),
                 updates=nothing.size * times,
+                products=int(out.sum()),
             )
         )
     return found

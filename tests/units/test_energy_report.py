@@ -31,12 +31,12 @@ FITS = Population(
     spikes=1000,
     synaptic_ops=256_000,
     updates=10 * 1024,
-    products=10 * 1024 * 256,
+    products=10 * 256 * 256,  # each of 256 channels has four neurons
 )
 TOO_WIDE = dataclasses.replace(FITS, name="cortex.layers.1.feedforward", weight_bits=16)
 OPERATIONS = (
     Operation("cortex", "mixer", "mac", "dense", 5_000_000),
-    Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 1024, 256_000),
+    Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 256, 256_000),
     Operation("cortex", "mixer", "transcendental", "dense", 70),
     Operation("readout", "vocabulary", "mac", "dense", 1_000_000),
 )
@@ -70,11 +70,11 @@ def test_each_region_has_its_counts_by_phase():
         (phase, region) for phase in ("prefill", "decode") for region in ("cortex", "readout", "hippocampus")
     ]
     cortex = rows[3]
-    assert cortex.macs == 5_000_000 + 256 * 10 * 1024
-    assert (cortex.effective_macs, cortex.replaced_macs) == (5_000_000, 256 * 10 * 1024)
+    assert cortex.macs == 5_000_000 + 256 * 10 * 256
+    assert (cortex.effective_macs, cortex.replaced_macs) == (5_000_000, 256 * 10 * 256)
     assert (cortex.accumulates, cortex.spikes, cortex.updates) == (256_000, 1000, 10_240)
     assert (cortex.weights_bytes, cortex.kv_bytes, rows[5].memory_bytes) == (4_000_000, 900, 5100)
-    assert cortex.spikes_per_synapse == 256_000 / (256 * 10 * 1024)
+    assert cortex.spikes_per_synapse == 256_000 / (256 * 10 * 256)
     assert rows[4].spikes_per_synapse is None
 
 
@@ -102,9 +102,9 @@ def test_the_median_is_the_counts_times_the_constants():
 def test_the_rest_is_what_the_chip_leaves():
     per_token = sides.counts(LOAD, LOAD.phases[0], [FITS])
     assert per_token["macs"] == 600_000 and per_token["layers"] == 4 and per_token["batch"] == 1
-    assert per_token["weight_bytes"] == 400_000 - 1024 * 256 * 4 or per_token["weight_bytes"] == 0.0
+    assert per_token["weight_bytes"] == 400_000 - 256 * 256 * 4
     assert per_token["kv_bytes"] == (900 + 5100) / 10
-    assert report.estimate(LOAD).mac_share_left == pytest.approx(6_000_000 / (6_000_000 + 2_621_440))
+    assert report.estimate(LOAD).mac_share_left == pytest.approx(6_000_000 / (6_000_000 + 655_360))
 
 
 def test_tokens_of_one_call_are_a_batch():
@@ -122,7 +122,7 @@ def test_both_sides_of_a_ratio_share_their_draws():
     assert row.ratio.median == pytest.approx(np.median(draws))
     apart = np.quantile(total, 0.95) / np.quantile(row.dense.total, 0.05)
     assert row.ratio.hi < apart
-    assert row.convention == pytest.approx((6_000_000 * 4.6 + 256_000 * 0.9) / (8_621_440 * 4.6))
+    assert row.convention == pytest.approx((6_000_000 * 4.6 + 256_000 * 0.9) / (6_655_360 * 4.6))
 
 
 def test_the_verdict_follows_the_other_side():
@@ -146,7 +146,7 @@ def test_boards_are_not_compared_with_chips():
 
 def test_spiking_layers_have_their_break_even_and_margin():
     (row,) = report.estimate(LOAD).layers
-    assert row.spikes_per_synapse == pytest.approx(256_000 / (256 * 10 * 1024))
+    assert row.spikes_per_synapse == pytest.approx(256_000 / (256 * 10 * 256))
     assert row.break_even.spikes_per_synapse.median == pytest.approx(0.40, abs=0.01)
     assert row.margin == pytest.approx(row.break_even.spikes_per_synapse.median / row.spikes_per_synapse)
     assert "times below" in text.full(report.estimate(LOAD))
