@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     chip = chips.load(args.chip)
     network = _network(args)
     placement = mapping.place(network, chip, args.seed)
-    broken = validate.check(placement.network, placement.core, chip)
+    broken = validate.check(placement.network, placement.core, chip, placement.chips)
     record = _record(args.target, placement, broken)
     if args.json:
         print(json.dumps(record))

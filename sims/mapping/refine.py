@@ -22,7 +22,9 @@ SYNAPSES = 1 << 25  # more are not listed one by one: such a network stays in la
 _SCALE = 1 << 20
 _BUDGET = 300_000_000  # places looked at in all: some seconds
 _ROUNDS = 20
-_STARTS = 9
+_STARTS = 14
+_AGAIN = 4  # times that the best is refined again, with other clusters
+_ORDER = 30  # places looked at for each synapse, about, to find an order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,20 +134,25 @@ def search(
     chips = -(-int(first.max() + 1) // limits.cores)
     best, kept = first, reach.axons(network, first, limits)
     least = between(kept, first, rates)
-    for number in range(_STARTS):
-        core = first if number == 0 else start(order(found, seed + number - 1))
-        if core is not None and -(-int(core.max() + 1) // limits.cores) <= chips:
-            cores = int(core.max()) + 1
-            base = fixed(network, core, cores, limits)
-            given = min(left, _BUDGET // 2)
-            moved, rest = refined(found, core, cores, base, limits, seed + number, given)
-            left -= given - max(0, rest)
-            axons = reach.axons(network, moved, limits)
-            cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)
-            if cost < least and not any(map(len, held.over(limits).values())):
-                best, kept, least = moved, axons, cost
+    for number in range(_STARTS + _AGAIN):
+        if number == 0:
+            core: Ints | None = first
+        elif number < _STARTS:
+            left -= _ORDER * len(found.pins)
+            core = start(order(found, seed + number - 1)) if left > 0 else None
+        else:
+            core = best
         if left <= 0:
             break
+        if core is None or -(-int(core.max() + 1) // limits.cores) > chips:
+            continue
+        cores, given = int(core.max()) + 1, min(left, _BUDGET // 2)
+        moved, rest = refined(found, core, cores, fixed(network, core, cores, limits), limits, seed + max(0, number - 1), given)
+        left -= given - max(0, rest)
+        axons = reach.axons(network, moved, limits)
+        cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)
+        if cost < least and not any(map(len, held.over(limits).values())):
+            best, kept, least = moved, axons, cost
     return best, kept
 
 
