@@ -1,9 +1,11 @@
 """A feed-forward classifier of spike trains, and its twin without spikes: the same layers, widths, decays and readout.
 
 Layer l:  i_t = W x_t + b (dense, or a convolution),  u_t = decay v_{t-1} + i_t
-Spiking:  s_t = 1 where u_t >= 1,  v_t = u_t - s_t            (soft reset; surrogate gradient)
+Spiking:  s_t = 1 where u_t >= 1,  v_t = u_t - s_t            (soft reset; hard: v_t = u_t (1 - s_t); surrogate gradient)
 Graded:   s_t = relu(u_t),  v_t = u_t                          (a leaky integrator that hands on all it holds)
 Readout:  logits = mean over t of (W s_t + b)
+Bursts:   s_t = floor(u_t) within 0 to b,  v_t = u_t - s_t     (burst b > 1, soft reset; surrogate at the nearest threshold)
+With a synapse decay a > 0 the neurons see a (i_{t-1} + W x_t + b) in place of W x_t + b: the current of a chip's synapse.
 
 Time first: x [T,B,...]. The thresholds are 1: weights carry the scale. Spikes and synaptic operations are integers, and a
 synaptic operation is one spike meeting one weight that exists: where a convolution's kernel hangs over the border it has none.
@@ -45,12 +47,23 @@ class ClassifierConfig:
     decay: float = 0.9
     slope: float = 5.0  # of the fast sigmoid
     start: float = 0.0  # membranes before the first step
+    reset: str = "soft"
+    synapse_decay: float = 0.0  # of the current, below 1
+    burst: int = 1  # spikes of a neuron a step, at most
 
     def __post_init__(self) -> None:
         if self.neuron not in NEURONS:
             raise UsageError(
                 f"classifier: got neuron '{self.neuron}', expected one of {', '.join(NEURONS)}.", "Correct the name."
             )
+        if self.burst < 1 or (self.burst > 1 and (self.reset, self.neuron) != ("soft", "spiking")):
+            got = f"classifier: got burst {self.burst}, reset '{self.reset}' and neuron '{self.neuron}'"
+            raise UsageError(
+                f"{got}, expected at least 1, and above 1 a soft reset of spiking neurons.", "Correct them."
+            )
+        if not 0.0 <= self.synapse_decay < 1.0:
+            got = f"classifier: got synapse_decay {self.synapse_decay}, expected 0 to below 1."
+            raise UsageError(got, "Give exp(-dt_ms / tau_syn_ms), or 0 for none.")
         if not 0.0 <= self.decay <= 1.0:
             raise UsageError(f"classifier: got decay {self.decay}, expected 0 to 1.", "Give exp(-dt_ms / tau_mem_ms).")
 
@@ -107,6 +120,18 @@ class Projection(nn.Module):
             return y.reshape(steps, batch, -1)
         return self.ops.linear(x.reshape(steps, batch, -1), self.weight, self.bias)
 
+    @torch.no_grad()
+    def unrolled(self) -> tuple[Tensor, Tensor]:
+        """(weight [N,K], bias [N]) of the one product that this projection is: a convolution repeats its kernel."""
+        if not self.config.kernel:
+            return self.weight.detach(), self.bias.detach()
+        ones = torch.eye(self.fan_out.numel(), dtype=self.weight.dtype, device=self.weight.device)
+        parts = [
+            F.conv2d(part.reshape(-1, *self.shape), self.weight, None, self.config.stride).flatten(1)
+            for part in ones.split(256)
+        ]
+        return torch.cat(parts).T, self.bias.repeat_interleave(math.prod(self.out[1:]))
+
     def operations(self, x: Tensor) -> int:
         """Synaptic operations of the spikes (or counts of spikes) ``x``."""
         arrived = x.reshape(-1, self.fan_out.numel()).sum(0, dtype=torch.float64).round().to(torch.int64)
@@ -119,7 +144,7 @@ class SpikingClassifier(nn.Module):
     def __init__(self, config: ClassifierConfig, ops: Ops) -> None:
         super().__init__()
         self.config, self.ops = config, ops
-        self.rule = LifRule(surrogate=Surrogate(slope=config.slope))
+        self.rule = LifRule(reset=config.reset, surrogate=Surrogate(slope=config.slope))
         shape, layers = config.shape, []
         for layer in (*config.layers, LayerConfig(config.classes)):
             layers.append(Projection(shape, layer, ops))
@@ -147,7 +172,10 @@ class SpikingClassifier(nn.Module):
 
     def fire(self, current: Tensor) -> Tensor:
         """[T,B,N] -> [T,B,N]: the neurons of one layer."""
+        current = self._heard(current)
         rest = current.new_full(current.shape[1:], self.config.start)
+        if self.config.burst > 1:
+            return self._bursts(current, rest)
         if self.config.neuron == "spiking":
             return self.ops.lif_scan(current, rest, self.config.decay, 1.0, self.rule)[0]
         decay = torch.full_like(current, self.config.decay)
@@ -161,7 +189,7 @@ class SpikingClassifier(nn.Module):
         """
         spread = 0.6 if self.config.neuron == "spiking" else 1.0
         for layer in self.projections[:-1]:
-            current = layer(x)
+            current = self._heard(layer(x))
             decay = torch.full_like(current, self.config.decay)
             u = self.ops.affine_scan(decay, current, current.new_zeros(current.shape[1:]))
             layer.weight.mul_(spread / u.std().clamp_min(1e-6))
@@ -174,6 +202,23 @@ class SpikingClassifier(nn.Module):
         spikes = [int(x.sum(dtype=torch.float64).round()) for x in entered]
         operations = [layer.operations(x) for layer, x in zip(self.projections, entered, strict=True)]
         return Counts(spikes, operations, [layer.synapses for layer in self.projections], self.neurons * steps, steps)
+
+    def _bursts(self, current: Tensor, v: Tensor) -> Tensor:
+        spikes = []
+        for i in current.unbind(0):
+            u = self.config.decay * v + i
+            away = u - u.detach().round().clamp(1, self.config.burst)
+            smooth = away / (1.0 + self.config.slope * away.abs())  # its slope is the fast sigmoid's surrogate
+            s = u.detach().floor().clamp(0, self.config.burst) + (smooth - smooth.detach())
+            spikes.append(s)
+            v = u - s.detach()
+        return torch.stack(spikes)
+
+    def _heard(self, current: Tensor) -> Tensor:
+        if self.config.synapse_decay == 0.0:
+            return current
+        decay = torch.full_like(current, self.config.synapse_decay)
+        return self.ops.affine_scan(decay, decay * current, current.new_zeros(current.shape[1:]))
 
     def _check(self, x: Tensor) -> None:
         shape = self.config.shape

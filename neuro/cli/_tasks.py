@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuro.cli import _chips
 from neuro.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def train(args: argparse.Namespace) -> int:
         task = presets_tasks.load(args.config, settings["neuron"])
         fold = _fold(task, settings["fold"])
         plan = configs.apply_sets(dataclasses.replace(task.plan, seed=args.seed), settings["plan"])
-        rows = task.network, task.draw, task.labels, fold.train, plan, backend
+        network = dataclasses.replace(task.network, **settings["network"])
+        rows = network, task.draw, task.labels, fold.train, plan, backend
         model = classify.fit(*rows, out / "checkpoint.safetensors", say)
         about = {"task": args.config, "neuron": settings["neuron"], "fold": fold.name, "plan": configs.to_dict(plan)}
         classify.save(out / CLASSIFIER, model, about)
@@ -75,16 +77,24 @@ def evaluate(args: argparse.Namespace) -> int:
     given += [f"--suite {args.suite}"] * (args.suite != "perplexity") + ["a text"] * bool(args.text)
     if given:
         raise UsageError(f"neuro eval: got {given[0]}, expected none for a network of spikes.", "Leave it out.")
-    record = measure(Path(args.model), backends.select(args.backend))
+    record = measure(Path(args.model), backends.select(args.backend), args.chip)
     if args.out:
         atomic.write_text(Path(args.out) / "eval.json", json.dumps(record, indent=1) + "\n")
     print(json.dumps(record) if args.json else "\n".join(table(record)))
     return 0
 
 
-def measure(folder: Path, backend: Backend) -> dict[str, Any]:
-    """What the network in ``folder`` does on the samples it did not learn from; of oxford, on the pair it learned."""
-    return _measure_map(folder, backend) if (folder / MAP).is_file() else _measure_classifier(folder, backend)
+def measure(folder: Path, backend: Backend, chip: str | None = None) -> dict[str, Any]:
+    """What the network in ``folder`` does on the samples it did not learn from; of oxford, on the pair it learned.
+
+    With a ``chip`` also what that chip's integers keep of it: a classifier's answers and spikes.
+    """
+    if not (folder / MAP).is_file():
+        return _measure_classifier(folder, backend, chip)
+    if chip:
+        got = "neuro eval: got --chip for a map of spike trains, expected a classifier."
+        raise UsageError(got, "Leave it out.")
+    return _measure_map(folder, backend)
 
 
 def table(record: dict[str, Any]) -> list[str]:
@@ -100,6 +110,8 @@ def table(record: dict[str, Any]) -> list[str]:
         head = [f"{record['task']}, {record['neuron']}, fold {record['fold']}: {record['accuracy']:.2%} of {n} right"]
     if record["synaptic_ops"] is not None:
         head.append(f"synaptic operations   {record['synaptic_ops']:.0f} a sample")
+    if "on_chip" in record:
+        head += _chips.table(record["on_chip"])
     joules = record["joules"]
     return [
         *head,
@@ -108,7 +120,7 @@ def table(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _measure_classifier(folder: Path, backend: Backend) -> dict[str, Any]:
+def _measure_classifier(folder: Path, backend: Backend, chip: str | None) -> dict[str, Any]:
     from neuro import presets_tasks
     from neuro.train import classify
 
@@ -121,6 +133,8 @@ def _measure_classifier(folder: Path, backend: Backend) -> dict[str, Any]:
     record = {"schema": "neuro.task/1", **about, "samples": n, "accuracy": scores.accuracy, "macs": macs / n}
     record["spikes"] = [spikes / n for spikes in counts.spikes] if spiking else None
     record["synaptic_ops"] = sum(counts.synaptic_ops) / n if spiking else None
+    if chip:
+        record["on_chip"] = _chips.record(_chips.measure(model, task.draw, task.labels, fold.test, fold.train, chip))
     if spiking:
         total = sum(counts.synaptic_ops), counts.updates, sum(counts.spikes[1:]), counts.spikes[0]
         return record | {"joules": _spiking_joules(total, n)}
@@ -180,11 +194,11 @@ def _dense_joules(macs: int, samples: int) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """``--set neuron=graded``, ``--set fold=2``; every other key is of the plan."""
+    """``--set neuron=graded``, ``--set fold=2``, ``--set reset=hard``; every other key is of the plan."""
     from neuro.train.classify import Plan
 
     plan = [field.name for field in dataclasses.fields(Plan) if field.name != "seed"]
-    found: dict[str, Any] = {"neuron": "spiking", "fold": None, "plan": []}
+    found: dict[str, Any] = {"neuron": "spiking", "fold": None, "network": {}, "plan": []}
     for item in args.set:
         key, equals, value = item.partition("=")
         if equals and key == "seed":
@@ -192,11 +206,19 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"{where}, expected --seed.", f"Write --seed {value}.")
         if equals and key in ("neuron", "fold"):
             found[key] = value
+        elif equals and key == "reset":
+            if value not in ("soft", "hard"):
+                got = f"train {args.config}: got --set {item}, expected soft or hard."
+                raise UsageError(got, nearest(value, ("soft", "hard")))
+            found["network"] = {"reset": value}
         elif equals and key not in plan:
-            known = ["fold", "neuron", *plan]
+            known = ["fold", "neuron", "reset", *plan]
             raise UsageError(f"train {args.config}: got --set {key}, which is no key of it.", nearest(key, known))
         else:
             found["plan"].append(item)
+    if found["network"] and found["neuron"] != "spiking":
+        got = f"train {args.config}: got --set reset for graded neurons, which have none."
+        raise UsageError(got, "Leave it out.")
     return found
 
 

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gap", type=int, help="repeat: tokens between its showings (default: 8000)")
     parser.add_argument("--samples", type=int, help="repeat: passages, each from another place (default: 5)")
     parser.add_argument("--task", help="recall: mqar (default), delayed, or a source as in data.train: 'task:...'")
+    parser.add_argument(
+        "--chip", help="a network that train wrote from a task: also in the integers of loihi1, xylo_audio3, ..."
+    )
     parser.add_argument("--rows", type=int, help="recall: episodes of each task (default: 200)")
 
 
@@ -44,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if _tasks.trained_here(Path(args.model)):
         refuse(args, "eval", ("seed", "set"))
         return _tasks.evaluate(args)
+    if args.chip:
+        got = "neuro eval: got --chip, expected it only with a network that train wrote from a task of recorded spikes."
+        raise UsageError(got, "Leave it out; `neuro energy` knows chips for a model of language.")
     if args.suite not in SUITES:
         raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, tuple(SUITES)))
     options = _options(args)

@@ -64,6 +64,33 @@ def test_a_classifier_is_trained_measured_and_measured_again(data, tmp_path, cap
         assert result["synaptic_ops"] is None and result["joules"]["on"] == "cpu:e5-2630"
 
 
+def test_a_classifier_is_measured_in_a_chips_integers(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert ran(capsys, "train", "nmnist", "--out", out, "--set", "epochs=2", "--set", "reset=hard")[0] == 0
+    code, text, _ = ran(capsys, "eval", out, "--chip", "loihi1", "--json")
+    found = json.loads(text)
+    assert code == 0 and found["on_chip"]["accuracy_float"] == found["accuracy"]
+    assert found["on_chip"]["samples"] == found["samples"] and found["on_chip"]["layers"]["spikes"][0] > 0
+    assert min(found["on_chip"]["layers"]["steps_that_agree"]) > 0.9
+    code, text, _ = ran(capsys, "eval", out, "--chip", "loihi1")
+    assert code == 0 and "right in its integers" in text and "out of the chip's ranges" in text
+    assert json.loads((out / "result.json").read_text()).keys() == found.keys() - {"on_chip"}
+    code, _, error = ran(capsys, "eval", out, "--chip", "xylo_audio3")
+    assert code == 4 and error.startswith("chip xylo_audio3: does not fit: a hard reset, the chip's is soft; decay 0.8")
+    assert ran(capsys, "eval", out, "--chip", "loihi")[0] == 2
+    code, _, error = ran(capsys, "eval", "small", "book.txt", "--chip", "loihi1")
+    assert code == 2 and "expected it only with a network that train wrote" in error
+    graded = tmp_path / "graded"
+    sets = ("--set", "epochs=1", "--set", "neuron=graded")
+    assert ran(capsys, "train", "nmnist", "--out", graded, *sets)[0] == 0
+    code, _, error = ran(capsys, "eval", graded, "--chip", "loihi1")
+    assert code == 2 and "chip: got neuron 'graded' and start 0.0, expected 'spiking' and 0." in error
+    code, _, error = ran(capsys, "train", "nmnist", "--out", graded, *sets, "--set", "reset=hard")
+    assert code == 2 and "got --set reset for graded neurons" in error
+    code, _, error = ran(capsys, "train", "nmnist", "--out", graded, "--set", "reset=hart")
+    assert code == 2 and "got --set reset=hart, expected soft or hard.\nDid you mean 'hard'?" in error
+
+
 def test_an_answer_to_a_train_is_learned_and_measured(data, tmp_path, capsys):
     out = tmp_path / "run"
     code, text, _ = ran(capsys, "train", "oxford", "--out", out, "--set", "steps=30", "--set", "hidden=32", "-q")

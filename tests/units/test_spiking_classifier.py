@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,10 +107,39 @@ def test_every_setting_changes_something():
         return entered[1].detach(), model.layers[0].weight.grad
 
     spiked, gradient = outcome()
-    for options in ({"decay": 0.3}, {"start": 0.5}, {"neuron": "graded"}):
+    for options in ({"decay": 0.3}, {"start": 0.5}, {"neuron": "graded"}, {"synapse_decay": 0.5}):
         assert not torch.equal(outcome(**options)[0], spiked), options
     same, steeper = outcome(slope=9.0)
     assert torch.equal(same, spiked) and not torch.equal(steeper, gradient)
+
+
+def test_a_hard_reset_empties_the_membrane_and_a_synapse_spreads_the_current():
+    current = torch.tensor([1.5, 0.0, 0.6, 0.0, 0.0])[:, None, None]
+
+    def fired(**options) -> list[float]:
+        return (
+            SpikingClassifier(ClassifierConfig((1,), (LayerConfig(1),), **options), CPU.ops)
+            .fire(current)
+            .flatten()
+            .tolist()
+        )
+
+    assert fired(decay=1.0) == [1.0, 0.0, 1.0, 0.0, 0.0]
+    assert fired(decay=1.0, reset="hard") == [1.0, 0.0, 0.0, 0.0, 0.0]
+    # Currents 0.75, 0.375, 0.4875, 0.24375, 0.121875
+    assert fired(decay=1.0, synapse_decay=0.5) == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert fired(decay=1.0, synapse_decay=0.5, start=0.2) == [0.0, 1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_burst_is_as_many_spikes_as_thresholds_are_passed():
+    current = torch.tensor([3.5, 0.75, -1.0, 9.0, 0.0], requires_grad=True)
+    config = ClassifierConfig((1,), (LayerConfig(1),), decay=1.0, burst=4)
+    spikes = SpikingClassifier(config, CPU.ops).fire(current[:, None, None])
+    assert spikes.flatten().tolist() == [3.0, 1.0, 0.0, 4.0, 4.0]
+    spikes.sum().backward()
+    assert current.grad is not None and bool((current.grad > 0).all())
+    single = SpikingClassifier(dataclasses.replace(config, burst=1), CPU.ops).fire(current.detach()[:, None, None])
+    assert single.flatten().tolist() == [1.0, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_mistakes_are_named():
@@ -118,6 +149,10 @@ def test_mistakes_are_named():
         ClassifierConfig((3,), (), neuron="lif")
     with pytest.raises(UsageError, match=r"got decay 1.5, expected 0 to 1.\nGive exp\(-dt_ms / tau_mem_ms\)"):
         ClassifierConfig((3,), (), decay=1.5)
+    with pytest.raises(
+        UsageError, match=r"got synapse_decay 1.0, expected 0 to below 1.\nGive exp\(-dt_ms / tau_syn_ms\)"
+    ):
+        ClassifierConfig((3,), (), synapse_decay=1.0)
     with pytest.raises(UsageError, match=r"got a kernel \[9, 9\] on a shape \[2, 7, 6\], .*\nPut convolutions first"):
         network(layers=(LayerConfig(4, (9, 9)),))
     with pytest.raises(UsageError, match=r"got a kernel \[3, 2\] on a shape \[7\]"):
