@@ -7,11 +7,11 @@ from typing import Any
 
 from neuro.errors import UsageError, nearest
 from neuro.workload import Workload
-from sims import chips
-from sims.chips import Fit
+from sims import chips, mapping
 from sims.energy.price import Interval, Priced, Term, price
 from sims.energy.technologies import Technology, technologies
 from sims.energy.technologies import why as why  # part of this module's face: `neuro energy why TERM`
+from sims.mapping import Fit
 
 SCHEMA = "neuro.energy/1"
 CPU = "cpu:e5-2630"
@@ -164,7 +164,7 @@ def estimate(workload: Workload, chip: str = "loihi1", seed: int = 0) -> Report:
     limits, known = chips.load(chip), technologies()
     if chip not in known:
         raise UsageError(f"chip: '{chip}' has limits but no energy constants.", nearest(chip, list(known)))
-    fit = chips.fit(workload.populations, limits)
+    fit = mapping.fit(workload.populations, limits)
     terms = _terms(workload, fit)
     macs = [row for row in workload.operations if row.kind == "mac"]
     return Report(

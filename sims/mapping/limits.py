@@ -31,6 +31,8 @@ CHECKED = (
     "weight_bits",
     "fan_in",
     "fan_out",
+    "kernel_words_per_core",
+    "fan_out_layers",
 )
 HOLDS = (  # what bounds a placement, checked or not
     *CHECKED,
@@ -166,6 +168,6 @@ def of(chip: Chip) -> Limits:
 def mesh(chip: Chip) -> Mesh:
     """Where the chip's cores lie; all on one tile where that is not known."""
     t = chip.topology
-    if t.cols is None or t.rows is None or t.cores_per_tile is None or t.order is None:
+    if t.kind == "layers" or t.cols is None or t.rows is None or t.cores_per_tile is None or t.order is None:
         return Mesh(1, 1, chip.limit("cores"), known=False)
     return Mesh(t.cols, t.rows, t.cores_per_tile, t.order == "column")

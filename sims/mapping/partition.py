@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sims.mapping import reach
 from sims.mapping.limits import UNBOUNDED, Limits
@@ -182,6 +183,7 @@ def _fill(network: Network, limits: Limits, out: Ints, all_parts: dict[str, list
     most = np.array([limits.neurons, limits.in_axons, limits.bits, limits.out_axons])
     core = np.full(network.neurons, -1, np.int64)
     at, used, counted = 0, np.zeros(4, np.int64), limits.counted(network)
+    there = np.zeros(network.neurons, bool)  # sources with an axon on this core
     for group in network.groups:
         if not group.placed:
             continue
@@ -191,6 +193,7 @@ def _fill(network: Network, limits: Limits, out: Ints, all_parts: dict[str, list
         start, first, guess = network.starts[group.name], 0, 256
         if limits.targets < UNBOUNDED:  # a group that is cut is reached on two cores
             at, used = at + int(used.any()), np.zeros(4, np.int64)
+            there[:] = False
         while first < group.neurons:
             length = min(guess, group.neurons - first)
             needs = np.zeros((4, length), np.int64)
@@ -198,7 +201,7 @@ def _fill(network: Network, limits: Limits, out: Ints, all_parts: dict[str, list
                 needs[0] = np.arange(1, length + 1)
             needs[3] = np.cumsum(out[start + first : start + first + length])
             for part in parts:
-                needs[1:3] += part.take(first, length)
+                needs[1:3] += part.take(first, length, there)
             fits = int((needs + used[:, None] <= most[:, None]).all(axis=0).sum())  # needs rise: a prefix fits
             if fits == length < group.neurons - first:
                 guess *= 2
@@ -208,29 +211,37 @@ def _fill(network: Network, limits: Limits, out: Ints, all_parts: dict[str, list
                 used = used + needs[:, fits - 1]
                 first += fits
                 for part in parts:
-                    part.forget(first)
+                    part.forget(first, there)
                 guess = max(64, 2 * fits)
             elif not used.any():
                 return core, group.name
             if first < group.neurons:
                 at, used = at + 1, np.zeros(4, np.int64)
+                there[:] = False
     return core, ""
 
 
 class _DensePart:
     """What slices of a group need on a core for a dense projection."""
 
-    def __init__(self, sources: int, bits: int, limits: Limits) -> None:
-        self._sources, self._bits, self._limits = sources, bits, limits
+    def __init__(self, sources: slice, bits: int, limits: Limits) -> None:
+        self._span, self._bits, self._limits = sources, bits, limits
+        self._sources = sources.stop - sources.start
 
-    def take(self, first: int, length: int) -> Ints:
-        """(in-axons, bits) of the slices [first, first + 1), [first, first + 2), ... -> [2, length]."""
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
+        """(in-axons, bits) of the slices [first, first + 1), [first, first + 2), ... -> [2, length].
+
+        Args:
+            there: sources that have an axon on the core already.
+        """
         number = np.arange(1, length + 1)
         rows = self._limits.row_bits(number, number * self._bits)
-        return np.stack([np.full(length, self._sources), self._sources * rows])
+        new = self._sources - int(there[self._span].sum())
+        return np.stack([np.full(length, new), self._sources * rows])
 
-    def forget(self, first: int) -> None:
-        """Slices before ``first`` are placed."""
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        """Slices before ``first`` are placed, and their sources are there."""
+        there[self._span] = True
 
     def restart(self) -> None:
         """Nothing is placed."""
@@ -247,7 +258,7 @@ class _ConvolutionPart(_DensePart):
         self._rows = limits.row_bits(channels, channels * projection.weight_bits) * reach.taps(network, projection)
         self._groups = projection.groups
 
-    def take(self, first: int, length: int) -> Ints:
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
         _, rows, channels = self._target
         last = first + np.arange(length)
         x0, x1 = np.full(length, first // (rows * channels)), last // (rows * channels)
@@ -256,8 +267,13 @@ class _ConvolutionPart(_DensePart):
         y1 = np.where(alone, last // channels % rows, rows - 1)
         sides = self._seen(0, x0, x1) * self._seen(1, y0, y1)
         held = np.minimum(np.arange(1, length + 1), channels)
-        bits = self._rows[held] if self._groups == 1 else held * self._rows[1]  # a row of each channel: at least as much
+        bits = (
+            self._rows[held] if self._groups == 1 else held * self._rows[1]
+        )  # a row of each channel: at least as much
         return np.stack([sides * self._source[2], bits])
+
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        """The box is counted again for the next group on the core."""
 
     def _seen(self, axis: int, first: Ints, last: Ints) -> Ints:
         step, pad = self._projection.stride[axis], self._projection.padding[axis]
@@ -274,34 +290,36 @@ class _SparsePart(_DensePart):
         rows = np.repeat(np.arange(network[projection.source].neurons), np.diff(projection.offsets))
         targets = np.sort(rows * width + projection.targets) % max(1, width)  # each row ascends
         place = np.sort(targets * count + np.arange(count)) % max(1, count)  # by target, then by source
-        self._sources = rows[place]
+        self._origin = rows[place]
         self._rank = (np.arange(count) - projection.offsets[rows])[place]  # among the source's targets
         self._ends = np.concatenate([[0], np.cumsum(np.bincount(targets, minlength=width))])
         self._bits, self._limits = limits.synapse_bits(projection), limits
-        self._number = network[projection.source].neurons
+        self._number, self._span = network[projection.source].neurons, network.span(projection.source)
         self.restart()
 
     def restart(self) -> None:
         self._placed, self._first = np.zeros(self._number, np.int64), 0
 
-    def take(self, first: int, length: int) -> Ints:
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
         start, stop = self._ends[first], self._ends[first + length]
-        sources = self._sources[start:stop]
+        sources = self._origin[start:stop]
         rank = self._rank[start:stop] - self._placed[sources]
         longer, before = (self._limits.row_bits(n, n * self._bits) for n in (rank + 1, rank))
         grows = longer - before
+        new = (rank == 0) & ~there[self._span.start + sources]
         ends = self._ends[first + 1 : first + length + 1] - start
-        return np.stack([np.concatenate([[0], np.cumsum(x)])[ends] for x in (rank == 0, grows)])
+        return np.stack([np.concatenate([[0], np.cumsum(x)])[ends] for x in (new, grows)])
 
-    def forget(self, first: int) -> None:
-        seen = self._sources[self._ends[self._first] : self._ends[first]]
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        seen = self._origin[self._ends[self._first] : self._ends[first]]
         self._placed += np.bincount(seen, minlength=len(self._placed))
+        there[self._span.start + seen] = True
         self._first = first
 
 
 def _part(network: Network, projection: Projection, limits: Limits) -> _DensePart:
     if isinstance(projection, Dense):
-        return _DensePart(network[projection.source].neurons, limits.synapse_bits(projection), limits)
+        return _DensePart(network.span(projection.source), limits.synapse_bits(projection), limits)
     if isinstance(projection, Conv2d):
         return _ConvolutionPart(network, projection, limits)
     return _SparsePart(network, projection, limits)

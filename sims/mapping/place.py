@@ -11,10 +11,11 @@ import numpy as np
 
 from neuro.errors import UsageError
 from sims.chips import Chip
-from sims.mapping import grid, limits, partition, reach, refine
+from sims.mapping import grid, layers, limits, partition, reach, refine
 from sims.mapping.limits import UNBOUNDED, Limits, Mesh
 from sims.mapping.network import Floats, Ints, Network
 
+_REST = "not placed without the rest"
 KINDS = ("neurons", "in_axons", "out_axons", "bits")
 
 
@@ -85,14 +86,19 @@ class Placement:
     layer_order: float
 
     @cached_property
+    def used(self) -> Ints:
+        """The cores that hold anything."""
+        return np.unique(self.core[self.core >= 0])
+
+    @property
     def cores(self) -> int:
         """Cores that hold anything."""
-        return int((self.loads.neurons > 0).sum())
+        return len(self.used)
 
     @property
     def fits(self) -> bool:
         """Everything is on one chip."""
-        return self.chips <= 1 and all(part.reason == "" or part.cores for part in self.parts if part.neurons)
+        return self.chips <= 1 and all(part.cores for part in self.parts if part.neurons)
 
     @property
     def verdict(self) -> str:
@@ -104,7 +110,7 @@ class Placement:
             return f"fits: {number} of {of} core{'' if of == 1 else 's'}"
         impossible = [part for part in self.parts if part.neurons and not part.cores]
         if impossible:
-            words = "; ".join(f"{part.name}: {part.reason}" for part in impossible)
+            words = "; ".join(f"{part.name}: {part.reason}" for part in impossible if part.reason != _REST)
         else:
             words = f"needs {self.chips} chips ({number} cores of {of} each)"
         kept, used = [], 0
@@ -147,10 +153,10 @@ class Placement:
     @property
     def utilisation(self) -> dict[str, tuple[float, float]]:
         """Share of each limit that the chip states: (of the fullest core, mean over cores that hold anything)."""
-        held = self.loads.neurons > 0
+        held = self.used
         shares = {"cores": (self.cores / (self.limits.cores * max(1, self.chips)),) * 2}
         for kind in KINDS:
-            if (most := getattr(self.limits, kind)) < UNBOUNDED and held.any():
+            if (most := getattr(self.limits, kind)) < UNBOUNDED and len(held):
                 share = getattr(self.loads, kind)[held] / most
                 shares[kind] = (float(share.max()), float(share.mean()))
         return shares
@@ -165,8 +171,17 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
     """
     bounds, mesh = limits.of(chip), limits.mesh(chip)
     problems = {g.name: partition.problem(network, g.name, bounds) for g in network.groups if g.placed}
+    if bounds.roles and any(problems.values()):  # what is hidden and what an output shows only in the whole network
+        problems = {name: words or _REST for name, words in problems.items()}
+    of_layers = chip.topology.kind == "layers"
+    if of_layers:
+        at, missing = layers.match(network, chip)
+        problems = {name: missing.get(name, "") for name in problems}
     while True:
         left = network.without([name for name, words in problems.items() if words])
+        if of_layers:
+            core = np.concatenate([np.full(g.neurons, at.get(g.name, -1), np.int64) for g in left.groups])
+            break
         core, stuck, why = partition.layer_order(left, bounds)
         if not stuck:
             break
@@ -174,7 +189,7 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
     rates = left.rates
     found = reach.axons(left, core, bounds)
     baseline = refine.between(found, core, rates)
-    graph = refine.graph(left, bounds) if refined and bounds.targets == UNBOUNDED else None
+    graph = refine.graph(left, bounds) if refined and bounds.targets == UNBOUNDED and not of_layers else None
     if graph is not None:
         vertex = graph.vertex
 
@@ -184,7 +199,7 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
         core, found = refine.search(left, graph, bounds, start, seed)
     clusters = int(core.max(initial=-1)) + 1
     chips = -(-clusters // bounds.cores)
-    if clusters and refined:
+    if clusters and refined and mesh.known:
         flow = np.zeros((clusters, clusters))
         inside = core[found.source] >= 0
         np.add.at(flow, (core[found.source][inside], found.core[inside]), rates[found.source][inside])
@@ -268,6 +283,8 @@ def _part(
         return Part(name, neurons, len(mine), False, f"{len(mine)} cores, a chip has {bounds.cores}")
     shares = {kind: getattr(held, kind)[mine].max(initial=0) / getattr(bounds, kind) for kind in KINDS}
     fullest = max(shares, key=lambda kind: shares[kind])
+    if shares[fullest] < 1e-9:  # of what no chip bounds
+        return Part(name, neurons, len(mine), True, "")
     word = {"neurons": "neurons", "in_axons": "axons in", "out_axons": "axons out", "bits": "synapse memory"}[fullest]
     return Part(name, neurons, len(mine), True, f"fullest core: {100 * shares[fullest]:.0f} % of its {word}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class _Graph:
     @classmethod
     def of(cls, given: dict[str, Any]) -> _Graph:
         ends, pins = given["pins_at"].tolist(), given["pins"].tolist()
-        nets = [dict.fromkeys(pins[a:b], 1) for a, b in zip(ends, ends[1:], strict=False)]
+        nets = [dict.fromkeys(pins[a:b], 1) for a, b in itertools.pairwise(ends)]
         return cls(nets, given["source"].tolist(), given["size"].tolist(), given["frozen"].astype(bool).tolist())
 
     def contracted(self, into: list[int], number: int) -> _Graph:
@@ -114,7 +115,9 @@ class _State:
         self.over = sum(load > most for loads, most in pairs for load in loads)
 
     def look(self, v: int) -> tuple[int, dict[int, int]]:
-        here, base, conn, looped = self.part[v], 0, {}, set()
+        here, base = self.part[v], 0
+        conn: dict[int, int] = {}
+        looped: set[int] = set()
         for e in self.g.incident[v]:
             w, mine, slots = self.weight[e], self.g.source[e] == v, self.slots[e]
             if mine:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sims.mapping import native, plain, reach
-from sims.mapping.limits import UNBOUNDED, Limits
+from sims.mapping.limits import Limits
 from sims.mapping.network import Conv2d, Dense, Ints, Network, Sparse
 
 SYNAPSES = 1 << 25  # more are not listed one by one: such a network stays in layer order
@@ -56,7 +56,8 @@ def graph(network: Network, limits: Limits) -> Graph | None:
     """The graph of a network, or None for one with too many synapses or without spikes."""
     listed = [p for p in network.projections if not isinstance(p, Conv2d)]
     number = sum(
-        network[p.source].neurons * network[p.target].neurons if isinstance(p, Dense) else len(p.targets) for p in listed
+        network[p.source].neurons * network[p.target].neurons if isinstance(p, Dense) else len(p.targets)
+        for p in listed
     )
     rates = network.rates
     if not 0 < number <= SYNAPSES or not rates.any():
@@ -89,9 +90,9 @@ def graph(network: Network, limits: Limits) -> Graph | None:
     widths, table = np.unique(bits[nets], return_inverse=True)
     length = np.arange(int(counts.max()) + 1)
     frozen, counted = np.zeros(network.neurons, np.int8), np.ones(network.neurons, np.int32)
-    for p in network.projections:
-        if isinstance(p, Conv2d):
-            frozen[network.span(p.source)] = frozen[network.span(p.target)] = 1
+    for q in network.projections:
+        if isinstance(q, Conv2d):
+            frozen[network.span(q.source)] = frozen[network.span(q.target)] = 1
     for name, counts_so in limits.counted(network).items():
         counted[network.span(name)] = counts_so
     return Graph(
@@ -147,7 +148,9 @@ def search(
         if core is None or -(-int(core.max() + 1) // limits.cores) > chips:
             continue
         cores, given = int(core.max()) + 1, min(left, _BUDGET // 2)
-        moved, rest = refined(found, core, cores, fixed(network, core, cores, limits), limits, seed + max(0, number - 1), given)
+        moved, rest = refined(
+            found, core, cores, fixed(network, core, cores, limits), limits, seed + max(0, number - 1), given
+        )
         left -= given - max(0, rest)
         axons = reach.axons(network, moved, limits)
         cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)

@@ -6,6 +6,7 @@ boxes or slices. Slower, and plain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,8 @@ def check(network: Network, core: Ints, chip: Chip, chips: int | None = None) ->
     width = int(core.max(initial=-1)) + 1
     if chips is not None and width > chips * given["cores"]:
         broken.append(f"core {width - 1}: {chips} chips have {chips * given['cores']}")
+    if "kernel_words_per_core" in chip.rows:
+        return broken + _layers(network, core, chip)
     count, memory, far = _recount(network, core, chip, role, width)
     crossbar = "crossbar_rows" in given or "hidden_neurons" in given
     words = given.get("synapse_word_bits", 1)
@@ -73,6 +76,49 @@ def check(network: Network, core: Ints, chip: Chip, chips: int | None = None) ->
     ):
         if limit in given and value > given[limit]:
             broken.append(f"{value} {name} of {given[limit]}")
+    return broken
+
+
+def _layers(network: Network, core: Ints, chip: Chip) -> list[str]:
+    """What is broken on a chip whose cores are layers: one group each, its kernel and its neurons in words."""
+    broken: list[str] = []
+    owner: dict[int, str] = {}
+    first = 0
+    for group in network.groups:
+        mine = sorted(set(core[first : first + group.neurons].tolist()))
+        first += group.neurons
+        if not group.placed:
+            continue
+        if len(mine) != 1:
+            broken.append(f"{group.name}: on {len(mine)} layers, expected 1")
+            continue
+        if mine[0] in owner:
+            broken.append(f"{group.name}: layer {mine[0]} holds {owner[mine[0]]}")
+        owner[mine[0]] = group.name
+        arriving = [p for p in network.projections if p.target == group.name]
+        if len(arriving) != 1 or isinstance(arriving[0], Sparse):
+            broken.append(f"{group.name}: {len(arriving)} inputs, expected one convolution")
+            continue
+        p, source = arriving[0], network[arriving[0].source]
+        if isinstance(p, Conv2d):
+            assert source.shape is not None and group.shape is not None
+            across, down, deep, out = *p.kernel, source.shape[2], group.shape
+        else:
+            across, down, deep = source.shape or (1, 1, source.neurons)
+            out = (1, 1, group.neurons)
+        kernel = deep * 2 ** math.ceil(math.log2(across * down)) * 2 ** math.ceil(math.log2(out[2]))
+        words = out[2] * 2 ** math.ceil(math.log2(out[0])) * 2 ** math.ceil(math.log2(out[1]))
+        for name, value, most in (
+            ("kernel words", kernel, chip.options("kernel_words_per_core")[mine[0]]),
+            ("neuron words", words, chip.options("compartments_per_core")[mine[0]]),
+            ("channels", max(deep, out[2]), chip.limits["channels_per_layer"]),
+            ("pixels of kernel", max(across, down), chip.limits["kernel_side"]),
+            ("pixels of output", max(out[:2]), chip.limits["output_side"]),
+            ("bits a weight", p.weight_bits, chip.limits["weight_bits"]),
+            ("layers sent to", sum(q.source == group.name for q in network.projections), chip.limits["fan_out_layers"]),
+        ):
+            if value > most:
+                broken.append(f"{group.name}: {value} {name} of {most}")
     return broken
 
 
