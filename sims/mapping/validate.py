@@ -143,12 +143,14 @@ def _recount(
             from_outside[targets[role[sources] == 0]] = True
             to_output[sources[role[targets] == 2]] = True
             uses[sources] = True
-            pair, many = np.unique(sources * width + core[targets], return_counts=True)
+            pair, many = _distinct(sources * width + core[targets])
             pairs.append(pair)
             numbers.append(np.zeros_like(many) if shared else many)
             payloads.append(np.zeros_like(many) if shared else many * each)
             if shared:
-                kernels.append(np.unique(np.stack([core[targets], np.full(len(targets), number), channels]), axis=1))
+                deep = int(channels.max(initial=0)) + 1
+                at, channel = np.divmod(_distinct(core[targets] * deep + channels)[0], deep)
+                kernels.append(np.stack([at, np.full(len(at), number), channel]))
     where = np.concatenate([np.zeros(0, np.int64), *pairs])
     pair, inverse = np.unique(where, return_inverse=True)
     held, bits = np.zeros(len(pair), np.int64), np.zeros(len(pair), np.int64)
@@ -184,6 +186,13 @@ def _recount(
         "chips": np.bincount(chips).max(initial=0),
     }
     return count, memory, far
+
+
+def _distinct(values: Ints) -> tuple[Ints, Ints]:
+    """Each value once, and how often it stands there."""
+    values = np.sort(values)
+    first = np.flatnonzero(np.diff(values, prepend=-1))
+    return values[first], np.diff(first, append=len(values))
 
 
 def _words(given: dict[str, int], synapses: Ints, bits: Ints) -> Ints:
