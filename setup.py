@@ -37,6 +37,7 @@ setup(
         Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], **kernel),
         Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], **kernel),
         Extension("sims.networks._network", ["sims/networks/network.cpp"], language="c++", optional=True),
+        Extension("sims.mapping._mapping", ["sims/mapping/refine.cpp"], language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildLibrary},
 )

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     chip = chips.load(args.chip)
     network = _network(args)
     placement = mapping.place(network, chip, args.seed)
-    broken = validate.check(placement.network, placement.core, chip)
+    broken = validate.check(placement.network, placement.core, chip, placement.chips)
     record = _record(args.target, placement, broken)
     if args.json:
         print(json.dumps(record))
@@ -87,7 +87,7 @@ def _network(args: argparse.Namespace) -> Network:
 
 
 def _record(target: str, placement: Placement, broken: list[str]) -> dict[str, Any]:
-    used = np.flatnonzero(placement.loads.neurons)
+    used = placement.used
     moved = placement.traffic
     loads = {
         kind: getattr(placement.loads, kind)[used].tolist() for kind in ("neurons", "in_axons", "out_axons", "bits")
@@ -109,15 +109,16 @@ def _record(target: str, placement: Placement, broken: list[str]) -> dict[str, A
         "per_step": {
             "packets": float(moved.packets),
             "between_cores": float(moved.between_cores),
-            "hops_ew": float(moved.hops_ew),
-            "hops_ns": float(moved.hops_ns),
+            "hops_ew": float(moved.hops_ew) if placement.mesh.known else None,
+            "hops_ns": float(moved.hops_ns) if placement.mesh.known else None,
             "chip_crossings": float(moved.crossings),
-            "busiest_link": float(moved.max_link),
+            "busiest_link": float(moved.max_link) if placement.mesh.known else None,
             "layer_order_between_cores": placement.layer_order,
         },
         "core": {"number": used.tolist()} | loads,
         "slices": [list(row) for row in placement.slices],
         "violations": broken,
+        "unchecked": list(placement.limits.unchecked),
     }
 
 
@@ -134,15 +135,20 @@ def _text(target: str, chip: str, placement: Placement, broken: list[str]) -> st
     ]
     lines += ["", f"used of the fullest core: {', '.join(shares[1:])}; {shares[0]} of all"]
     t = placement.traffic
+    hops = f"{t.hops_ew:.4g} hops east-west, {t.hops_ns:.4g} north-south, {t.crossings:.4g} from chip to chip"
+    if not placement.mesh.known:
+        hops = f"hops are not known ({placement.chip} does not say where its cores lie)"
     lines.append(
         f"per step: {t.packets:.4g} packets, {t.between_cores:.4g} between cores ({placement.layer_order:.4g} in layer "
-        f"order); {t.hops_ew:.4g} hops east-west, {t.hops_ns:.4g} north-south, {t.crossings:.4g} from chip to chip"
+        f"order); {hops}"
     )
     lines.append(
         f"busiest: {t.synops.max():.4g} synaptic operations on a core, {t.received.max():.4g} packets into a core, "
         f"{t.max_link:.4g} over a link"
     )
     lines.append(f"checked: {len(broken)} violations" + "".join(f"\n  {words}" for words in broken))
+    if placement.limits.unchecked:
+        lines.append(f"not checked, for want of a number or of a rule: {', '.join(placement.limits.unchecked)}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from sims.mapping.limits import Mesh
 from sims.mapping.network import Floats, Ints
 
-_SITES = 2048  # beyond this no swaps are tried: their table has a number for each pair
+_SITES = 1536  # beyond this no swaps are tried: their table has a number for each pair
+_PASSES = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ def sites(mesh: Mesh, cores: int, chips: int) -> Sites:
     """The places of ``chips`` chips of ``cores`` cores."""
     number = np.arange(chips * cores)
     chip, tile = number // cores, number % cores // mesh.per_tile
-    return Sites(chip, chip * mesh.columns + tile // mesh.rows, tile % mesh.rows)
+    x, y = (tile // mesh.rows, tile % mesh.rows) if mesh.by_columns else (tile % mesh.columns, tile // mesh.columns)
+    return Sites(chip, chip * mesh.columns + x, y)
 
 
 def place(flow: Any, mesh: Mesh, cores: int, chips: int) -> Ints:
@@ -35,8 +37,8 @@ def place(flow: Any, mesh: Mesh, cores: int, chips: int) -> Ints:
     Args:
         flow: packets per step from cluster to cluster, [clusters, clusters].
 
-    The better of plain numbering and a Hilbert curve is refined by the best swap of two cores' contents, again and again
-    until no swap helps: never worse than plain numbering.
+    The better of plain numbering and a Hilbert curve is refined by swaps of two cores' contents, each core's best in turn,
+    until none helps: never worse than plain numbering.
     """
     at = sites(mesh, cores, chips)
     clusters, number = len(flow), chips * cores
@@ -51,21 +53,25 @@ def place(flow: Any, mesh: Mesh, cores: int, chips: int) -> Ints:
     weight = np.zeros((number, number))
     weight[:clusters, :clusters] = both
     np.fill_diagonal(weight, 0)
-    cost = weight @ distance[where]  # [contents, sites]: hops of a content, were it at that site
-    own = cost[np.arange(number), where]
-    tolerance = 1e-9 * max(1.0, float(own.sum()))
-    while True:
-        moved = cost[:, where]
+    tolerance = 1e-9 * max(1.0, float(weight.sum()))
+    for _ in range(_PASSES):
+        cost = weight @ distance[where]  # [contents, sites]: hops of a content, were it at that site
+        own, moved = cost[np.arange(number), where], cost[:, where]
         gain = own[:, None] + own[None, :] - moved - moved.T - 2 * weight * distance[where][:, where]
-        gain = gain[:clusters]
-        flat = int(gain.argmax())
-        a, b = flat // number, flat % number
-        if gain[a, b] <= tolerance:
-            return where[:clusters]
-        step = distance[where[b]] - distance[where[a]]
-        cost += np.outer(weight[:, a] - weight[:, b], step)
-        where[a], where[b] = where[b], where[a]
-        own = cost[np.arange(number), where]
+        partners = gain[:clusters].argmax(axis=1)
+        gains = gain[np.arange(clusters), partners]
+        swapped = False
+        for a in np.argsort(-gains, kind="stable"):
+            if gains[a] <= tolerance:
+                break
+            b = partners[a]
+            pull, far = weight[a] - weight[b], distance[where[a]][where] - distance[where[b]][where]
+            if pull @ far - pull[a] * far[a] - pull[b] * far[b] > tolerance:  # it may not pay any more
+                where[a], where[b] = where[b], where[a]
+                swapped = True
+        if not swapped:
+            break
+    return where[:clusters]
 
 
 def _hops(flow: Floats, at: Sites, where: Ints) -> float:
@@ -84,7 +90,7 @@ def _curve(mesh: Mesh, cores: int) -> Ints:
             along += block * side
             x, y = (along, across) if mesh.columns >= mesh.rows else (across, along)
             if x < mesh.columns and y < mesh.rows:
-                order.append(mesh.rows * x + y)
+                order.append(mesh.rows * x + y if mesh.by_columns else mesh.columns * y + x)
     found = (np.array(order)[:, None] * mesh.per_tile + np.arange(mesh.per_tile)).ravel()
     return found[found < cores]
 

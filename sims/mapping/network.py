@@ -155,6 +155,8 @@ class Network:
 
     def without(self, names: Sequence[str]) -> Network:
         """The network that is left when groups and their projections are taken out."""
+        if not names:
+            return self
         kept = tuple(p for p in self.projections if p.source not in names and p.target not in names)
         return Network(self.name, tuple(group for group in self.groups if group.name not in names), kept)
 
@@ -250,8 +252,8 @@ def _check(where: str, projection: Projection, source: Group, target: Group) -> 
             )
         if len(targets) and not (0 <= targets.min() and targets.max() < target.neurons):
             raise UsageError(f"{where}: got a target outside 0 to {target.neurons - 1}.", "Correct the targets.")
-        rows = np.repeat(np.arange(source.neurons), np.diff(offsets))
-        if len(np.unique(rows * max(1, target.neurons) + targets)) != len(targets):
+        keys = np.sort(np.repeat(np.arange(source.neurons), np.diff(offsets)) * max(1, target.neurons) + targets)
+        if (keys[1:] == keys[:-1]).any():
             raise UsageError(f"{where}: got a target twice in one row, expected once.", "Add their weights up.")
     if isinstance(projection, Conv2d):
         if source.shape is None or target.shape is None:

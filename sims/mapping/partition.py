@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sims.mapping import reach
 from sims.mapping.limits import UNBOUNDED, Limits
-from sims.mapping.network import Conv2d, Dense, Ints, Network, Projection, Sparse
+from sims.mapping.network import Conv2d, Dense, Group, Ints, Network, Projection, Sparse
 
 _ROUNDS = 12
 
@@ -44,70 +47,161 @@ def fans_out(network: Network, projection: Projection) -> Ints:
 def problem(network: Network, group: str, limits: Limits) -> str:
     """Why a group fits no core, whatever else is there; empty when it does."""
     incoming = network.incoming(group)
+    hidden = [name for name, counted in limits.counted(network).items() if counted]
     inputs = np.zeros(network[group].neurons, np.int64)
-    bits = np.zeros_like(inputs)
+    bits, fan_in, outputs = (np.zeros_like(inputs) for _ in range(3))
     for projection in incoming:
         if projection.weight_bits > limits.weight_bits:
             return f"weights of {projection.weight_bits} bits, a synapse holds at most {limits.weight_bits}"
         fan = fans_in(network, projection)
         inputs += fan
+        if not limits.roles or projection.source in hidden:
+            fan_in += fan
         if isinstance(projection, Conv2d):
-            bits += reach.channel_bits(network, projection)
+            bits += reach.taps(network, projection) * _row(limits, projection.weight_bits)
         else:
-            bits += fan * int(limits.row_bits(np.array(limits.synapse_bits(projection))))
-    if (most := int(inputs.max(initial=0))) > limits.fan_in:
+            bits += fan * _row(limits, limits.synapse_bits(projection))
+    if (most := int(fan_in.max(initial=0))) > limits.fan_in and (not limits.roles or group in hidden):
         return f"a neuron has {most} inputs, the chip takes {limits.fan_in}"
-    if most > limits.in_axons:
+    if (most := int(inputs.max(initial=0))) > limits.in_axons:
         return f"a neuron has {most} inputs, a core takes {limits.in_axons}"
     if (most := int(bits.max(initial=0))) > limits.bits:
         return f"one neuron's {most} synapse bits exceed a core's {limits.bits}"
-    outputs = np.zeros_like(inputs)
     for projection in network.projections:
-        if projection.source == group:
+        if projection.source == group and (not limits.roles or projection.target in hidden):
             outputs += fans_out(network, projection)
     if (most := int(outputs.max(initial=0))) > limits.fan_out:
         return f"a neuron has {most} targets, the chip takes {limits.fan_out}"
+    return _role_problem(network, group, limits) if limits.roles else ""
+
+
+def _role_problem(network: Network, group: str, limits: Limits) -> str:
+    """What a chip with places for inputs, hidden and output neurons cannot give a group."""
+    roles = limits.counted(network)
+    if not roles[group]:
+        outputs = sum(network[name].neurons for name, counted in roles.items() if not counted)
+        if outputs > limits.outputs:
+            return f"{outputs} output neurons, the chip has {limits.outputs}"
+        return ""
+    inputs = [g for g in network.groups if not g.placed and any(p.source == g.name for p in network.projections)]
+    if (number := sum(g.neurons for g in inputs)) > limits.inputs:
+        return f"{number} inputs, the chip has {limits.inputs} input channels"
+    reached = reaching = synapses = 0
+    for projection in network.projections:
+        outside = not network[projection.source].placed
+        if projection.target == group and outside:
+            reached = max(reached, int((fans_in(network, projection) > 0).sum()))
+        if projection.source == group and not roles[projection.target]:
+            reaching = max(reaching, int((fans_out(network, projection) > 0).sum()))
+        if not outside and roles[projection.source] and roles[projection.target]:
+            synapses += int(fans_in(network, projection).sum())
+    for number, most, words in (
+        (reached, limits.input_reach, "hidden neurons that the input reaches"),
+        (reaching, limits.output_reach, "hidden neurons that reach the output"),
+        (synapses, limits.synapses, "synapses between hidden neurons"),
+    ):
+        if number > most:
+            return f"{number} {words}, the chip has {most}"
     return ""
 
 
-def layer_order(network: Network, limits: Limits) -> tuple[Ints, str]:
-    """Fill core after core with the neurons in their order -> (core of each neuron, the group that cannot be placed).
+def _row(limits: Limits, bits: int) -> int:
+    """Memory of a row of one synapse."""
+    return int(limits.row_bits(np.array(1), np.array(bits)))
+
+
+def layer_order(network: Network, limits: Limits) -> tuple[Ints, str, str]:
+    """Fill core after core with the neurons in their order -> (core of each neuron, the group that cannot be placed, why).
 
     A core is left when the next neuron would break a limit. What a neuron takes of its core's out-axons is known only
     when its targets have cores, so that the filling is repeated until no core has too many.
     """
     out = np.zeros(network.neurons, np.int64)
     core = np.full(network.neurons, -1, np.int64)
+    parts = {g.name: [_part(network, p, limits) for p in network.incoming(g.name)] for g in network.groups if g.placed}
     for _ in range(_ROUNDS):
-        core, stuck = _fill(network, limits, out)
-        if stuck or limits.out_axons == UNBOUNDED:
-            return core, stuck
+        core, stuck = _fill(network, limits, out, parts)
+        if stuck:
+            break
+        if limits.out_axons == limits.targets == UNBOUNDED:
+            return core, "", ""
         found = reach.axons(network, core, limits)
-        used = np.bincount(found.source, minlength=network.neurons)
+        used = np.where(core >= 0, np.bincount(found.source, minlength=network.neurons), 0)
         held = np.bincount(core[core >= 0], used[core >= 0])
+        if (most := int(used.max(initial=0))) > limits.targets:
+            what = f"a neuron's targets lie on {most} cores, the chip lets it reach {limits.targets}"
+            return core, _group(network, int(used.argmax())), what
         if (held <= limits.out_axons).all():
-            return core, ""
+            return core, "", ""
         out = np.maximum(out, used)
-    at = int(np.argmax(np.where(core >= 0, out, -1)))
-    return core, next(g.name for g in network.groups if network.starts[g.name] <= at < network.span(g.name).stop)
+    else:
+        stuck = _group(network, int(out.argmax()))
+    if (most := int(out[network.span(stuck)].max(initial=0))) > limits.out_axons:
+        return core, stuck, f"a neuron needs {most} out-axons, a core has {limits.out_axons}"
+    return core, stuck, "a core of its own does not hold one neuron"
 
 
-def _fill(network: Network, limits: Limits, out: Ints) -> tuple[Ints, str]:
+def ordered(network: Network, places: Ints, vertex: Ints, limits: Limits) -> Ints | None:
+    """As `layer_order`, with the neurons of each group in another order; None where that cannot be placed.
+
+    Args:
+        places: of all placed neurons in that order.
+        vertex: the number of each neuron among the placed ones.
+    """
+    order: dict[str, Ints] = {}
+    groups: list[Group] = []
+    for group in network.groups:
+        free = group.placed and not any(
+            isinstance(p, Conv2d) and group.name in (p.source, p.target) for p in network.projections
+        )
+        mine = places[vertex[network.span(group.name)]] if free else np.arange(group.neurons)
+        order[group.name] = np.argsort(mine, kind="stable")
+        groups.append(dataclasses.replace(group, rate=group.rates[order[group.name]]))
+    projections: list[Projection] = []
+    for p in network.projections:
+        if isinstance(p, Sparse):
+            counts = np.diff(p.offsets)[order[p.source]]
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            take = np.arange(offsets[-1]) + np.repeat(p.offsets[:-1][order[p.source]] - offsets[:-1], counts)
+            targets = np.argsort(order[p.target])[p.targets[take]]
+            p = dataclasses.replace(p, offsets=offsets, targets=targets)
+        projections.append(p)
+    core, stuck, _ = layer_order(Network(network.name, tuple(groups), tuple(projections)), limits)
+    if stuck:
+        return None
+    back = np.empty_like(core)
+    for group in network.groups:
+        back[network.starts[group.name] + order[group.name]] = core[network.span(group.name)]
+    return back
+
+
+def _group(network: Network, neuron: int) -> str:
+    return next(g.name for g in network.groups if network.starts[g.name] <= neuron < network.span(g.name).stop)
+
+
+def _fill(network: Network, limits: Limits, out: Ints, all_parts: dict[str, list[_DensePart]]) -> tuple[Ints, str]:
     most = np.array([limits.neurons, limits.in_axons, limits.bits, limits.out_axons])
     core = np.full(network.neurons, -1, np.int64)
-    at, used = 0, np.zeros(4, np.int64)
+    at, used, counted = 0, np.zeros(4, np.int64), limits.counted(network)
+    there = np.zeros(network.neurons, bool)  # sources with an axon on this core
     for group in network.groups:
         if not group.placed:
             continue
-        parts = [_part(network, projection, limits) for projection in network.incoming(group.name)]
+        parts = all_parts[group.name]
+        for part in parts:
+            part.restart()
         start, first, guess = network.starts[group.name], 0, 256
+        if limits.targets < UNBOUNDED:  # a group that is cut is reached on two cores
+            at, used = at + int(used.any()), np.zeros(4, np.int64)
+            there[:] = False
         while first < group.neurons:
             length = min(guess, group.neurons - first)
             needs = np.zeros((4, length), np.int64)
-            needs[0] = np.arange(1, length + 1)
+            if counted[group.name]:
+                needs[0] = np.arange(1, length + 1)
             needs[3] = np.cumsum(out[start + first : start + first + length])
             for part in parts:
-                needs[1:3] += part.take(first, length)
+                needs[1:3] += part.take(first, length, there)
             fits = int((needs + used[:, None] <= most[:, None]).all(axis=0).sum())  # needs rise: a prefix fits
             if fits == length < group.neurons - first:
                 guess *= 2
@@ -117,40 +211,54 @@ def _fill(network: Network, limits: Limits, out: Ints) -> tuple[Ints, str]:
                 used = used + needs[:, fits - 1]
                 first += fits
                 for part in parts:
-                    part.forget(first)
+                    part.forget(first, there)
                 guess = max(64, 2 * fits)
             elif not used.any():
                 return core, group.name
             if first < group.neurons:
                 at, used = at + 1, np.zeros(4, np.int64)
+                there[:] = False
     return core, ""
 
 
 class _DensePart:
     """What slices of a group need on a core for a dense projection."""
 
-    def __init__(self, sources: int, bits: int, limits: Limits) -> None:
-        self._sources, self._bits, self._limits = sources, bits, limits
+    def __init__(self, sources: slice, bits: int, limits: Limits) -> None:
+        self._span, self._bits, self._limits = sources, bits, limits
+        self._sources = sources.stop - sources.start
 
-    def take(self, first: int, length: int) -> Ints:
-        """(in-axons, bits) of the slices [first, first + 1), [first, first + 2), ... -> [2, length]."""
-        rows = self._limits.row_bits(np.arange(1, length + 1) * self._bits)
-        return np.stack([np.full(length, self._sources), self._sources * rows])
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
+        """(in-axons, bits) of the slices [first, first + 1), [first, first + 2), ... -> [2, length].
 
-    def forget(self, first: int) -> None:
-        """Slices before ``first`` are placed."""
+        Args:
+            there: sources that have an axon on the core already.
+        """
+        number = np.arange(1, length + 1)
+        rows = self._limits.row_bits(number, number * self._bits)
+        new = self._sources - int(there[self._span].sum())
+        return np.stack([np.full(length, new), self._sources * rows])
+
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        """Slices before ``first`` are placed, and their sources are there."""
+        there[self._span] = True
+
+    def restart(self) -> None:
+        """Nothing is placed."""
 
 
 class _ConvolutionPart(_DensePart):
     """The axons are those of the box that the slice sees; the kernel counts once for each channel that is there."""
 
-    def __init__(self, network: Network, projection: Conv2d) -> None:
+    def __init__(self, network: Network, projection: Conv2d, limits: Limits) -> None:
         source, target = network[projection.source].shape, network[projection.target].shape
         assert source is not None and target is not None
         self._projection, self._source, self._target = projection, source, target
-        self._channel = reach.channel_bits(network, projection)
+        channels = np.arange(target[2] + 1)  # consecutive neurons of one position are those of consecutive channels
+        self._rows = limits.row_bits(channels, channels * projection.weight_bits) * reach.taps(network, projection)
+        self._groups = projection.groups
 
-    def take(self, first: int, length: int) -> Ints:
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
         _, rows, channels = self._target
         last = first + np.arange(length)
         x0, x1 = np.full(length, first // (rows * channels)), last // (rows * channels)
@@ -159,7 +267,13 @@ class _ConvolutionPart(_DensePart):
         y1 = np.where(alone, last // channels % rows, rows - 1)
         sides = self._seen(0, x0, x1) * self._seen(1, y0, y1)
         held = np.minimum(np.arange(1, length + 1), channels)
-        return np.stack([sides * self._source[2], held * self._channel])
+        bits = (
+            self._rows[held] if self._groups == 1 else held * self._rows[1]
+        )  # a row of each channel: at least as much
+        return np.stack([sides * self._source[2], bits])
+
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        """The box is counted again for the next group on the core."""
 
     def _seen(self, axis: int, first: Ints, last: Ints) -> Ints:
         step, pad = self._projection.stride[axis], self._projection.padding[axis]
@@ -172,45 +286,43 @@ class _SparsePart(_DensePart):
     """The k-th synapse of a source within a slice makes its row longer, the first one takes an axon."""
 
     def __init__(self, network: Network, projection: Sparse, limits: Limits) -> None:
-        sources = network[projection.source].neurons
-        rows = np.repeat(np.arange(sources), np.diff(projection.offsets))
-        order = np.argsort(projection.targets, kind="stable")
-        self._sources = rows[order]
-        self._ends = np.cumsum([0, *np.bincount(projection.targets, minlength=network[projection.target].neurons)])
-        self._rank = _ranks(self._sources, sources)
-        self._placed = np.zeros(sources, np.int64)
-        self._first, self._bits, self._limits = 0, limits.synapse_bits(projection), limits
+        count, width = len(projection.targets), network[projection.target].neurons
+        rows = np.repeat(np.arange(network[projection.source].neurons), np.diff(projection.offsets))
+        targets = np.sort(rows * width + projection.targets) % max(1, width)  # each row ascends
+        place = np.sort(targets * count + np.arange(count)) % max(1, count)  # by target, then by source
+        self._origin = rows[place]
+        self._rank = (np.arange(count) - projection.offsets[rows])[place]  # among the source's targets
+        self._ends = np.concatenate([[0], np.cumsum(np.bincount(targets, minlength=width))])
+        self._bits, self._limits = limits.synapse_bits(projection), limits
+        self._number, self._span = network[projection.source].neurons, network.span(projection.source)
+        self.restart()
 
-    def take(self, first: int, length: int) -> Ints:
+    def restart(self) -> None:
+        self._placed, self._first = np.zeros(self._number, np.int64), 0
+
+    def take(self, first: int, length: int, there: NDArray[np.bool_]) -> Ints:
         start, stop = self._ends[first], self._ends[first + length]
-        sources = self._sources[start:stop]
+        sources = self._origin[start:stop]
         rank = self._rank[start:stop] - self._placed[sources]
-        grows = self._limits.row_bits((rank + 1) * self._bits) - self._limits.row_bits(rank * self._bits)
+        longer, before = (self._limits.row_bits(n, n * self._bits) for n in (rank + 1, rank))
+        grows = longer - before
+        new = (rank == 0) & ~there[self._span.start + sources]
         ends = self._ends[first + 1 : first + length + 1] - start
-        return np.stack([np.concatenate([[0], np.cumsum(x)])[ends] for x in (rank == 0, grows)])
+        return np.stack([np.concatenate([[0], np.cumsum(x)])[ends] for x in (new, grows)])
 
-    def forget(self, first: int) -> None:
-        seen = self._sources[self._ends[self._first] : self._ends[first]]
+    def forget(self, first: int, there: NDArray[np.bool_]) -> None:
+        seen = self._origin[self._ends[self._first] : self._ends[first]]
         self._placed += np.bincount(seen, minlength=len(self._placed))
+        there[self._span.start + seen] = True
         self._first = first
 
 
 def _part(network: Network, projection: Projection, limits: Limits) -> _DensePart:
     if isinstance(projection, Dense):
-        return _DensePart(network[projection.source].neurons, limits.synapse_bits(projection), limits)
+        return _DensePart(network.span(projection.source), limits.synapse_bits(projection), limits)
     if isinstance(projection, Conv2d):
-        return _ConvolutionPart(network, projection)
+        return _ConvolutionPart(network, projection, limits)
     return _SparsePart(network, projection, limits)
-
-
-def _ranks(values: Ints, number: int) -> Ints:
-    """How many equal values stand before each."""
-    order = np.argsort(values, kind="stable")
-    counts = np.bincount(values, minlength=number)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    ranks = np.empty(len(values), np.int64)
-    ranks[order] = np.arange(len(values)) - starts
-    return ranks
 
 
 def _taps(projection: Conv2d, source: tuple[int, int, int], target: tuple[int, int, int]) -> list[Ints]:

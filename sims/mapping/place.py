@@ -11,10 +11,11 @@ import numpy as np
 
 from neuro.errors import UsageError
 from sims.chips import Chip
-from sims.mapping import grid, limits, partition, reach
+from sims.mapping import grid, layers, limits, partition, reach, refine
 from sims.mapping.limits import UNBOUNDED, Limits, Mesh
 from sims.mapping.network import Floats, Ints, Network
 
+_REST = "not placed without the rest"
 KINDS = ("neurons", "in_axons", "out_axons", "bits")
 
 
@@ -70,7 +71,6 @@ class Placement:
         loads: what each core holds.
         traffic: per step, at the groups' rates.
         layer_order: packets per step between cores when cores are filled in layer order.
-        violations: limits that are broken, in words; none is what `place` promises.
     """
 
     chip: str
@@ -84,17 +84,21 @@ class Placement:
     axons: reach.Axons
     traffic: Traffic
     layer_order: float
-    violations: tuple[str, ...]
 
     @cached_property
+    def used(self) -> Ints:
+        """The cores that hold anything."""
+        return np.unique(self.core[self.core >= 0])
+
+    @property
     def cores(self) -> int:
         """Cores that hold anything."""
-        return int((self.loads.neurons > 0).sum())
+        return len(self.used)
 
     @property
     def fits(self) -> bool:
         """Everything is on one chip."""
-        return self.chips <= 1 and all(part.reason == "" or part.cores for part in self.parts if part.neurons)
+        return self.chips <= 1 and all(part.cores for part in self.parts if part.neurons)
 
     @property
     def verdict(self) -> str:
@@ -106,7 +110,7 @@ class Placement:
             return f"fits: {number} of {of} core{'' if of == 1 else 's'}"
         impossible = [part for part in self.parts if part.neurons and not part.cores]
         if impossible:
-            words = "; ".join(f"{part.name}: {part.reason}" for part in impossible)
+            words = "; ".join(f"{part.name}: {part.reason}" for part in impossible if part.reason != _REST)
         else:
             words = f"needs {self.chips} chips ({number} cores of {of} each)"
         kept, used = [], 0
@@ -116,6 +120,15 @@ class Placement:
                 used += part.cores
         together = f"these parts fit one chip: {', '.join(kept)}" if kept else "no part of it fits one chip"
         return f"does not fit: {words}; {together}"
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """Limits that are broken, in words; `place` makes none (`validate.check` counts on its own)."""
+        return tuple(
+            f"core {at}: {getattr(self.loads, kind)[at]} {kind} of {getattr(self.limits, kind)}"
+            for kind, cores in self.loads.over(self.limits).items()
+            for at in cores
+        )
 
     @cached_property
     def sites(self) -> grid.Sites:
@@ -140,10 +153,10 @@ class Placement:
     @property
     def utilisation(self) -> dict[str, tuple[float, float]]:
         """Share of each limit that the chip states: (of the fullest core, mean over cores that hold anything)."""
-        held = self.loads.neurons > 0
+        held = self.used
         shares = {"cores": (self.cores / (self.limits.cores * max(1, self.chips)),) * 2}
         for kind in KINDS:
-            if (most := getattr(self.limits, kind)) < UNBOUNDED and held.any():
+            if (most := getattr(self.limits, kind)) < UNBOUNDED and len(held):
                 share = getattr(self.loads, kind)[held] / most
                 shares[kind] = (float(share.max()), float(share.mean()))
         return shares
@@ -158,26 +171,42 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
     """
     bounds, mesh = limits.of(chip), limits.mesh(chip)
     problems = {g.name: partition.problem(network, g.name, bounds) for g in network.groups if g.placed}
+    if bounds.roles and any(problems.values()):  # what is hidden and what an output shows only in the whole network
+        problems = {name: words or _REST for name, words in problems.items()}
+    of_layers = chip.topology.kind == "layers"
+    if of_layers:
+        at, missing = layers.match(network, chip)
+        problems = {name: missing.get(name, "") for name in problems}
     while True:
         left = network.without([name for name, words in problems.items() if words])
-        core, stuck = partition.layer_order(left, bounds)
+        if of_layers:
+            core = np.concatenate([np.full(g.neurons, at.get(g.name, -1), np.int64) for g in left.groups])
+            break
+        core, stuck, why = partition.layer_order(left, bounds)
         if not stuck:
             break
-        problems[stuck] = _stuck(left, core, stuck, bounds)
+        problems[stuck] = why
     rates = left.rates
     found = reach.axons(left, core, bounds)
-    baseline = _between(found, core, rates)
+    baseline = refine.between(found, core, rates)
+    graph = refine.graph(left, bounds) if refined and bounds.targets == UNBOUNDED and not of_layers else None
+    if graph is not None:
+        vertex = graph.vertex
+
+        def start(places: Ints | None) -> Ints | None:
+            return core if places is None else partition.ordered(left, places, vertex, bounds)
+
+        core, found = refine.search(left, graph, bounds, start, seed)
     clusters = int(core.max(initial=-1)) + 1
     chips = -(-clusters // bounds.cores)
-    if clusters:
+    if clusters and refined and mesh.known:
         flow = np.zeros((clusters, clusters))
         inside = core[found.source] >= 0
         np.add.at(flow, (core[found.source][inside], found.core[inside]), rates[found.source][inside])
-        where = grid.place(flow, mesh, bounds.cores, chips) if refined else np.arange(clusters)
+        where = grid.place(flow, mesh, bounds.cores, chips)
         core = np.where(core >= 0, where[core], -1)
         found = dataclasses.replace(found, core=where[found.core])
     held = reach.loads(left, core, bounds, found, max(1, chips) * bounds.cores)
-    at = grid.sites(mesh, bounds.cores, max(1, chips))
     return Placement(
         chip.chip,
         left,
@@ -188,9 +217,8 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
         tuple(_part(network, left, name, words, core, held, bounds) for name, words in problems.items()),
         held,
         found,
-        _count(found, core, rates, at),
+        _count(found, core, rates, grid.sites(mesh, bounds.cores, max(1, chips))),
         baseline,
-        _violations(held, bounds),
     )
 
 
@@ -244,18 +272,6 @@ def _count(found: reach.Axons, core: Ints, spikes: Ints | Floats, at: grid.Sites
     )
 
 
-def _between(found: reach.Axons, core: Ints, rates: Floats) -> float:
-    return float(rates[found.source][core[found.source] != found.core].sum())
-
-
-def _stuck(network: Network, core: Ints, group: str, bounds: Limits) -> str:
-    most = max(
-        (int(partition.fans_out(network, p).max(initial=0)) for p in network.projections if p.source == group),
-        default=0,
-    )
-    return f"a neuron with {most} targets needs more out-axons than a core's {bounds.out_axons}"
-
-
 def _part(
     network: Network, left: Network, name: str, words: str, core: Ints, held: reach.Loads, bounds: Limits
 ) -> Part:
@@ -267,13 +283,31 @@ def _part(
         return Part(name, neurons, len(mine), False, f"{len(mine)} cores, a chip has {bounds.cores}")
     shares = {kind: getattr(held, kind)[mine].max(initial=0) / getattr(bounds, kind) for kind in KINDS}
     fullest = max(shares, key=lambda kind: shares[kind])
+    if shares[fullest] < 1e-9:  # of what no chip bounds
+        return Part(name, neurons, len(mine), True, "")
     word = {"neurons": "neurons", "in_axons": "axons in", "out_axons": "axons out", "bits": "synapse memory"}[fullest]
     return Part(name, neurons, len(mine), True, f"fullest core: {100 * shares[fullest]:.0f} % of its {word}")
 
 
-def _violations(held: reach.Loads, bounds: Limits) -> tuple[str, ...]:
-    found = []
-    for kind in KINDS:
-        load, most = getattr(held, kind), getattr(bounds, kind)
-        found += [f"core {at}: {load[at]} {kind} of {most}" for at in np.flatnonzero(load > most)]
-    return tuple(found)
+def split(network: Network, cores: int, slack: float = 0.03, seed: int = 0) -> tuple[Ints, float, float]:
+    """A network on a number of equal cores that hold nothing but neurons; the partition without a chip.
+
+    Args:
+        slack: how much fuller than the mean a core may be.
+
+    Returns:
+        The core of each neuron, the packets per step between cores, and those of equal slices in layer order.
+    """
+    neurons = network.neurons
+    bounds = Limits(cores, neurons=max(-(-neurons // cores), int((1 + slack) * -(-neurons // cores))))
+
+    def start(places: Ints | None) -> Ints:
+        return (np.arange(neurons) if places is None else places) * cores // neurons
+
+    first = start(None)
+    layer_order = refine.between(reach.axons(network, first, bounds), first, network.rates)
+    graph = refine.graph(network, bounds)
+    if graph is None:
+        return first, layer_order, layer_order
+    core, found = refine.search(network, graph, bounds, start, seed)
+    return core, refine.between(found, core, network.rates), layer_order

@@ -36,6 +36,11 @@ class Loads:
     out_axons: Ints
     bits: Ints
 
+    def over(self, limits: Limits) -> dict[str, Ints]:
+        """The cores that hold more of something than they may."""
+        kinds = (field.name for field in dataclasses.fields(self))
+        return {kind: np.flatnonzero(getattr(self, kind) > getattr(limits, kind)) for kind in kinds}
+
 
 def axons(network: Network, core: Ints, limits: Limits) -> Axons:
     """The axons of an assignment.
@@ -52,6 +57,8 @@ def axons(network: Network, core: Ints, limits: Limits) -> Axons:
         bits.append(count * limits.synapse_bits(projection))
     if not keys:
         return Axons(*(np.zeros(0, np.int64) for _ in range(4)))
+    if len(keys) == 1:  # its pairs differ from each other
+        return Axons(keys[0] // cores, keys[0] % cores, synapses[0], bits[0])
     key, place = np.unique(np.concatenate(keys), return_inverse=True)
     totals = [np.bincount(place, np.concatenate(x), len(key)).astype(np.int64) for x in (synapses, bits)]
     return Axons(key // cores, key % cores, *totals)
@@ -59,33 +66,39 @@ def axons(network: Network, core: Ints, limits: Limits) -> Axons:
 
 def loads(network: Network, core: Ints, limits: Limits, found: Axons, cores: int) -> Loads:
     """What the cores hold under an assignment whose axons were found."""
-    bits = np.bincount(found.core, limits.row_bits(found.bits), cores).astype(np.int64)
+    bits = np.bincount(found.core, limits.row_bits(found.synapses, found.bits), cores).astype(np.int64)
     for projection in network.projections:
         if isinstance(projection, Conv2d):
-            bits += kernel_bits(network, projection, core, cores)
+            bits += kernel_bits(network, projection, core, cores, limits)
     out = core[found.source]
+    counts = np.zeros(cores, np.int64)
+    for name, counted in limits.counted(network).items():
+        if counted:
+            counts += np.bincount(core[network.span(name)], minlength=cores)
     return Loads(
-        np.bincount(core[core >= 0], minlength=cores),
+        counts,
         np.bincount(found.core, minlength=cores),
         np.bincount(out[out >= 0], minlength=cores),
         bits,
     )
 
 
-def channel_bits(network: Network, projection: Conv2d) -> int:
-    """Memory of the weights that make one output channel."""
+def taps(network: Network, projection: Conv2d) -> int:
+    """Weights that make one output channel."""
     shape = network[projection.source].shape
     assert shape is not None
-    return projection.kernel[0] * projection.kernel[1] * (shape[2] // projection.groups) * projection.weight_bits
+    return projection.kernel[0] * projection.kernel[1] * (shape[2] // projection.groups)
 
 
-def kernel_bits(network: Network, projection: Conv2d, core: Ints, cores: int) -> Ints:
+def kernel_bits(network: Network, projection: Conv2d, core: Ints, cores: int, limits: Limits) -> Ints:
     """Memory of a shared kernel on each core: of the output channels that the core has a neuron of."""
     shape = network[projection.target].shape
     assert shape is not None
-    at = core[network.span(projection.target)].astype(np.int64)
-    held = np.unique(at * shape[2] + np.arange(len(at)) % shape[2]) // shape[2]
-    return np.bincount(held, minlength=cores) * channel_bits(network, projection)
+    at, groups = core[network.span(projection.target)].astype(np.int64), projection.groups
+    held = np.unique(at * shape[2] + np.arange(len(at)) % shape[2])
+    row, channels = np.unique(held // (shape[2] // groups), return_counts=True)  # of one group of channels on one core
+    bits = limits.row_bits(channels, channels * projection.weight_bits) * taps(network, projection)
+    return np.bincount(row // groups, bits, cores).astype(np.int64)
 
 
 def _pairs(network: Network, projection: Projection, core: Ints, cores: int) -> tuple[Ints, Ints, Ints]:
@@ -97,8 +110,9 @@ def _pairs(network: Network, projection: Projection, core: Ints, cores: int) -> 
         return np.repeat(np.arange(number), len(places)), np.tile(places, number), np.tile(count, number)
     if isinstance(projection, Sparse):
         rows = np.repeat(np.arange(number), np.diff(projection.offsets))
-        key, count = np.unique(rows * cores + at[projection.targets], return_counts=True)
-        return key // cores, key % cores, count
+        key = np.sort(rows * cores + at[projection.targets])
+        first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.int64)
+        return key[first] // cores, key[first] % cores, np.diff(first, append=len(key))
     return _convolution(network, projection, at)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from neuro.workload import Population
-from sims import chips
+from sims import chips, mapping
 
 LOIHI = chips.load("loihi1")
 
@@ -81,7 +81,7 @@ def population(name: str = "p", neurons: int = 1024, fan_out: int = 256, weight_
     ],
 )
 def test_cores_by_each_limit_are_worked_by_hand(changes, source, target, verdict):
-    fit = chips.fit([population(**changes)], LOIHI)
+    fit = mapping.fit([population(**changes)], LOIHI)
     (row,) = fit.rows
     assert (row.source_cores_by, row.target_cores_by, fit.verdict) == (source, target, verdict)
     assert fit.cores == max(source.values()) + max(target.values())
@@ -98,7 +98,7 @@ def test_cores_by_each_limit_are_worked_by_hand(changes, source, target, verdict
     ],
 )
 def test_what_cannot_be_placed_even_alone_names_the_limit_and_the_population(changes, problem):
-    fit = chips.fit([population("fine"), population("big", **changes)], LOIHI)
+    fit = mapping.fit([population("fine"), population("big", **changes)], LOIHI)
     assert fit.verdict == f"does not fit: big: {problem}"
     assert (fit.chips, fit.fits) == (0, False)
     assert [row.problem for row in fit.rows] == ["", problem]
@@ -106,21 +106,21 @@ def test_what_cannot_be_placed_even_alone_names_the_limit_and_the_population(cha
 
 def test_one_target_larger_than_a_core_does_not_fit():
     small = chips.Chip("small", "Small", LOIHI.limits | {"synapse_bits_per_core": 8191})
-    fit = chips.fit([population()], small)
+    fit = mapping.fit([population()], small)
     assert fit.verdict == "does not fit: p: one target's 8192 synapse bits exceed a core's 8191"
 
 
 def test_populations_add_up_to_chips():
     # 3 cores each: 42 populations are 126 cores, 43 are 129.
-    one, two = (chips.fit([population()] * count, LOIHI) for count in (42, 43))
+    one, two = (mapping.fit([population()] * count, LOIHI) for count in (42, 43))
     assert (one.cores, one.chips, one.verdict) == (126, 1, "needs 1 chip (126 of 128 cores)")
     assert (two.cores, two.chips, two.verdict) == (129, 2, "needs 2 chips (129 of 256 cores)")
 
 
 def test_nothing_to_place_says_so():
-    assert chips.fit([], LOIHI).verdict == "nothing to place: no spiking population"
+    assert mapping.fit([], LOIHI).verdict == "nothing to place: no spiking population"
 
 
 def test_each_row_says_what_takes_its_cores():
-    (row,) = chips.fit([population()], LOIHI).rows
+    (row,) = mapping.fit([population()], LOIHI).rows
     assert row.reason == "1024 neurons on 1 core, their 256 targets with the synapses on 2 cores (synapse bits)"

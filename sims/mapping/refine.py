@@ -1,0 +1,224 @@
+"""Fewer packets between cores: the graph of who reaches whom, handed to the refinement.
+
+The refinement itself is `refine.cpp`, or `plain.py` where that was not built: the same result, hundreds of times slower.
+Weights are whole numbers, so that both add up alike.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sims.mapping import native, plain, reach
+from sims.mapping.limits import Limits
+from sims.mapping.network import Conv2d, Dense, Ints, Network, Sparse
+
+SYNAPSES = 1 << 25  # more are not listed one by one: such a network stays in layer order
+_SCALE = 1 << 20
+_BUDGET = 300_000_000  # places looked at in all: some seconds
+_ROUNDS = 20
+_STARTS = 14
+_AGAIN = 4  # times that the best is refined again, with other clusters
+_ORDER = 30  # places looked at for each synapse, about, to find an order
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Neurons that may move, and the nets of those that send to them.
+
+    Args:
+        vertex: number among those placed, of each neuron [neurons]; -1 for one from outside.
+        pins_at, pins: targets of each net, each once.
+        source: vertex of each net, -1 from outside.
+        weight: of each net; packets in 2^-20 of the highest rate.
+        table, rows: memory of so many synapses of one net on one core, by the width of its weights.
+        size: 1 for a vertex that takes the place of a neuron.
+        frozen: vertices that stay, because a convolution's kernel is shared by their core.
+    """
+
+    vertex: Ints
+    pins_at: Ints
+    pins: NDArray[np.int32]
+    source: NDArray[np.int32]
+    weight: Ints
+    table: NDArray[np.int32]
+    rows: Ints
+    size: NDArray[np.int32]
+    frozen: NDArray[np.int8]
+
+
+def graph(network: Network, limits: Limits) -> Graph | None:
+    """The graph of a network, or None for one with too many synapses or without spikes."""
+    listed = [p for p in network.projections if not isinstance(p, Conv2d)]
+    number = sum(
+        network[p.source].neurons * network[p.target].neurons if isinstance(p, Dense) else len(p.targets)
+        for p in listed
+    )
+    rates = network.rates
+    if not 0 < number <= SYNAPSES or not rates.any():
+        return None
+    placed = np.concatenate([np.full(g.neurons, g.placed) for g in network.groups])
+    vertex = np.where(placed, np.cumsum(placed) - 1, -1)
+    sources, targets, bits = [], [], np.zeros(network.neurons, np.int64)
+    for p in listed:
+        first, base, count = network.starts[p.source], vertex[network.starts[p.target]], network[p.source].neurons
+        if isinstance(p, Dense):
+            width = network[p.target].neurons
+            sources.append(np.repeat(np.arange(first, first + count, dtype=np.int32), width))
+            targets.append(np.tile(np.arange(base, base + width, dtype=np.int32), count))
+        else:
+            assert isinstance(p, Sparse)
+            sources.append(np.repeat(np.arange(first, first + count, dtype=np.int32), np.diff(p.offsets)))
+            targets.append((base + p.targets).astype(np.int32))
+        span = network.span(p.source)
+        bits[span] = np.maximum(bits[span], limits.synapse_bits(p))
+    source, pins = np.concatenate(sources), np.concatenate(targets)
+    pairs = [(p.source, p.target) for p in listed]
+    if len(set(pairs)) < len(pairs):
+        key = np.unique(source.astype(np.int64) * len(vertex) + pins)
+        source, pins = (key // len(vertex)).astype(np.int32), (key % len(vertex)).astype(np.int32)
+    elif len(listed) > 1:
+        order = np.argsort(source, kind="stable")
+        source, pins = source[order], pins[order]
+    counts = np.bincount(source, minlength=network.neurons)
+    nets = np.flatnonzero(counts)
+    widths, table = np.unique(bits[nets], return_inverse=True)
+    length = np.arange(int(counts.max()) + 1)
+    frozen, counted = np.zeros(network.neurons, np.int8), np.ones(network.neurons, np.int32)
+    for q in network.projections:
+        if isinstance(q, Conv2d):
+            frozen[network.span(q.source)] = frozen[network.span(q.target)] = 1
+    for name, counts_so in limits.counted(network).items():
+        counted[network.span(name)] = counts_so
+    return Graph(
+        vertex,
+        np.concatenate([[0], np.cumsum(counts[nets])]),
+        pins,
+        vertex[nets].astype(np.int32),
+        np.rint(rates[nets] * (_SCALE / rates.max())).astype(np.int64),
+        table.astype(np.int32),
+        np.stack([limits.row_bits(length, length * width) for width in widths]),
+        counted[placed],
+        frozen[placed],
+    )
+
+
+def fixed(network: Network, core: Ints, cores: int, limits: Limits) -> Ints:
+    """In-axons, out-axons and bits of the convolutions on each core [3, cores]."""
+    convolutions = tuple(p for p in network.projections if isinstance(p, Conv2d))
+    only = dataclasses.replace(network, projections=convolutions)
+    held = reach.loads(only, core, limits, reach.axons(only, core, limits), cores)
+    return np.stack([held.in_axons, held.out_axons, held.bits])
+
+
+def between(found: reach.Axons, core: Ints, rates: Any) -> float:
+    """Packets per step that leave their core."""
+    return float(rates[found.source][core[found.source] != found.core].sum())
+
+
+def search(
+    network: Network, found: Graph, limits: Limits, start: Callable[[Ints | None], Ints | None], seed: int
+) -> tuple[Ints, reach.Axons]:
+    """The best of several assignments after refinement, and of the first as it is -> (core of each neuron, its axons).
+
+    Args:
+        start: a legal assignment for an order (places of the vertices; None is the order as given), or None without one.
+            One that takes more chips than the first is left out.
+    """
+    first, rates, left = start(None), network.rates, _BUDGET
+    assert first is not None
+    chips = -(-int(first.max() + 1) // limits.cores)
+    best, kept = first, reach.axons(network, first, limits)
+    least = between(kept, first, rates)
+    for number in range(_STARTS + _AGAIN):
+        if number == 0:
+            core: Ints | None = first
+        elif number < _STARTS:
+            left -= _ORDER * len(found.pins)
+            core = start(order(found, seed + number - 1)) if left > 0 else None
+        else:
+            core = best
+        if left <= 0:
+            break
+        if core is None or -(-int(core.max() + 1) // limits.cores) > chips:
+            continue
+        cores, given = int(core.max()) + 1, min(left, _BUDGET // 2)
+        moved, rest = refined(
+            found, core, cores, fixed(network, core, cores, limits), limits, seed + max(0, number - 1), given
+        )
+        left -= given - max(0, rest)
+        axons = reach.axons(network, moved, limits)
+        cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)
+        if cost < least and not any(map(len, held.over(limits).values())):
+            best, kept, least = moved, axons, cost
+    return best, kept
+
+
+def refined(
+    found: Graph, core: Ints, cores: int, base: Ints, limits: Limits, seed: int, budget: int = _BUDGET
+) -> tuple[Ints, int]:
+    """Moves neurons between the cores they have so that fewer packets pass -> (core of each neuron, budget left)."""
+    inside = found.vertex >= 0
+    part = np.ascontiguousarray(core[inside], dtype=np.int32)
+    left = _call("refine", found, part, cores, base, limits, seed, budget)
+    moved = core.copy()
+    moved[inside] = part
+    return moved, left
+
+
+def order(found: Graph, seed: int) -> Ints:
+    """Places in which neurons that reach the same are near each other [vertices]."""
+    place = np.zeros(len(found.size), np.int32)
+    free = Limits(1)
+    loose = dataclasses.replace(found, frozen=np.zeros_like(found.frozen), size=np.ones_like(found.size))
+    _call("order", loose, place, 1, np.zeros((3, 1), np.int64), free, seed, _BUDGET)
+    return place.astype(np.int64)
+
+
+def _call(
+    what: str,
+    found: Graph,
+    part: NDArray[np.int32],
+    cores: int,
+    base: Ints,
+    limits: Limits,
+    seed: int,
+    budget: int,
+) -> int:
+    numbers: dict[str, Any] = {
+        "vertices": len(part),
+        "nets": len(found.source),
+        "cores": cores,
+        "most_neurons": limits.neurons,
+        "most_in": limits.in_axons,
+        "most_out": limits.out_axons,
+        "most_bits": limits.bits,
+        "longest_row": found.rows.shape[1] - 1,
+        "budget": budget,
+        "rounds": _ROUNDS,
+        "seed": seed,
+    }
+    arrays: dict[str, Any] = {
+        "pins_at": found.pins_at,
+        "pins": found.pins,
+        "source": found.source,
+        "weight": found.weight,
+        "table": found.table,
+        "rows": np.ascontiguousarray(found.rows),
+        "fixed": np.ascontiguousarray(base, dtype=np.int64),
+        "size": found.size,
+        "frozen": found.frozen,
+        "part": part,
+    }
+    library = native.library()
+    if library is None:
+        part[:], left = getattr(plain, what)(**numbers, **arrays)
+        return left
+    run = native.Run(**numbers, **{name: array.ctypes.data for name, array in arrays.items()})
+    getattr(library, f"neuro_mapping_{what}")(ctypes.byref(run))
+    return int(run.budget)
