@@ -116,6 +116,36 @@ def test_the_contract_on_regions_lists_every_region():
     assert listed == {f"neuro.regions.{name}" for name in here}
 
 
+def test_the_contract_on_torch_lists_every_part_of_sims_but_the_counter():
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    listed = next(set(c["source_modules"]) for c in contracts if c["name"].startswith("sims runs without torch"))
+    here = {path.stem for path in (ROOT / "sims").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert listed == {f"sims.{name}" for name in here - {"counting"}}
+
+
+def test_torch_is_imported_in_the_counter_alone():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "sims").rglob("*.py"))
+        for package, line in imports(path)
+        if package == "torch" and path.relative_to(ROOT).parts[1] != "counting"
+    ]
+    assert found == []
+
+
+def test_sims_reaches_its_counter_only_when_asked():
+    """`import sims.energy` must not load torch: what imports the counter does so inside a function."""
+    found = []
+    for path in sorted((ROOT / "sims").rglob("*.py")):
+        if path.relative_to(ROOT).parts[1] == "counting":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [str(path.relative_to(ROOT)) for name in names if name.startswith("sims.counting")]
+    assert found == []
+
+
 def test_every_package_file_is_in_a_package():
     """A folder without ``__init__.py`` is left out of the wheel without a word."""
     missing = {path.parent for path in sources() if path.relative_to(ROOT).parts[0] != "benchmarks"}

@@ -1,0 +1,459 @@
+"""The counter: sees every operator that a module runs, in the order they run, and adds up integers by module and kind.
+
+It stands between torch and its kernels (`TorchDispatchMode`), below autograd, so that `linear`, `lstm` or
+`scaled_dot_product_attention` are seen as what was asked for and not as what a device makes of it; what has no rule
+(`sims.counting.rules`) is taken apart into what has. Operators of our own (`backends.Ops`) and neurons do their work in
+kernels that torch does not see: they are counted where they are called (`sims.counting.owned`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuro.errors import NeuroError, UsageError, nearest
+from neuro.workload import SIGNALS, Operation, Phase, Population, Traffic, Workload
+from sims.counting import connections, owned, rules
+from sims.counting.connections import Convolution
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag, Tags
+
+
+class _Neurons:
+    """What a population did so far."""
+
+    def __init__(self, path: str, drive: tuple[str, int], bits: int) -> None:
+        self.path, self.drive, self.bits = path, drive, bits
+        self.neurons = self.spikes = self.synaptic_ops = self.updates = 0
+        self.targets: dict[str, int] = {}  # most of a neuron, by projection
+
+
+class Counting:
+    """Counts what a module does while the context is open, whoever calls it; what comes out is as without.
+
+    Args:
+        module: counted by its submodules; operators outside of any are the model's own.
+        signals: {"path of a submodule": what its output is, one of "binary", "graded" or "dense"}; of a tuple the first
+            tensor. Spiking modules of ours and of snntorch declare themselves.
+        allow_uncounted: list operators without a rule in the result instead of raising.
+
+    Raises:
+        UsageError: no module, or ``signals`` that name no submodule or no signal.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, signals: Mapping[str, str] | None = None, allow_uncounted: bool = False
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            got = f"count: got a {type(module).__name__}, expected a torch.nn.Module."
+            raise UsageError(got, "Give the model itself, not its output or its class.")
+        self.module, self.allow_uncounted = module, allow_uncounted
+        self.paths = {path: part for path, part in module.named_modules()}
+        self.signals = _checked(signals or {}, list(self.paths))
+        self.tags = Tags()
+        self.seconds, self.meta = 0.0, False
+        self.neurons: dict[str, _Neurons] = {}
+        self._spiking = bool(self.signals) or any(owned.may_spike(part) for part in self.paths.values())
+        self._rows: dict[tuple[str, str, str], list[int | None]] = {}
+        self._traffic: dict[tuple[str, str], list[int]] = {}
+        self._uncounted: dict[str, int] = {}
+        self._products: dict[str, int] = {}  # of each weight, how often it was multiplied
+        self._fans: dict[tuple[int, int], tuple[Tensor, int, Tensor | None]] = {}
+        self._maps: dict[Any, tuple[Tensor, int, Tensor]] = {}
+        self._ran: set[str] = set()
+        self._stack = [""]
+        self._quiet = 0  # depth of what is counted as a whole
+        self._updating = 0  # depth of neurons, whose arithmetic is their update
+        self._exit: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> Counting:
+        with contextlib.ExitStack() as stack:
+            stack.callback(_restore, _snapshot(self.module))
+            stack.enter_context(_same_randomness())
+            self._shadow(stack)
+            owned.guard(stack, self)
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch._C._AutoDispatchBelowAutograd())
+            for path, weight in [*self.module.named_parameters(), *self.module.named_buffers()]:
+                self.tags.put(weight, Tag(weight=path))
+                self.meta |= weight.device.type == "meta"
+            stack.enter_context(_Mode(self))
+            started = time.perf_counter()
+            stack.callback(self._stop, started)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._exit is not None
+        self._exit.close()
+
+    def _stop(self, started: float) -> None:
+        self.seconds += time.perf_counter() - started
+
+    @property
+    def path(self) -> str:
+        """Of the submodule that runs."""
+        return self._stack[-1]
+
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """What runs inside is counted as a whole, by whoever opened this."""
+        self._quiet += 1
+        try:
+            with torch._C._DisableTorchDispatch():
+                yield
+        finally:
+            self._quiet -= 1
+
+    @property
+    def quiet(self) -> bool:
+        return self._quiet > 0
+
+    def given(self, tensors: Sequence[Tensor], signal: str) -> None:
+        """Say what comes from outside, while the context is open: one of "binary", "graded" or "dense"."""
+        if signal not in SIGNALS:
+            got = f"input_signal: got '{signal}', expected one of {', '.join(SIGNALS)}."
+            raise UsageError(got, "Say what the inputs are.")
+        with torch._C._DisableTorchDispatch():
+            self.meta |= any(x.is_meta for x in tensors)
+            for x in tensors:
+                if signal != DENSE and x.is_floating_point():
+                    self.declare(x, signal, "inputs")
+
+    def declare(self, x: object, kind: str, where: str, source: str | None = None) -> None:
+        """Say what a tensor is.
+
+        Raises:
+            NeuroError: it was said to be binary and holds something else than 0 and 1.
+        """
+        if not isinstance(x, Tensor):
+            got = f"signals: '{where}' is declared {kind}, got an output of {type(x).__name__}, expected a tensor."
+            raise UsageError(got, "Declare the submodule whose output is the tensor.")
+        if kind == BINARY and x.device.type != "meta" and not connections.is_binary(x):
+            wrong = x[(x != 0) & (x != 1)].flatten()[0].item()
+            got = f"signals: the output of '{where}' is declared binary, got {wrong:g}, expected only 0 and 1."
+            raise NeuroError(got, 'Declare it "graded" or "dense", or correct the module.')
+        old = self.tags.get(x)
+        self.tags.put(x, Tag(kind, source, old.drive))
+
+    # What rules tell.
+
+    def emit(
+        self, kind: str, count: int, signal: str = DENSE, effective: int | None = None, path: str | None = None
+    ) -> None:
+        """Add operations to the running submodule, or to the one at ``path``."""
+        if not count or (self._updating and kind != "mac"):
+            return
+        row = self._rows.setdefault((self.path if path is None else path, kind, signal), [0, 0])
+        row[0] = (row[0] or 0) + count
+        row[1] = None if effective is None or row[1] is None else row[1] + effective
+
+    def move(self, store: str, read: int, written: int, path: str | None = None) -> None:
+        row = self._traffic.setdefault((self.path if path is None else path, store), [0, 0])
+        row[0] += read
+        row[1] += written
+
+    def reads(self, weight: object) -> None:
+        """All of a weight was read, if it is one."""
+        if isinstance(weight, Tensor):
+            tag = self.tags.get(weight)
+            if tag.weight is not None:
+                self.move("weights", weight.numel() * weight.element_size(), 0, self.owner(tag))
+
+    def owner(self, tag: Tag) -> str | None:
+        """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
+        path = "" if tag.weight is None else tag.weight.rpartition(".")[0]
+        return path if tag.weight is not None and path.startswith(self.path) else None
+
+    def multiplied(self, weight: Tensor | None, tag: Tag) -> None:
+        """A product with weights was made."""
+        name = tag.weight or f"{self.path} ({id(weight)})"
+        self._products[name] = self._products.get(name, 0) + 1
+
+    def mac(self, by: Tag, count: int, effective: int | None, fan_out: int, bits: int, path: str | None = None) -> None:
+        """Multiply-accumulates on a signal. ``fan_out``: the most that one input takes part in."""
+        self.emit("mac", count, by.signal, effective, path)
+        if by.source is not None and effective is not None:
+            neurons = self.neurons[by.source]
+            neurons.synaptic_ops += effective
+            where = self.path if path is None else path
+            neurons.targets[where] = max(neurons.targets.get(where, 0), fan_out)
+            neurons.bits = bits
+
+    def fired(
+        self, path: str, spikes: int, updates: int, neurons: int, drive: tuple[str, int] | None, bits: int
+    ) -> None:
+        """A population was updated."""
+        found = self.neurons.setdefault(path, _Neurons(path, drive or (DENSE, 1), bits))
+        found.spikes += spikes
+        found.updates += updates
+        found.neurons = max(found.neurons, neurons)
+
+    def nonzero(self, x: Tensor) -> int:
+        """How many values are not zero, looked up once for a tensor."""
+        found = self.tags.nonzero(x)
+        if found is None:
+            found = connections.total(connections.mask(x))
+            self.tags.keep_nonzero(x, found)
+        return found
+
+    def weight_fans(self, weight: Tensor, axis: int) -> Tensor | None:
+        """int64: how many are not zero along ``axis`` of a matrix; None: all."""
+        key = (id(weight), axis)
+        kept = self._fans.get(key)
+        if kept is not None and kept[0] is weight and kept[1] == weight._version:
+            return kept[2]
+        fans = None
+        if self.nonzero(weight) != weight.numel():
+            fans = connections.columns(connections.mask(weight), axis)
+        if self.tags.get(weight).weight is not None and isinstance(weight, nn.Parameter):
+            self._fans[key] = (weight, weight._version, fans)
+        return fans
+
+    def arrived(self, x: Tensor, tag: Tag) -> int:
+        """Events of a tensor: values that are not zero, or spikes where it holds numbers of them."""
+        if tag.kind == COUNTS:
+            return int(x.detach().abs().to(torch.float64).sum())
+        return self.nonzero(x)
+
+    def events(self, x: Tensor, tag: Tag) -> Tensor:
+        """Events of each value: bool, or float64 numbers of spikes."""
+        return x.detach().abs().to(torch.float64) if tag.kind == COUNTS else connections.mask(x)
+
+    def fans_of(self, rule: Convolution, shape: Sequence[int], weight: Tensor, full: bool) -> Tensor:
+        """int64: the fan-out of each input of a convolution, made once for a shape."""
+        key = (id(weight), rule, tuple(shape[1:]))
+        kept = self._maps.get(key)
+        if kept is None or kept[0] is not weight or kept[1] != weight._version:
+            kept = weight, weight._version, connections.fan_out(rule, shape, weight, full)
+            if isinstance(weight, nn.Parameter):
+                self._maps[key] = kept
+        return kept[2]
+
+    def quantized(self, weight: Tensor) -> None:
+        """Name a weight that a packed module holds."""
+        self.tags.put(weight, Tag(weight=f"{self.path}.weight" if self.path else "weight"))
+
+    def unknown_mask(self) -> None:
+        raise NeuroError(
+            f"count: got an attention mask without values in '{self.path}', expected is_causal or none on meta tensors.",
+            "Count on real tensors, or say is_causal=True where the mask is that.",
+        )
+
+    def merged(self, tags: Sequence[Tag]) -> str | None:
+        return None
+
+    def uncounted(self, name: str) -> None:
+        """An operator without a rule.
+
+        Raises:
+            NeuroError: unless these are to be listed.
+        """
+        where = f"'{self.path}'" if self.path else "the model itself"
+        if not self.allow_uncounted:
+            raise NeuroError(
+                f"count: got operator {name} in {where}, expected one with a counting rule.",
+                "Count with allow_uncounted=True to have it listed, or add its rule to sims/counting/rules.py.",
+            )
+        key = f"{name} in {where}"
+        self._uncounted[key] = self._uncounted.get(key, 0) + 1
+
+    def _shadow(self, stack: contextlib.ExitStack) -> None:
+        """Submodules say when they run, by methods of the instance in front of those of the class: hooks would send
+        torch's own modules down another path.
+        """
+        for path, part in self.paths.items():
+            if hasattr(part, "_orig_mod"):
+                raise UsageError(
+                    f"count: got '{path or type(part).__name__}' compiled, expected plain modules.",
+                    "Count the module before torch.compile; a compiled graph hides its operators.",
+                )
+            if isinstance(part, torch.jit.ScriptModule):
+                continue  # it does not take a method; its operators are seen
+            for name in owned.methods(part):
+                if name not in vars(part):
+                    vars(part)[name] = self._entering(path, part, getattr(part, name))
+                    stack.callback(vars(part).pop, name, None)
+            if "ops" in vars(part):
+                stack.callback(vars(part).__setitem__, "ops", part.ops)
+                vars(part)["ops"] = owned.counted(part.ops, self)
+
+    def _entering(self, path: str, part: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+        whole, spiking = owned.whole(part), owned.spikes(part)
+        tell = whole or owned.after(part)
+        declared = self.signals.get(path)
+        updates = (spiking or declared in (BINARY, GRADED)) and not _has_weights_below(part)
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self._quiet or (self._stack[-1] == path and path):
+                return method(*args, **kwargs)
+            self._ran.add(path)
+            self._stack.append(path)
+            self._updating += updates
+            try:
+                if whole is not None:
+                    with self.quietly():
+                        out = method(*args, **kwargs)
+                else:
+                    out = method(*args, **kwargs)
+                if tell is not None:
+                    with torch._C._DisableTorchDispatch():
+                        tell(self, part, args, out)
+                if declared is not None:
+                    with torch._C._DisableTorchDispatch():
+                        owned.declared(self, path, part, declared, args, out)
+            finally:
+                self._stack.pop()
+                self._updating -= updates
+            return out
+
+        return run
+
+    def workload(self, tokens: int, unit: str = "sample") -> Workload:
+        """What was counted, of ``tokens`` tokens or samples.
+
+        Raises:
+            UsageError: a module of ``signals`` never ran.
+        """
+        for path in self.signals:
+            if path not in self._ran:
+                got = f"signals: got '{path}', which never ran, expected a submodule that is called."
+                raise UsageError(got, f"Leave it out, or name one that ran. {_ran_names(self._ran)}")
+        model = self.module
+        device = next((x.device for x in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+        phase = Phase(
+            "inference",
+            tokens,
+            max(self._products.values(), default=1),
+            self.seconds,
+            tuple(self._population(one) for one in self.neurons.values()),
+            tuple(
+                Operation(*self._place(path), kind, signal, count or 0, None if self.meta else effective)
+                for (path, kind, signal), (count, effective) in self._rows.items()
+            ),
+            tuple(Traffic(*self._place(path), store, *moved) for (path, store), moved in self._traffic.items()),
+        )
+        return Workload(
+            model=type(model).__name__,
+            parameters=owned.parameters(model),
+            layers=len(self._products),
+            spans=0,
+            hardware=(platform.processor() or platform.machine()) if device.type == "cpu" else str(device),
+            backend=f"torch {device.type}",
+            phases=(phase,),
+            unit=unit,
+            uncounted=tuple(f"{name}: {times}" for name, times in self._uncounted.items()),
+        )
+
+    def _place(self, path: str) -> tuple[str, str]:
+        """(region, name): the top-level child, or that of a table of modules; and what is left of the path."""
+        parts = path.split(".") if path else []
+        if len(parts) > 1 and isinstance(self.paths.get(parts[0]), nn.ModuleDict):
+            parts = parts[1:]
+        return (parts[0] if parts else "model"), ".".join(parts[1:]) or "self"
+
+    def _population(self, one: _Neurons) -> Population:
+        region, name = self._place(one.path)
+        fan_out = max(sum(one.targets.values()), math.ceil(one.synaptic_ops / max(1, one.spikes)))
+        return Population(
+            name=region if name == "self" else f"{region}.{name}",
+            region=region,
+            neurons=one.neurons,
+            fan_out=fan_out,
+            fan_in=one.drive[1],
+            input_signal=one.drive[0],
+            weight_bits=one.bits,
+            spikes=one.spikes,
+            synaptic_ops=one.synaptic_ops,
+            updates=one.updates,
+        )
+
+
+class _Mode(TorchDispatchMode):
+    def __init__(self, counting: Counting) -> None:
+        super().__init__()
+        self.counting = counting
+        self.rules: dict[Any, rules.Rule | None] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # it would wrap every call; nothing is compiled while counting
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            rule = self.rules[func]
+        except KeyError:
+            rule = self.rules[func] = rules.find(func)
+        if rule is None:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+            self.counting.uncounted(func._schema.name)
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        rule(self.counting, args, kwargs, out)
+        return out
+
+
+def _checked(signals: Mapping[str, str], paths: list[str]) -> dict[str, str]:
+    for path, signal in signals.items():
+        if path not in paths:
+            got = f"signals: got '{path}', expected the path of a submodule."
+            raise UsageError(got, nearest(path, [name for name in paths if name]))
+        if signal not in SIGNALS:
+            got = f"signals '{path}': got '{signal}', expected one of {', '.join(SIGNALS)}."
+            raise UsageError(got, "Say what the submodule's output is.")
+    return dict(signals)
+
+
+def _ran_names(ran: set[str]) -> str:
+    return "Ran: " + ", ".join(sorted(name for name in ran if name)) + "."
+
+
+def _has_weights_below(part: nn.Module) -> bool:
+    return any(True for child in part.children() for _ in child.parameters())
+
+
+@contextlib.contextmanager
+def _same_randomness() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
+_Held = list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]], list[tuple[Tensor, Tensor]]]]
+
+
+def _snapshot(module: nn.Module) -> _Held:
+    """What a module holds, so that counting leaves it as it was: neurons may keep their state on themselves."""
+    kept: _Held = []
+    for part in module.modules():
+        held = vars(part)
+        tables = [(value, copy.copy(value)) for value in held.values() if type(value) in (dict, OrderedDict, list)]
+        kept.append((held, dict(held), tables, [(x, x.clone()) for x in part._buffers.values() if x is not None]))
+    return kept
+
+
+def _restore(kept: _Held) -> None:
+    for held, before, tables, buffers in kept:
+        held.clear()
+        held.update(before)
+        for table, was in tables:
+            table.clear()
+            table.extend(was) if isinstance(table, list) else table.update(was)
+        for x, was in buffers:
+            if not (x.is_meta or torch.equal(x, was)):
+                x.copy_(was)

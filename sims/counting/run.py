@@ -1,0 +1,62 @@
+"""`count`: one run of any module as a `neuro.workload.Workload`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuro.errors import UsageError
+from neuro.workload import UNITS, Workload
+from sims.counting.counter import Counting
+
+
+def count(
+    module: nn.Module,
+    inputs: Any,
+    *,
+    signals: Mapping[str, str] | None = None,
+    allow_uncounted: bool = False,
+    unit: str = "sample",
+    samples: int | None = None,
+    input_signal: str = "dense",
+    call: Callable[..., Any] | None = None,
+) -> Workload:
+    """Run a module once, as it is and without gradients, and count what it did. It is left as it was.
+
+    Args:
+        inputs: a tensor, a tuple of positional arguments, or a dict of named ones. On the meta device everything follows
+            from shapes: no effective counts, no spikes.
+        signals: {"path of a submodule": what its output is: "binary", "graded" or "dense"}; nothing is guessed from
+            values. Spiking modules of ours and of snntorch declare themselves.
+        allow_uncounted: list operators without a rule in `Workload.uncounted` instead of raising.
+        unit: what is counted by, "sample" or "token".
+        samples: how many of them this is; None: the first axis of the first tensor, or of tokens its first two.
+        input_signal: what the tensors of ``inputs`` are.
+        call: (module, *inputs) instead of the module's own ``forward``.
+
+    Raises:
+        UsageError: no module, no forward, inputs of another form, or ``signals`` that name nothing that ran.
+        NeuroError: an operator that does arithmetic and has no rule, or a binary signal that is not.
+    """
+    counting = Counting(module, signals=signals, allow_uncounted=allow_uncounted)
+    if call is None and type(module).forward is nn.Module.forward:
+        got = f"count: got a {type(module).__name__} without a forward, expected a module that can be called."
+        raise UsageError(got, "Give call=lambda module, x: ..., or use sims.counting.Counting around your own call.")
+    if unit not in UNITS:
+        raise UsageError(f"count unit: got '{unit}', expected one of {', '.join(UNITS)}.", "Correct the name.")
+    named = dict(inputs) if isinstance(inputs, Mapping) else {}
+    given = () if named else (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+    tensors = [x for x in (*given, *named.values()) if isinstance(x, Tensor)]
+    if not tensors:
+        got = f"count: got inputs of {type(inputs).__name__} without a tensor, expected a tensor, a tuple or a dict."
+        raise UsageError(got, "Give what the module is called with.")
+    if samples is None:
+        axes = tensors[0].shape[: 2 if unit == "token" else 1]
+        samples = max(1, int(torch.tensor(axes).prod())) if axes else 1
+    with counting:
+        counting.given(tensors, input_signal)
+        call(module, *given, **named) if call else module(*given, **named)
+    return counting.workload(samples, unit)

@@ -1,0 +1,95 @@
+"""What is known of a tensor without looking at its values: its signal, the neurons it comes from, the weight it is.
+
+Tags are kept beside the tensors, by identity, and go when the tensor goes. A tensor that was written to since it was tagged
+(its version tells) has lost its tag.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple
+
+from torch import Tensor
+
+BINARY, COUNTS, GRADED, DENSE = "binary", "counts", "graded", "dense"
+_ORDER = (BINARY, COUNTS, GRADED, DENSE)
+
+
+class Tag(NamedTuple):
+    """Of a tensor. "counts" are whole numbers of spikes of either sign: binary on a chip, one event for each.
+
+    Attributes:
+        source: path of the spiking module whose spikes these are, if they are of one.
+        drive: of the result of a product, (signal, inputs of one output): what drives neurons that read it.
+        weight: path of the parameter or buffer that this is, or a view of.
+    """
+
+    kind: str = DENSE
+    source: str | None = None
+    drive: tuple[str, int] | None = None
+    weight: str | None = None
+
+    @property
+    def signal(self) -> str:
+        """As `neuro.workload.SIGNALS` has it."""
+        return BINARY if self.kind == COUNTS else self.kind
+
+
+PLAIN = Tag()
+
+
+class _Entry(NamedTuple):
+    alive: weakref.ref[Tensor]
+    version: int
+    tag: Tag
+    nonzero: int | None
+
+
+class Tags:
+    """Tags by identity of the tensor."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _entry(self, x: Tensor) -> _Entry | None:
+        found = self._entries.get(id(x))
+        if found is None or found.alive() is not x or found.version != _version(x):
+            return None
+        return found
+
+    def get(self, x: object) -> Tag:
+        """`PLAIN` for what nobody tagged."""
+        found = self._entry(x) if isinstance(x, Tensor) else None
+        return PLAIN if found is None else found.tag
+
+    def put(self, x: Tensor, tag: Tag) -> None:
+        self._keep(x, tag, None)
+
+    def nonzero(self, x: Tensor) -> int | None:
+        """What `keep_nonzero` was told of these values."""
+        found = self._entry(x)
+        return None if found is None else found.nonzero
+
+    def keep_nonzero(self, x: Tensor, count: int) -> None:
+        self._keep(x, self.get(x), count)
+
+    def _keep(self, x: Tensor, tag: Tag, nonzero: int | None) -> None:
+        key, entries = id(x), self._entries
+
+        def gone(alive: weakref.ref[Tensor]) -> None:
+            if key in entries and entries[key].alive is alive:
+                del entries[key]
+
+        entries[key] = _Entry(weakref.ref(x, gone), _version(x), tag, nonzero)
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
+
+
+def sparsest(*tags: Tag) -> Tag:
+    """Of the factors of a product: a product with spikes is made where there are spikes. Weights are no signal."""
+    return min((tag for tag in tags if tag.weight is None), key=lambda tag: _ORDER.index(tag.kind), default=PLAIN)
