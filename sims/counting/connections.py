@@ -53,6 +53,23 @@ def dense(rule: Convolution, inputs: Sequence[int], weight: Sequence[int]) -> in
     return batch * channels * outputs * places
 
 
+class Fans(NamedTuple):
+    """Fan-outs of the inputs of a sample."""
+
+    each: Tensor  # int64
+    least: int
+    most: int
+    total: int
+
+
+def fans(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool) -> Fans:
+    """`fan_out` in one row, with what is asked of it again and again."""
+    each = fan_out(rule, inputs, weight, full).flatten()
+    if not each.numel():
+        return Fans(each, 0, 0, 0)
+    return Fans(each, int(each.min()), int(each.max()), int(each.sum()))
+
+
 def fan_out(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool) -> Tensor:
     """int64 [C or 1, places]: connections of each input of a sample. ``full``: no weight is zero, so channels are alike.
 
@@ -91,7 +108,7 @@ def total(found: Tensor) -> int:
 
 
 def columns(found: Tensor, axes: int | tuple[int, ...]) -> Tensor:
-    """int64: how many are true along ``axes``."""
+    """int64: how many are true along ``axes``, or the sum of whole numbers."""
     return found.to(torch.float64).sum(axes).to(torch.int64)
 
 

@@ -63,13 +63,15 @@ class Counting:
         self.tags = Tags()
         self.seconds, self.meta = 0.0, False
         self.neurons: dict[str, _Neurons] = {}
-        self._spiking = bool(self.signals) or any(owned.may_spike(part) for part in self.paths.values())
+        self.spiking = bool(self.signals) or any(owned.may_spike(part) for part in self.paths.values())
         self._rows: dict[tuple[str, str, str], list[int | None]] = {}
         self._traffic: dict[tuple[str, str], list[int]] = {}
         self._uncounted: dict[str, int] = {}
         self._products: dict[str, int] = {}  # of each weight, how often it was multiplied
         self._fans: dict[tuple[int, int], tuple[Tensor, int, Tensor | None]] = {}
-        self._maps: dict[Any, tuple[Tensor, int, Tensor]] = {}
+        self._maps: dict[Any, tuple[Tensor, int, connections.Fans]] = {}
+        self._dense: dict[Any, int] = {}
+        self.func: Any = None  # the operator whose rule runs
         self._ran: set[str] = set()
         self._stack = [""]
         self._quiet = 0  # depth of what is counted as a whole
@@ -168,27 +170,65 @@ class Counting:
         if isinstance(weight, Tensor):
             tag = self.tags.get(weight)
             if tag.weight is not None:
-                self.move("weights", weight.numel() * weight.element_size(), 0, self.owner(tag))
+                axes = zip(weight.shape, weight.stride(), strict=True)
+                count = weight.numel() if weight.is_contiguous() else math.prod(n for n, step in axes if step)
+                self.move("weights", count * weight.element_size(), 0, self.owner(tag))
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
-        path = "" if tag.weight is None else tag.weight.rpartition(".")[0]
-        return path if tag.weight is not None and path.startswith(self.path) else None
+        if tag.weight is None:
+            return None
+        path = tag.weight.rpartition(".")[0]
+        return path if not self.path or path == self.path or path.startswith(f"{self.path}.") else None
 
     def multiplied(self, weight: Tensor | None, tag: Tag) -> None:
         """A product with weights was made."""
         name = tag.weight or f"{self.path} ({id(weight)})"
         self._products[name] = self._products.get(name, 0) + 1
 
-    def mac(self, by: Tag, count: int, effective: int | None, fan_out: int, bits: int, path: str | None = None) -> None:
-        """Multiply-accumulates on a signal. ``fan_out``: the most that one input takes part in."""
-        self.emit("mac", count, by.signal, effective, path)
-        if by.source is not None and effective is not None:
-            neurons = self.neurons[by.source]
-            neurons.synaptic_ops += effective
-            where = self.path if path is None else path
-            neurons.targets[where] = max(neurons.targets.get(where, 0), fan_out)
-            neurons.bits = bits
+    def mac(
+        self,
+        tag: Tag,
+        count: int,
+        x: Tensor,
+        left: Callable[[Tensor], int] | None,
+        fan_out: int,
+        bits: int,
+        path: str | None = None,
+    ) -> None:
+        """Multiply-accumulates on a signal x.
+
+        Args:
+            left: how many of them are left of a signal; None: only shapes are known.
+            fan_out: the most that one value takes part in.
+            bits: of a weight.
+        """
+        if tag.shared is None or left is None:
+            self.mac_of(tag, count, None if left is None else left(x), fan_out, bits, path)
+            return
+        effective = 0
+        for index, source in enumerate(tag.shared.sources):
+            part = left(torch.where(tag.shared.owners == index, x, 0))
+            effective += part
+            self._arrive(source, part, fan_out, bits, path)
+        self.emit("mac", count, tag.signal, effective, path)
+
+    def mac_of(
+        self, tag: Tag, count: int, effective: int | None, fan_out: int, bits: int, path: str | None = None
+    ) -> None:
+        """`mac` where it is known how many are left."""
+        self.emit("mac", count, tag.signal, effective, path)
+        if effective is not None:
+            self._arrive(tag.source, effective, fan_out, bits, path)
+
+    def _arrive(self, source: str | None, effective: int, fan_out: int, bits: int, path: str | None) -> None:
+        if source is None:
+            return
+        neurons = self.neurons[source]
+        where = self.path if path is None else path
+        neurons.synaptic_ops += effective
+        neurons.targets[where] = max(neurons.targets.get(where, 0), fan_out)
+        neurons.bits = bits
 
     def fired(
         self, path: str, spikes: int, updates: int, neurons: int, drive: tuple[str, int] | None, bits: int
@@ -230,15 +270,22 @@ class Counting:
         """Events of each value: bool, or float64 numbers of spikes."""
         return x.detach().abs().to(torch.float64) if tag.kind == COUNTS else connections.mask(x)
 
-    def fans_of(self, rule: Convolution, shape: Sequence[int], weight: Tensor, full: bool) -> Tensor:
-        """int64: the fan-out of each input of a convolution, made once for a shape."""
+    def fan_map(self, rule: Convolution, shape: Sequence[int], weight: Tensor, full: bool) -> connections.Fans:
+        """The fan-out of each input of a convolution, made once for a shape."""
         key = (id(weight), rule, tuple(shape[1:]))
         kept = self._maps.get(key)
         if kept is None or kept[0] is not weight or kept[1] != weight._version:
-            kept = weight, weight._version, connections.fan_out(rule, shape, weight, full)
+            kept = weight, weight._version, connections.fans(rule, shape, weight, full)
             if isinstance(weight, nn.Parameter):
                 self._maps[key] = kept
         return kept[2]
+
+    def connections(self, rule: Convolution, shape: Sequence[int], weight: Tensor) -> int:
+        """How many a convolution has, made once for a shape."""
+        key = (rule, tuple(shape), tuple(weight.shape))
+        if key not in self._dense:
+            self._dense[key] = connections.dense(rule, shape, weight.shape)
+        return self._dense[key]
 
     def quantized(self, weight: Tensor) -> None:
         """Name a weight that a packed module holds."""
@@ -249,9 +296,6 @@ class Counting:
             f"count: got an attention mask without values in '{self.path}', expected is_causal or none on meta tensors.",
             "Count on real tensors, or say is_causal=True where the mask is that.",
         )
-
-    def merged(self, tags: Sequence[Tag]) -> str | None:
-        return None
 
     def uncounted(self, name: str) -> None:
         """An operator without a rule.
@@ -401,10 +445,14 @@ class _Mode(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-            self.counting.uncounted(func._schema.name)
+            self.counting.uncounted(func.name().partition(".")[0])
             return func(*args, **kwargs)
         out = func(*args, **kwargs)
-        rule(self.counting, args, kwargs, out)
+        counting = self.counting
+        counting.func = func
+        counting.tags.ahead = int(bool(args) and out is args[0])
+        rule(counting, args, kwargs, out)
+        counting.tags.ahead = 0
         return out
 
 

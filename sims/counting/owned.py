@@ -22,7 +22,8 @@ from neuro.errors import NeuroError
 from neuro.layers.spiking_encoder import SpikingEncoder
 from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import Neuron, SlidingParallel
-from sims.counting import rules
+from sims.counting import attention as heads
+from sims.counting import movement, products
 from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _neuron(c: Counting, part: Neuron, args: Any, out: Any) -> None:
 
 def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> None:
     x, (fired, state) = args[0], out
-    rules.product(c, x, part.weight, fired)
+    products.product(c, x, part.weight, fired)
     c.reads(part.bias)
     fire(c, c.path, fired, BINARY, (c.tags.get(x).signal, x.shape[-1]), part.neuron.neurons)
     _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
@@ -200,14 +201,14 @@ def counted(ops: Ops, c: Counting) -> Ops:
         return run
 
     def linear(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        rules.product(c, x, weight, out)
+        products.product(c, x, weight, out)
         c.reads(bias)
 
     def spike_linear(out: Tensor, x: Tensor, weight: Tensor, packed: object = None) -> None:
-        rules.product(c, x, weight, out)
+        products.product(c, x, weight, out)
 
     def embed(out: Tensor, ids: Tensor, weight: Tensor) -> None:
-        rules._embedding(c, (weight, ids), {}, out)
+        movement.embedding(c, (weight, ids), {}, out)
 
     def affine_scan(out: Tensor, a: Tensor, b: Tensor, h0: Tensor) -> None:
         c.emit("elementwise", 2 * out.numel())
@@ -219,10 +220,10 @@ def counted(ops: Ops, c: Counting) -> Ops:
         _keep_state(c, out[0], [out[1]])
 
     def attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> None:
-        rules.attention(c, q, k, v, bias, False, computed=True)
+        heads.attention(c, q, k, v, bias, False, computed=True)
 
     def take_rows(out: Tensor, source: Tensor, index: Tensor) -> None:
-        rules._rows(c, (source,), {}, out)
+        movement.rows(c, (source,), {}, out)
 
     def write_rows(out: Tensor, memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> None:
         c.move("memory", 0, rows.numel() * rows.element_size())

@@ -15,12 +15,20 @@ BINARY, COUNTS, GRADED, DENSE = "binary", "counts", "graded", "dense"
 _ORDER = (BINARY, COUNTS, GRADED, DENSE)
 
 
+class Shared:
+    """Several populations in one tensor: ``owners`` [its shape] says which of ``sources`` each value is of."""
+
+    def __init__(self, sources: tuple[str | None, ...], owners: Tensor) -> None:
+        self.sources, self.owners = sources, owners
+
+
 class Tag(NamedTuple):
     """Of a tensor. "counts" are whole numbers of spikes of either sign: binary on a chip, one event for each.
 
     Attributes:
         source: path of the spiking module whose spikes these are, if they are of one.
         drive: of the result of a product, (signal, inputs of one output): what drives neurons that read it.
+        shared: where there are several sources.
         weight: path of the parameter or buffer that this is, or a view of.
     """
 
@@ -28,6 +36,7 @@ class Tag(NamedTuple):
     source: str | None = None
     drive: tuple[str, int] | None = None
     weight: str | None = None
+    shared: Shared | None = None
 
     @property
     def signal(self) -> str:
@@ -50,9 +59,7 @@ class Tags:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self.ahead = 0  # 1 within an operator that writes in place: torch counts the version up after it
 
     def _entry(self, x: Tensor) -> _Entry | None:
         found = self._entries.get(id(x))
@@ -66,7 +73,8 @@ class Tags:
         return PLAIN if found is None else found.tag
 
     def put(self, x: Tensor, tag: Tag) -> None:
-        self._keep(x, tag, None)
+        if tag is not PLAIN or id(x) in self._entries:
+            self._keep(x, tag, None)
 
     def nonzero(self, x: Tensor) -> int | None:
         """What `keep_nonzero` was told of these values."""
@@ -83,7 +91,7 @@ class Tags:
             if key in entries and entries[key].alive is alive:
                 del entries[key]
 
-        entries[key] = _Entry(weakref.ref(x, gone), _version(x), tag, nonzero)
+        entries[key] = _Entry(weakref.ref(x, gone), _version(x) + self.ahead, tag, nonzero)
 
 
 def _version(x: Tensor) -> int:
