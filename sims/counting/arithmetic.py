@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sims.counting import connections
 from sims.counting.connections import Convolution
 from sims.counting.movement import Rule, free, tensors
 from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, PLAIN, Shared, Tag
@@ -233,7 +234,7 @@ def pool(kind: str, axes: int) -> Rule:
         y = tensors(out)[0]
         sizes, sides = x.shape[-axes:], y.shape[-axes:]
         move = Convolution(stride, padding, dilation, False, 1, tuple(sides))
-        met = math.prod(int(move.meets(i, sizes[i], kernel[i]).sum()) for i in range(axes))
+        met = connections.met(move, tuple(sizes), kernel)
         planes = x.numel() // max(1, math.prod(sizes))
         c.emit(kind, planes * (met - math.prod(sides)))
         pooled(c, args, kwargs, y, kind)

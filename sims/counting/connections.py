@@ -10,6 +10,7 @@ Sums are int64, or float64 of ones and zeros, which is exact to 2^53.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,15 +43,17 @@ class Convolution(NamedTuple):
         return torch.from_numpy(found.astype(np.int64))
 
 
+@functools.lru_cache(maxsize=512)
+def met(rule: Convolution, sizes: tuple[int, ...], taps: tuple[int, ...]) -> int:
+    """Pairs of a place and a tap that meet, over all spatial axes."""
+    sides = enumerate(zip(sizes, taps, strict=True))
+    return math.prod(int(rule.meets(axis, size, number).sum()) for axis, (size, number) in sides)
+
+
 def dense(rule: Convolution, inputs: Sequence[int], weight: Sequence[int]) -> int:
     """Connections of a convolution: inputs [B,C,...] and weight [O,C/g,...], or [C,O/g,...] where it is transposed."""
-    batch, channels = inputs[0], inputs[1]
     outputs = weight[1] if rule.transposed else weight[0] // rule.groups  # that an input channel reaches
-    places = math.prod(
-        int(rule.meets(axis, size, taps).sum())
-        for axis, (size, taps) in enumerate(zip(inputs[2:], weight[2:], strict=True))
-    )
-    return batch * channels * outputs * places
+    return inputs[0] * inputs[1] * outputs * met(rule, tuple(inputs[2:]), tuple(weight[2:]))
 
 
 class Fans(NamedTuple):

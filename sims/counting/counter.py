@@ -9,8 +9,6 @@ kernels that torch does not see: they are counted where they are called (`sims.c
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import math
 import platform
 import time
@@ -70,11 +68,10 @@ class Counting:
         self._products: dict[str, int] = {}  # of each weight, how often it was multiplied
         self._fans: dict[tuple[int, int], tuple[Tensor, int, Tensor | None]] = {}
         self._maps: dict[Any, tuple[Tensor, int, connections.Fans]] = {}
-        self._dense: dict[Any, int] = {}
         self.func: Any = None  # the operator whose rule runs
         self._ran: set[str] = set()
         self._stack = [""]
-        self._quiet = 0  # depth of what is counted as a whole
+        self.quiet = 0  # depth of what is counted as a whole
         self._updating = 0  # depth of neurons, whose arithmetic is their update
         self._exit: contextlib.ExitStack | None = None
 
@@ -107,19 +104,14 @@ class Counting:
         """Of the submodule that runs."""
         return self._stack[-1]
 
-    @contextlib.contextmanager
-    def quietly(self) -> Iterator[None]:
-        """What runs inside is counted as a whole, by whoever opened this."""
-        self._quiet += 1
+    def unseen(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run what is counted as a whole, by whoever calls this."""
+        self.quiet += 1
         try:
             with torch._C._DisableTorchDispatch():
-                yield
+                return run(*args, **kwargs)
         finally:
-            self._quiet -= 1
-
-    @property
-    def quiet(self) -> bool:
-        return self._quiet > 0
+            self.quiet -= 1
 
     def given(self, tensors: Sequence[Tensor], signal: str) -> None:
         """Say what comes from outside, while the context is open: one of "binary", "graded" or "dense"."""
@@ -167,12 +159,14 @@ class Counting:
 
     def reads(self, weight: object) -> None:
         """All of a weight was read, if it is one."""
-        if isinstance(weight, Tensor):
-            tag = self.tags.get(weight)
-            if tag.weight is not None:
-                axes = zip(weight.shape, weight.stride(), strict=True)
-                count = weight.numel() if weight.is_contiguous() else math.prod(n for n, step in axes if step)
-                self.move("weights", count * weight.element_size(), 0, self.owner(tag))
+        if not isinstance(weight, Tensor):
+            return
+        tag = self.tags.get(weight)
+        if tag.weight is not None:
+            count = weight.numel()
+            if not weight.is_contiguous():  # what is expanded lies there once
+                count = math.prod(n for n, step in zip(weight.shape, weight.stride(), strict=True) if step)
+            self.move("weights", count * weight.element_size(), 0, self.owner(tag))
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
@@ -280,13 +274,6 @@ class Counting:
                 self._maps[key] = kept
         return kept[2]
 
-    def connections(self, rule: Convolution, shape: Sequence[int], weight: Tensor) -> int:
-        """How many a convolution has, made once for a shape."""
-        key = (rule, tuple(shape), tuple(weight.shape))
-        if key not in self._dense:
-            self._dense[key] = connections.dense(rule, shape, weight.shape)
-        return self._dense[key]
-
     def quantized(self, weight: Tensor) -> None:
         """Name a weight that a packed module holds."""
         self.tags.put(weight, Tag(weight=f"{self.path}.weight" if self.path else "weight"))
@@ -338,27 +325,27 @@ class Counting:
         declared = self.signals.get(path)
         updates = (spiking or declared in (BINARY, GRADED)) and not _has_weights_below(part)
 
-        @functools.wraps(method)
+        def told(args: Any, out: Any) -> None:
+            if tell is not None:
+                tell(self, part, args, out)
+            if declared is not None:
+                owned.declared(self, path, part, declared, args, out)
+
+        tells = tell is not None or declared is not None
+        stack, ran = self._stack, self._ran
+
         def run(*args: Any, **kwargs: Any) -> Any:
-            if self._quiet or (self._stack[-1] == path and path):
+            if self.quiet or (path and stack[-1] == path):
                 return method(*args, **kwargs)
-            self._ran.add(path)
-            self._stack.append(path)
+            ran.add(path)
+            stack.append(path)
             self._updating += updates
             try:
-                if whole is not None:
-                    with self.quietly():
-                        out = method(*args, **kwargs)
-                else:
-                    out = method(*args, **kwargs)
-                if tell is not None:
-                    with torch._C._DisableTorchDispatch():
-                        tell(self, part, args, out)
-                if declared is not None:
-                    with torch._C._DisableTorchDispatch():
-                        owned.declared(self, path, part, declared, args, out)
+                out = method(*args, **kwargs) if whole is None else self.unseen(method, *args, **kwargs)
+                if tells:
+                    self.unseen(told, args, out)
             finally:
-                self._stack.pop()
+                stack.pop()
                 self._updating -= updates
             return out
 
@@ -428,7 +415,6 @@ class _Mode(TorchDispatchMode):
     def __init__(self, counting: Counting) -> None:
         super().__init__()
         self.counting = counting
-        self.rules: dict[Any, rules.Rule | None] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -436,10 +422,7 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        try:
-            rule = self.rules[func]
-        except KeyError:
-            rule = self.rules[func] = rules.find(func)
+        rule = rules.find(func)
         if rule is None:
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -490,7 +473,7 @@ def _snapshot(module: nn.Module) -> _Held:
     kept: _Held = []
     for part in module.modules():
         held = vars(part)
-        tables = [(value, copy.copy(value)) for value in held.values() if type(value) in (dict, OrderedDict, list)]
+        tables = [(value, value.copy()) for value in held.values() if type(value) in (dict, OrderedDict, list)]
         kept.append((held, dict(held), tables, [(x, x.clone()) for x in part._buffers.values() if x is not None]))
     return kept
 
@@ -500,8 +483,9 @@ def _restore(kept: _Held) -> None:
         held.clear()
         held.update(before)
         for table, was in tables:
-            table.clear()
-            table.extend(was) if isinstance(table, list) else table.update(was)
+            if table or was:
+                table.clear()
+                table.extend(was) if isinstance(table, list) else table.update(was)
         for x, was in buffers:
             if not (x.is_meta or torch.equal(x, was)):
                 x.copy_(was)

@@ -193,9 +193,8 @@ def counted(ops: Ops, c: Counting) -> Ops:
         def run(*args: Any, **kwargs: Any) -> Any:
             if c.quiet:
                 return operator(*args, **kwargs)
-            with c.quietly():
-                out = operator(*args, **kwargs)
-                count(out, *args)
+            out = c.unseen(operator, *args, **kwargs)
+            c.unseen(count, out, *args)
             return out
 
         return run

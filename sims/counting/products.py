@@ -162,7 +162,7 @@ def convolution(
             return int((connections.columns(events, 0) * fans.each).sum())
 
     c.multiplied(weight, by)
-    c.mac(tag, c.connections(rule, shape, weight), x, left, most, bits(weight), c.owner(by))
+    c.mac(tag, connections.dense(rule, shape, weight.shape), x, left, most, bits(weight), c.owner(by))
     c.reads(weight)
     c.reads(bias)
     driven(c, out, tag, weight[0].numel() if not transposed else weight.numel() // max(1, weight.shape[1] * groups))

@@ -15,12 +15,14 @@ passes of sums, 3 n elementwise, 2 n more with weights, and a square root.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from sims.counting import arithmetic, attention, movement, products, recurrent
 from sims.counting.movement import Rule
 
 
+@functools.cache
 def find(func: Any) -> Rule | None:
     """The rule of an operator; None: it has none of its own."""
     full = func.name().partition(".")[0]
