@@ -41,6 +41,7 @@ def attention(
     length, keys, width, out = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
     heads = q.numel() // max(1, length * width)
     pairs = everything = heads * length * keys
+    rows = heads * length
     seen: Tensor | None = None
     if causal:
         pairs = heads * sum(min(i + 1, keys) for i in range(length))
@@ -52,6 +53,7 @@ def attention(
             seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min
             seen = seen.expand(*q.shape[:-2], length, keys)
             pairs = connections.total(seen)
+            rows = rows if computed else connections.total(seen.any(-1))
     tags = [c.tags.get(x) for x in (q, k, v)]
     left: tuple[int | None, int | None] = (None, None)
     if not c.meta:
@@ -59,7 +61,7 @@ def attention(
     count = everything if computed else pairs
     c.mac_of(sparsest(*tags[:2]), count * width, left[0], keys, bits(k))
     c.mac_of(tags[2] if tags[2].weight is None else PLAIN, count * out, left[1], length, bits(v))
-    softmax(c, count, heads * length)
+    softmax(c, count, rows)
     c.emit("elementwise", count * (1 if mask is None or mask.dtype == torch.bool else 2))  # the scale, what is added
     kv = (k.numel() + v.numel()) * k.element_size()
     c.move("kv", kv, kv // max(1, keys) * min(length, keys))
@@ -97,7 +99,8 @@ def for_heads(x: Tensor, q: Tensor) -> Tensor:
 def native_attention(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     q, k, v, _, heads, inward, bias, outward, out_bias = args[:9]
     mask = args[9] if len(args) > 9 else kwargs.get("mask")
-    multihead(c, q, k, v, heads, inward, bias, outward, out_bias, mask, None)
+    kind = args[12] if len(args) > 12 else kwargs.get("mask_type")
+    multihead(c, q, k, v, heads, inward, bias, outward, out_bias, mask, kind, None)
 
 
 def multihead(
@@ -111,6 +114,7 @@ def multihead(
     outward: Tensor,
     out_bias: Tensor | None,
     mask: Tensor | None,
+    kind: int | None,
     path: str | None,
 ) -> None:
     """Multi-head attention in one kernel, [B,L,D]. Nobody sees inside what is zero."""
@@ -121,19 +125,17 @@ def multihead(
         c.mac_of(
             c.tags.get(given), batch * given.shape[1] * weight.numel(), effective, weight.shape[0], bits(weight), path
         )
-    pairs = batch * heads * length * keys
-    if mask is not None:
-        if c.meta:
-            c.unknown_mask()
-        elif mask.dim() == 2 and mask.shape == (batch, keys) and (batch, keys) != (length, keys):
-            pairs = heads * length * connections.total(~mask.to(torch.bool))
-        else:
-            hidden = mask.to(torch.bool)
-            hidden = hidden if hidden.dim() == 4 else hidden.expand(batch, length, keys).unsqueeze(1)
-            pairs = connections.total(~hidden.expand(batch, heads, length, keys))
+    pairs, rows = batch * heads * length * keys, batch * heads * length
+    if mask is not None and c.meta:
+        c.unknown_mask()
+    elif mask is not None:
+        hidden = mask.to(torch.bool)
+        hidden = hidden[:, None, None] if kind == 1 else hidden  # of keys [B,S], else of pairs [L,S] or [B,H,L,S]
+        seen = ~hidden.expand(batch, heads, length, keys)
+        pairs, rows = connections.total(seen), connections.total(seen.any(-1))
     c.mac_of(PLAIN, 2 * pairs * (width // heads), None, 0, bits(q), path)
     c.mac_of(PLAIN, batch * length * outward.numel(), None, 0, bits(outward), path)
-    softmax(c, pairs, batch * heads * length, path)
+    softmax(c, pairs, rows, path)
     c.emit("elementwise", pairs, path=path)
     for read in (inward, bias, outward, out_bias):
         c.reads(read)
@@ -148,7 +150,8 @@ def encoder_layer(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     norms, (up, up_bias, down, down_bias) = args[10:14], args[14:18]
     mask = args[18] if len(args) > 18 else kwargs.get("mask")
     owner = {id(w): c.owner(c.tags.get(w)) for w in (inward, up, down, norms[0], norms[2])}
-    multihead(c, x, x, x, heads, inward, bias, outward, out_bias, mask, owner[id(inward)])
+    kind = args[19] if len(args) > 19 else kwargs.get("mask_type")
+    multihead(c, x, x, x, heads, inward, bias, outward, out_bias, mask, kind, owner[id(inward)])
     rows = x.numel() // width
     for weight in (up, down):
         c.mac_of(PLAIN, rows * weight.numel(), None, 0, bits(weight), owner[id(weight)])

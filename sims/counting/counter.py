@@ -60,6 +60,7 @@ class Counting:
         self.signals = _checked(signals or {}, list(self.paths))
         self.tags = Tags()
         self.seconds, self.meta = 0.0, False
+        self.buffers: set[str] = set()
         self.neurons: dict[str, _Neurons] = {}
         self.spiking = bool(self.signals) or any(owned.may_spike(part) for part in self.paths.values())
         self._rows: dict[tuple[str, str, str], list[int | None]] = {}
@@ -83,6 +84,7 @@ class Counting:
             owned.guard(stack, self)
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch._C._AutoDispatchBelowAutograd())
+            self.buffers = {path for path, _ in self.module.named_buffers()}
             for path, weight in [*self.module.named_parameters(), *self.module.named_buffers()]:
                 self.tags.put(weight, Tag(weight=path))
                 self.meta |= weight.device.type == "meta"
@@ -157,8 +159,8 @@ class Counting:
         row[0] += read
         row[1] += written
 
-    def reads(self, weight: object) -> None:
-        """All of a weight was read, if it is one."""
+    def reads(self, weight: object, product: bool = False) -> None:
+        """All of a weight was read, if it is one. In a ``product`` a buffer is a memory: nobody trained it."""
         if not isinstance(weight, Tensor):
             return
         tag = self.tags.get(weight)
@@ -166,7 +168,8 @@ class Counting:
             count = weight.numel()
             if not weight.is_contiguous():  # what is expanded lies there once
                 count = math.prod(n for n, step in zip(weight.shape, weight.stride(), strict=True) if step)
-            self.move("weights", count * weight.element_size(), 0, self.owner(tag))
+            store = "memory" if product and tag.weight in self.buffers else "weights"
+            self.move(store, count * weight.element_size(), 0, self.owner(tag))
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
@@ -177,6 +180,8 @@ class Counting:
 
     def multiplied(self, weight: Tensor | None, tag: Tag) -> None:
         """A product with weights was made."""
+        if tag.weight in self.buffers:
+            return
         name = tag.weight or f"{self.path} ({id(weight)})"
         self._products[name] = self._products.get(name, 0) + 1
 

@@ -113,7 +113,7 @@ def rows(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     """gather, index and their like read what they give."""
     tag, size = c.tags.get(args[0]), out.numel() * out.element_size()
     if tag.weight is not None:
-        c.move("weights", size, 0, c.owner(tag))
+        c.move("memory" if tag.weight in c.buffers else "weights", size, 0, c.owner(tag))
     elif tag is not PLAIN:
         put(c, tag, args, kwargs, out)
     else:

@@ -39,7 +39,7 @@ def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) 
 
     c.multiplied(weight, of)
     c.mac(tag, rows * inputs * outputs, x, left, most, bits(weight), c.owner(of))
-    c.reads(weight)
+    c.reads(weight, True)
     driven(c, out, tag, inputs)
 
 
@@ -104,7 +104,7 @@ def matrices(c: Counting, a: Tensor, b: Tensor, out: Tensor) -> None:
     for x, by in ((a, of_a), (b, of_b)):
         if by.weight is not None:
             c.multiplied(x, by)
-            c.reads(x)
+            c.reads(x, True)
     driven(c, out, tag, inputs)
 
 
@@ -163,6 +163,6 @@ def convolution(
 
     c.multiplied(weight, by)
     c.mac(tag, connections.dense(rule, shape, weight.shape), x, left, most, bits(weight), c.owner(by))
-    c.reads(weight)
+    c.reads(weight, True)
     c.reads(bias)
     driven(c, out, tag, weight[0].numel() if not transposed else weight.numel() // max(1, weight.shape[1] * groups))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuro.errors import UsageError
 from neuro.workload import UNITS, Workload
 from sims.counting.counter import Counting
+from sims.counting.movement import tensors
 
 
 def count(
@@ -49,14 +50,14 @@ def count(
         raise UsageError(f"count unit: got '{unit}', expected one of {', '.join(UNITS)}.", "Correct the name.")
     named = dict(inputs) if isinstance(inputs, Mapping) else {}
     given = () if named else (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
-    tensors = [x for x in (*given, *named.values()) if isinstance(x, Tensor)]
-    if not tensors:
+    found = tensors([*given, *named.values()])
+    if not found:
         got = f"count: got inputs of {type(inputs).__name__} without a tensor, expected a tensor, a tuple or a dict."
         raise UsageError(got, "Give what the module is called with.")
     if samples is None:
-        axes = tensors[0].shape[: 2 if unit == "token" else 1]
+        axes = found[0].shape[: 2 if unit == "token" else 1]
         samples = max(1, int(torch.tensor(axes).prod())) if axes else 1
     with counting:
-        counting.given(tensors, input_signal)
+        counting.given(found, input_signal)
         call(module, *given, **named) if call else module(*given, **named)
     return counting.workload(samples, unit)
