@@ -45,7 +45,7 @@ def attention(
     seen: Tensor | None = None
     if causal:
         pairs = heads * sum(min(i + 1, keys) for i in range(length))
-        seen = torch.ones(length, keys, dtype=torch.bool).tril() if not c.meta else None
+        seen = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril() if not c.meta else None
     elif mask is not None:
         if c.meta:
             c.unknown_mask()
@@ -84,7 +84,7 @@ def attended(c: Counting, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, 
             scores = int((met * seen).sum().item())
     if not full[2]:
         weight = connections.mask(v).sum(-1)  # of each key
-        each = torch.full((), q.shape[-2]) if seen is None else seen.sum(-2)
+        each = torch.full((), q.shape[-2], device=v.device) if seen is None else seen.sum(-2)
         values = int((weight * each).sum())
     return scores, values
 

@@ -83,11 +83,11 @@ def fan_out(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool
     meets = [rule.meets(axis, inputs[2 + axis], weight.shape[2 + axis]) for axis in range(axes)]
     if full:
         outputs = weight.shape[1] if rule.transposed else weight.shape[0] // rule.groups
-        found = torch.full((1,), outputs)
+        found = torch.full((1,), outputs, device="cpu")
         for one in meets:
             found = (found[..., None] * one.sum(1)).reshape(-1)
         return found[None]
-    kernel = mask(weight).to(torch.int64)
+    kernel = mask(weight).to("cpu", torch.int64)
     if rule.transposed:
         taps = kernel.sum(1)  # [C, taps...]
     else:

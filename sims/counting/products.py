@@ -159,7 +159,7 @@ def convolution(
             if arrived == x.numel() and tag.kind != COUNTS:
                 return fans.total * shape[0] * (shape[1] if full else 1)
             events = c.events(x, tag).reshape(-1 if full else shape[0], fans.each.numel())
-            return int((connections.columns(events, 0) * fans.each).sum())
+            return int((connections.columns(events, 0).cpu() * fans.each).sum())
 
     c.multiplied(weight, by)
     c.mac(tag, connections.dense(rule, shape, weight.shape), x, left, most, bits(weight), c.owner(by))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from neuro.errors import UsageError
@@ -56,7 +56,7 @@ def count(
         raise UsageError(got, "Give what the module is called with.")
     if samples is None:
         axes = found[0].shape[: 2 if unit == "token" else 1]
-        samples = max(1, int(torch.tensor(axes).prod())) if axes else 1
+        samples = max(1, math.prod(axes))
     with counting:
         counting.given(found, input_signal)
         call(module, *given, **named) if call else module(*given, **named)
