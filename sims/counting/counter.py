@@ -83,12 +83,13 @@ class Counting:
             self._shadow(stack)
             owned.guard(stack, self)
             stack.enter_context(torch.no_grad())
+            keys = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
             stack.enter_context(torch._C._AutoDispatchBelowAutograd())
             self.buffers = {path for path, _ in self.module.named_buffers()}
             for path, weight in [*self.module.named_parameters(), *self.module.named_buffers()]:
                 self.tags.put(weight, Tag(weight=path))
                 self.meta |= weight.device.type == "meta"
-            stack.enter_context(_Mode(self))
+            stack.enter_context(_Mode(self, *keys))
             started = time.perf_counter()
             stack.callback(self._stop, started)
             self._exit = stack.pop_all()
@@ -417,9 +418,9 @@ class Counting:
 
 
 class _Mode(TorchDispatchMode):
-    def __init__(self, counting: Counting) -> None:
+    def __init__(self, counting: Counting, include: Any, exclude: Any) -> None:
         super().__init__()
-        self.counting = counting
+        self.counting, self.include, self.exclude = counting, include, exclude
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -435,7 +436,11 @@ class _Mode(TorchDispatchMode):
                 return out
             self.counting.uncounted(func.name().partition(".")[0])
             return func(*args, **kwargs)
-        out = func(*args, **kwargs)
+        if rules.asks(func):  # as if nobody counted: torch looks at autograd to choose among its kernels
+            with torch._C._ForceDispatchKeyGuard(self.include, self.exclude):
+                out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         counting = self.counting
         counting.func = func
         counting.tags.ahead = int(bool(args) and out is args[0])

@@ -33,11 +33,18 @@ def find(func: Any) -> Rule | None:
     return movement.keep if full.startswith("prim::") or _is_view(func) else None
 
 
+@functools.cache
+def asks(func: Any) -> bool:
+    """Whether an operator stands for several, of which torch chooses some when it runs."""
+    return func.name().partition(".")[0].removeprefix("aten::") in _ASKS
+
+
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns if hasattr(func, "_schema") else []
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
+_ASKS = {"linear", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention", *recurrent.GATES}
 RULES: dict[str, Rule] = {}
 RULES |= dict.fromkeys(
     """empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros ones full zeros_like ones_like

@@ -61,6 +61,9 @@ class Tags:
         self._entries: dict[int, _Entry] = {}
         self.ahead = 0  # 1 within an operator that writes in place: torch counts the version up after it
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def _entry(self, x: Tensor) -> _Entry | None:
         found = self._entries.get(id(x))
         if found is None or found.alive() is not x or found.version != _version(x):

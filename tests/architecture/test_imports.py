@@ -39,12 +39,14 @@ DOORS = {
     # peers in the benchmarks
     "snntorch": (
         "neuro/neurons/interop.py",
+        "benchmarks/counting.py",
         "benchmarks/lif.py",
         "benchmarks/neuron_parity.py",
         "benchmarks/spike_linear.py",
     ),
     "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
+    "neurobench": ("benchmarks/make_neurobench_fixtures.py",),
     "nir": ("neuro/nir_graph.py",),
     "pickle": (),
 }
