@@ -286,7 +286,8 @@ class Counting:
 
     def unknown_mask(self) -> None:
         raise NeuroError(
-            f"count: got an attention mask without values in '{self.path}', expected is_causal or none on meta tensors.",
+            f"count: got an attention mask without values in {self._where()}, "
+            "expected is_causal or none on meta tensors.",
             "Count on real tensors, or say is_causal=True where the mask is that.",
         )
 
@@ -296,7 +297,7 @@ class Counting:
         Raises:
             NeuroError: unless these are to be listed.
         """
-        where = f"'{self.path}'" if self.path else "the model itself"
+        where = self._where()
         if not self.allow_uncounted:
             raise NeuroError(
                 f"count: got operator {name} in {where}, expected one with a counting rule.",
@@ -304,6 +305,9 @@ class Counting:
             )
         key = f"{name} in {where}"
         self._uncounted[key] = self._uncounted.get(key, 0) + 1
+
+    def _where(self) -> str:
+        return f"'{self.path}'" if self.path else "the model itself"
 
     def _shadow(self, stack: contextlib.ExitStack) -> None:
         """Submodules say when they run, by methods of the instance in front of those of the class: hooks would send
@@ -318,9 +322,12 @@ class Counting:
             if isinstance(part, torch.jit.ScriptModule):
                 continue  # it does not take a method; its operators are seen
             for name in owned.methods(part):
-                if name not in vars(part):
-                    vars(part)[name] = self._entering(path, part, getattr(part, name))
+                method = getattr(part, name)
+                if name in vars(part):
+                    stack.callback(vars(part).__setitem__, name, method)
+                else:
                     stack.callback(vars(part).pop, name, None)
+                vars(part)[name] = self._entering(path, part, method)
             if "ops" in vars(part):
                 stack.callback(vars(part).__setitem__, "ops", part.ops)
                 vars(part)["ops"] = owned.counted(part.ops, self)
@@ -443,9 +450,9 @@ class _Mode(TorchDispatchMode):
             out = func(*args, **kwargs)
         counting = self.counting
         counting.func = func
-        counting.tags.ahead = int(bool(args) and out is args[0])
+        counting.tags.ahead = rules.writes(func)
         rule(counting, args, kwargs, out)
-        counting.tags.ahead = 0
+        counting.tags.ahead = False
         return out
 
 
@@ -453,7 +460,8 @@ def _checked(signals: Mapping[str, str], paths: list[str]) -> dict[str, str]:
     for path, signal in signals.items():
         if path not in paths:
             got = f"signals: got '{path}', expected the path of a submodule."
-            raise UsageError(got, nearest(path, [name for name in paths if name]))
+            known = [name for name in paths if name]
+            raise UsageError(got, nearest(path, known) if known else "Known: none, it has no submodules.")
         if signal not in SIGNALS:
             got = f"signals '{path}': got '{signal}', expected one of {', '.join(SIGNALS)}."
             raise UsageError(got, "Say what the submodule's output is.")

@@ -37,11 +37,15 @@ _KERNELS = (
 )
 
 
+def has_forward(part: nn.Module) -> bool:
+    return getattr(part.forward, "__func__", None) is not nn.Module.forward
+
+
 def methods(part: nn.Module) -> list[str]:
     """Names under which a module runs: ours have more than ``forward``."""
     if isinstance(part, Neuron | SpikingLinear):
         return ["scan"] if isinstance(part, SpikingLinear) else ["step", "scan"]
-    names = [] if type(part).forward is nn.Module.forward else ["forward"]
+    names = ["forward"] if has_forward(part) else []
     if type(part).__module__.startswith("neuro."):
         own = type(part).__mro__[: type(part).__mro__.index(nn.Module)]
         found = {name for cls in own for name, value in vars(cls).items() if isinstance(value, types.FunctionType)}

@@ -39,6 +39,12 @@ def asks(func: Any) -> bool:
     return func.name().partition(".")[0].removeprefix("aten::") in _ASKS
 
 
+@functools.cache
+def writes(func: Any) -> bool:
+    """Whether an operator changes what it is given."""
+    return bool(func._schema.is_mutable)
+
+
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns if hasattr(func, "_schema") else []
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)

@@ -12,6 +12,7 @@ from neuro.errors import UsageError
 from neuro.workload import UNITS, Workload
 from sims.counting.counter import Counting
 from sims.counting.movement import tensors
+from sims.counting.owned import has_forward
 
 
 def count(
@@ -43,7 +44,7 @@ def count(
         NeuroError: an operator that does arithmetic and has no rule, or a binary signal that is not.
     """
     counting = Counting(module, signals=signals, allow_uncounted=allow_uncounted)
-    if call is None and type(module).forward is nn.Module.forward:
+    if call is None and not has_forward(module):
         got = f"count: got a {type(module).__name__} without a forward, expected a module that can be called."
         raise UsageError(got, "Give call=lambda module, x: ..., or use sims.counting.Counting around your own call.")
     if unit not in UNITS:

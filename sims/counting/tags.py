@@ -59,7 +59,7 @@ class Tags:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
-        self.ahead = 0  # 1 within an operator that writes in place: torch counts the version up after it
+        self.ahead = False  # within an operator that writes in place: torch counts the version up after it
 
     def __len__(self) -> int:
         return len(self._entries)
