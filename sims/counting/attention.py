@@ -137,10 +137,10 @@ def multihead(
     c.mac_of(PLAIN, batch * length * outward.numel(), None, 0, bits(outward), path)
     softmax(c, pairs, rows, path)
     c.emit("elementwise", pairs, path=path)
-    for read in (inward, bias, outward, out_bias):
+    for read in (bias, out_bias):
         c.reads(read)
     for weight in (inward, outward):
-        c.multiplied(weight, c.tags.get(weight))
+        c.multiplied(c.weight(weight))
     kv = 2 * batch * keys * width * q.element_size()
     c.move("kv", kv, kv, path)
 
@@ -155,10 +155,10 @@ def encoder_layer(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     rows = x.numel() // width
     for weight in (up, down):
         c.mac_of(PLAIN, rows * weight.numel(), None, 0, bits(weight), owner[id(weight)])
-        c.multiplied(weight, c.tags.get(weight))
+        c.multiplied(c.weight(weight))
     c.emit("transcendental" if gelu else "compare", rows * up.shape[0])
     c.emit("elementwise", 2 * x.numel() + (2 * rows * up.shape[0] if gelu else 0))
     for weight in norms[::2]:
         normalisation(c, x.numel(), rows, 2, owner[id(weight)])
-    for weight in (*norms, up, up_bias, down, down_bias):
+    for weight in (*norms, up_bias, down_bias):
         c.reads(weight)

@@ -57,20 +57,19 @@ def dense(rule: Convolution, inputs: Sequence[int], weight: Sequence[int]) -> in
 
 
 class Fans(NamedTuple):
-    """Fan-outs of the inputs of a sample."""
+    """Fan-outs of inputs, and what is asked of them again and again."""
 
-    each: Tensor  # int64
+    each: Tensor  # int64, in one row
     least: int
     most: int
     total: int
 
-
-def fans(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool) -> Fans:
-    """`fan_out` in one row, with what is asked of it again and again."""
-    each = fan_out(rule, inputs, weight, full).flatten()
-    if not each.numel():
-        return Fans(each, 0, 0, 0)
-    return Fans(each, int(each.min()), int(each.max()), int(each.sum()))
+    @classmethod
+    def of(cls, each: Tensor) -> Fans:
+        each = each.flatten()
+        if not each.numel():
+            return cls(each, 0, 0, 0)
+        return cls(each, int(each.min()), int(each.max()), int(each.sum()))
 
 
 def fan_out(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool) -> Tensor:

@@ -24,7 +24,7 @@ from neuro.errors import NeuroError, UsageError, nearest
 from neuro.workload import SIGNALS, Operation, Phase, Population, Traffic, Workload
 from sims.counting import connections, owned, rules
 from sims.counting.connections import Convolution
-from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag, Tags
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag, Tags, version
 
 
 class _Neurons:
@@ -34,6 +34,45 @@ class _Neurons:
         self.path, self.drive, self.bits = path, drive, bits
         self.neurons = self.spikes = self.synaptic_ops = self.updates = 0
         self.targets: dict[str, int] = {}  # most of a neuron, by projection
+
+
+class Weight:
+    """A weight where it is used: whose it is, what it takes to read it, the fan-outs of its inputs."""
+
+    def __init__(self, c: Counting, x: Tensor) -> None:
+        self.x, self.version, self.tag, self._counting = x, version(x), c.tags.get(x), c
+        self.path = c.owner(self.tag)
+        self.bits = 8 * x.element_size()
+        self.buffer = self.tag.weight in c.buffers
+        self.name = self.tag.weight or f"{c.path} {list(x.shape)}"
+        count = x.numel()
+        if not x.is_contiguous():  # what is expanded lies there once
+            count = math.prod(n for n, step in zip(x.shape, x.stride(), strict=True) if step)
+        self.bytes = count * x.element_size()
+        self._fans: dict[Any, Any] = {}
+
+    def full(self) -> bool:
+        """No weight is zero."""
+        return self._counting.nonzero(self.x) == self.x.numel()
+
+    def fans(self, axis: int) -> connections.Fans | None:
+        """Of a matrix with its outputs along ``axis``; None: every input reaches all of them."""
+        if axis not in self._fans:
+            found = None if self.full() else connections.columns(connections.mask(self.x), axis)
+            self._fans[axis] = None if found is None else connections.Fans.of(found)
+        return self._fans[axis]
+
+    def convolved(self, rule: Convolution, shape: tuple[int, ...]) -> tuple[int, connections.Fans | None, int]:
+        """(connections, fan-outs of a sample, channels that are alike) of a convolution's inputs of that shape."""
+        key = (rule, shape)
+        if key not in self._fans:
+            fans, alike = None, 1
+            if not self._counting.meta:
+                full = self.full()
+                fans = connections.Fans.of(connections.fan_out(rule, shape, self.x, full))
+                alike = shape[1] if full else 1
+            self._fans[key] = connections.dense(rule, shape, self.x.shape), fans, alike
+        return self._fans[key]
 
 
 class Counting:
@@ -67,8 +106,7 @@ class Counting:
         self._traffic: dict[tuple[str, str], list[int]] = {}
         self._uncounted: dict[str, int] = {}
         self._products: dict[str, int] = {}  # of each weight, how often it was multiplied
-        self._fans: dict[tuple[int, int], tuple[Tensor, int, Tensor | None]] = {}
-        self._maps: dict[Any, tuple[Tensor, int, connections.Fans]] = {}
+        self._weights: dict[tuple[int, str], Weight] = {}
         self.func: Any = None  # the operator whose rule runs
         self._ran: set[str] = set()
         self._stack = [""]
@@ -160,17 +198,35 @@ class Counting:
         row[0] += read
         row[1] += written
 
-    def reads(self, weight: object, product: bool = False) -> None:
-        """All of a weight was read, if it is one. In a ``product`` a buffer is a memory: nobody trained it."""
-        if not isinstance(weight, Tensor):
+    def weight(self, x: Tensor) -> Weight:
+        """What is known of a weight where it is used now, looked up once for a parameter."""
+        key = (id(x), self._stack[-1])
+        found = self._weights.get(key)
+        if found is None or found.x is not x or found.version != version(x):
+            found = Weight(self, x)
+            if isinstance(x, nn.Parameter):
+                self._weights[key] = found
+        return found
+
+    def reads(self, weight: object) -> None:
+        """All of a weight was read, if it is one."""
+        if isinstance(weight, Tensor) and self.tags.get(weight).weight is not None:
+            found = self.weight(weight)
+            self.move("weights", found.bytes, 0, found.path)
+
+    def multiplied(self, weight: Weight) -> None:
+        """A product with it was made. A buffer is a memory: nobody trained it."""
+        if weight.buffer:
+            self.move("memory", weight.bytes, 0, weight.path)
             return
-        tag = self.tags.get(weight)
-        if tag.weight is not None:
-            count = weight.numel()
-            if not weight.is_contiguous():  # what is expanded lies there once
-                count = math.prod(n for n, step in zip(weight.shape, weight.stride(), strict=True) if step)
-            store = "memory" if product and tag.weight in self.buffers else "weights"
-            self.move(store, count * weight.element_size(), 0, self.owner(tag))
+        self._products[weight.name] = self._products.get(weight.name, 0) + 1
+        if weight.tag.weight is not None:
+            self.move("weights", weight.bytes, 0, weight.path)
+
+    def multiplied_unseen(self, name: str, size: int) -> None:
+        """A product was made with so many bytes of weights that only its kernel has."""
+        self._products[name] = self._products.get(name, 0) + 1
+        self.move("weights", size, 0)
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
@@ -178,13 +234,6 @@ class Counting:
             return None
         path = tag.weight.rpartition(".")[0]
         return path if not self.path or path == self.path or path.startswith(f"{self.path}.") else None
-
-    def multiplied(self, weight: Tensor | None, tag: Tag) -> None:
-        """A product with weights was made."""
-        if tag.weight in self.buffers:
-            return
-        name = tag.weight or f"{self.path} ({id(weight)})"
-        self._products[name] = self._products.get(name, 0) + 1
 
     def mac(
         self,
@@ -247,19 +296,6 @@ class Counting:
             self.tags.keep_nonzero(x, found)
         return found
 
-    def weight_fans(self, weight: Tensor, axis: int) -> Tensor | None:
-        """int64: how many are not zero along ``axis`` of a matrix; None: all."""
-        key = (id(weight), axis)
-        kept = self._fans.get(key)
-        if kept is not None and kept[0] is weight and kept[1] == weight._version:
-            return kept[2]
-        fans = None
-        if self.nonzero(weight) != weight.numel():
-            fans = connections.columns(connections.mask(weight), axis)
-        if self.tags.get(weight).weight is not None and isinstance(weight, nn.Parameter):
-            self._fans[key] = (weight, weight._version, fans)
-        return fans
-
     def arrived(self, x: Tensor, tag: Tag) -> int:
         """Events of a tensor: values that are not zero, or spikes where it holds numbers of them."""
         if tag.kind == COUNTS:
@@ -269,16 +305,6 @@ class Counting:
     def events(self, x: Tensor, tag: Tag) -> Tensor:
         """Events of each value: bool, or float64 numbers of spikes."""
         return x.detach().abs().to(torch.float64) if tag.kind == COUNTS else connections.mask(x)
-
-    def fan_map(self, rule: Convolution, shape: Sequence[int], weight: Tensor, full: bool) -> connections.Fans:
-        """The fan-out of each input of a convolution, made once for a shape."""
-        key = (id(weight), rule, tuple(shape[1:]))
-        kept = self._maps.get(key)
-        if kept is None or kept[0] is not weight or kept[1] != weight._version:
-            kept = weight, weight._version, connections.fans(rule, shape, weight, full)
-            if isinstance(weight, nn.Parameter):
-                self._maps[key] = kept
-        return kept[2]
 
     def quantized(self, weight: Tensor) -> None:
         """Name a weight that a packed module holds."""
@@ -435,25 +461,30 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        rule = rules.find(func)
+        plan = _PLANS.get(id(func))  # an operator lives as long as torch does; its own hash takes longer
+        if plan is None:
+            plan = _PLANS[id(func)] = rules.find(func), rules.asks(func), rules.writes(func)
+        rule, asks, writes = plan
+        counting = self.counting
         if rule is None:
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-            self.counting.uncounted(func.name().partition(".")[0])
+            counting.uncounted(func.name().partition(".")[0])
             return func(*args, **kwargs)
-        if rules.asks(func):  # as if nobody counted: torch looks at autograd to choose among its kernels
+        if asks:  # as if nobody counted: torch looks at autograd to choose among its kernels
             with torch._C._ForceDispatchKeyGuard(self.include, self.exclude):
                 out = func(*args, **kwargs)
         else:
             out = func(*args, **kwargs)
-        counting = self.counting
-        counting.func = func
-        counting.tags.ahead = rules.writes(func)
+        counting.func, counting.tags.ahead = func, writes
         rule(counting, args, kwargs, out)
         counting.tags.ahead = False
         return out
+
+
+_PLANS: dict[int, tuple[rules.Rule | None, bool, bool]] = {}
 
 
 def _checked(signals: Mapping[str, str], paths: list[str]) -> dict[str, str]:

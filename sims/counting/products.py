@@ -21,25 +21,23 @@ if TYPE_CHECKING:
 def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) -> None:
     """x [...,K] times a weight [N,K] (``axis`` 0, that of the outputs) or [K,N] (1)."""
     outputs, inputs = weight.shape[axis], weight.shape[1 - axis]
-    tag, of = c.tags.get(x), c.tags.get(weight)
+    tag, by = c.tags.get(x), c.weight(weight)
     rows, most = x.numel() // max(1, inputs), outputs
     left: Callable[[Tensor], int] | None = None
     if not c.meta:
-        fans = c.weight_fans(weight, axis)
-        if fans is not None:
-            most = int(fans.max()) if fans.numel() else 0
+        fans = by.fans(axis)
+        most = outputs if fans is None else fans.most
 
         def left(x: Tensor) -> int:
-            if fans is None:
-                return c.arrived(x, tag) * outputs
+            if fans is None or fans.least == most:
+                return c.arrived(x, tag) * most
             if c.nonzero(x) == x.numel() and tag.kind != COUNTS:
-                return rows * int(fans.sum())
+                return rows * fans.total
             arrived = connections.columns(c.events(x, tag).reshape(rows, inputs), 0)
-            return int((arrived * fans).sum())
+            return int((arrived * fans.each).sum())
 
-    c.multiplied(weight, of)
-    c.mac(tag, rows * inputs * outputs, x, left, most, bits(weight), c.owner(of))
-    c.reads(weight, True)
+    c.multiplied(by)
+    c.mac(tag, rows * inputs * outputs, x, left, most, by.bits, by.path)
     driven(c, out, tag, inputs)
 
 
@@ -103,8 +101,7 @@ def matrices(c: Counting, a: Tensor, b: Tensor, out: Tensor) -> None:
     c.mac(tag, rows * inputs * outputs, a if first else b, left, targets, bits(a))
     for x, by in ((a, of_a), (b, of_b)):
         if by.weight is not None:
-            c.multiplied(x, by)
-            c.reads(x, True)
+            c.multiplied(c.weight(x))
     driven(c, out, tag, inputs)
 
 
@@ -144,25 +141,21 @@ def convolution(
     shape = tuple(x.shape) if x.dim() == axes + 2 else (1, *x.shape)
     moves = [spread(value, axes) for value in (stride, padding, dilation)]
     rule = Convolution(moves[0], moves[1], moves[2], transposed, groups, tuple(out.shape[-axes:]))
-    tag, by = c.tags.get(x), c.tags.get(weight)
+    tag, by = c.tags.get(x), c.weight(weight)
+    count, fans, alike = by.convolved(rule, shape)
     left: Callable[[Tensor], int] | None = None
-    most = 0
-    if not c.meta:
-        full = c.nonzero(weight) == weight.numel()
-        fans = c.fan_map(rule, shape, weight, full)
-        most = fans.most
+    if fans is not None:
 
         def left(x: Tensor) -> int:
             arrived = c.arrived(x, tag)
-            if fans.least == most:
-                return arrived * most
+            if fans.least == fans.most:
+                return arrived * fans.most
             if arrived == x.numel() and tag.kind != COUNTS:
-                return fans.total * shape[0] * (shape[1] if full else 1)
-            events = c.events(x, tag).reshape(-1 if full else shape[0], fans.each.numel())
+                return fans.total * shape[0] * alike
+            events = c.events(x, tag).reshape(-1, fans.each.numel())
             return int((connections.columns(events, 0).cpu() * fans.each).sum())
 
-    c.multiplied(weight, by)
-    c.mac(tag, connections.dense(rule, shape, weight.shape), x, left, most, bits(weight), c.owner(by))
-    c.reads(weight, True)
+    c.multiplied(by)
+    c.mac(tag, count, x, left, fans.most if fans else 0, by.bits, by.path)
     c.reads(bias)
     driven(c, out, tag, weight[0].numel() if not transposed else weight.numel() // max(1, weight.shape[1] * groups))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sims.counting import connections
 from sims.counting.movement import Rule, bits, tensors
-from sims.counting.tags import PLAIN, Tag
+from sims.counting.tags import PLAIN
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -49,9 +49,10 @@ def recurrent(kind: str) -> Rule:
                 units = back.shape[0] // GATES[kind]
                 update(c, kind, steps * units)
                 for weight in own:
-                    c.reads(weight)
                     if weight.dim() == 2:
-                        c.multiplied(weight, c.tags.get(weight))
+                        c.multiplied(c.weight(weight))
+                    else:
+                        c.reads(weight)
                 moved = steps * units * x.element_size() * (2 if kind == "lstm" else 1)
                 c.move("state", moved, moved)
             given = None
@@ -74,10 +75,10 @@ def update(c: Counting, kind: str, units: int) -> None:
 
 def meeting(c: Counting, x: Tensor, weight: Tensor) -> int:
     """Products left of x [...,K] and weight [N,K]."""
-    fans = c.weight_fans(weight, 0)
+    fans = c.weight(weight).fans(0)
     if fans is None:
         return c.nonzero(x) * weight.shape[0]
-    return int((connections.columns(connections.mask(x).reshape(-1, x.shape[-1]), 0) * fans).sum())
+    return int((connections.columns(connections.mask(x).reshape(-1, x.shape[-1]), 0) * fans.each).sum())
 
 
 def carried(c: Counting, x: Tensor, y: Tensor, h: Tensor, weight: Tensor, batch_first: bool) -> int | None:
@@ -102,9 +103,8 @@ def quantized_recurrent(kind: str) -> Rule:
             for _ in range(1 + both):
                 c.mac_of(PLAIN, steps * count, None, 0, bits)
                 update(c, kind, steps * units)
-                c.move("weights", count * bits // 8, 0)
+                c.multiplied_unseen(f"{c.path}.{layer}", count * bits // 8)
                 moved = steps * units * x.element_size() * (2 if kind == "lstm" else 1)
                 c.move("state", moved, moved)
-                c.multiplied(None, Tag(weight=f"{c.path}.{layer}"))
 
     return rule

@@ -15,14 +15,12 @@ passes of sums, 3 n elementwise, 2 n more with weights, and a square root.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from sims.counting import arithmetic, attention, movement, products, recurrent
 from sims.counting.movement import Rule
 
 
-@functools.cache
 def find(func: Any) -> Rule | None:
     """The rule of an operator; None: it has none of its own."""
     full = func.name().partition(".")[0]
@@ -33,13 +31,11 @@ def find(func: Any) -> Rule | None:
     return movement.keep if full.startswith("prim::") or _is_view(func) else None
 
 
-@functools.cache
 def asks(func: Any) -> bool:
     """Whether an operator stands for several, of which torch chooses some when it runs."""
     return func.name().partition(".")[0].removeprefix("aten::") in _ASKS
 
 
-@functools.cache
 def writes(func: Any) -> bool:
     """Whether an operator changes what it is given."""
     return bool(func._schema.is_mutable)

@@ -7,7 +7,7 @@ Tags are kept beside the tensors, by identity, and go when the tensor goes. A te
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -66,13 +66,15 @@ class Tags:
 
     def _entry(self, x: Tensor) -> _Entry | None:
         found = self._entries.get(id(x))
-        if found is None or found.alive() is not x or found.version != _version(x):
+        if found is None or found.alive() is not x or found.version != version(x):
             return None
         return found
 
-    def get(self, x: object) -> Tag:
-        """`PLAIN` for what nobody tagged."""
-        found = self._entry(x) if isinstance(x, Tensor) else None
+    def get(self, x: Any) -> Tag:
+        """`PLAIN` for what nobody tagged, or what is no tensor."""
+        if id(x) not in self._entries:
+            return PLAIN
+        found = self._entry(x)
         return PLAIN if found is None else found.tag
 
     def put(self, x: Tensor, tag: Tag) -> None:
@@ -94,10 +96,11 @@ class Tags:
             if key in entries and entries[key].alive is alive:
                 del entries[key]
 
-        entries[key] = _Entry(weakref.ref(x, gone), _version(x) + self.ahead, tag, nonzero)
+        entries[key] = _Entry(weakref.ref(x, gone), version(x) + self.ahead, tag, nonzero)
 
 
-def _version(x: Tensor) -> int:
+def version(x: Tensor) -> int:
+    """Counted up by every operator that writes to a tensor."""
     return 0 if x.is_inference() else x._version
 
 
