@@ -100,13 +100,13 @@ def mask(x: Tensor) -> Tensor:
     """bool: what is not zero."""
     if x.is_quantized:
         return x.int_repr() != x.q_zero_point()
-    return x.detach().to(torch.bool)
+    return x.to(torch.bool)
 
 
 def total(found: Tensor) -> int:
     """How many of a bool tensor are true."""
     # numpy counts bytes in registers: five times as quick as torch
-    return int(np.count_nonzero(found.numpy())) if found.device.type == "cpu" else int(found.count_nonzero())
+    return int(np.count_nonzero(found.numpy())) if found.is_cpu else int(found.count_nonzero())
 
 
 def columns(found: Tensor, axes: int | tuple[int, ...]) -> Tensor:

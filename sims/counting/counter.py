@@ -174,12 +174,15 @@ class Counting:
         if not isinstance(x, Tensor):
             got = f"signals: '{where}' is declared {kind}, got an output of {type(x).__name__}, expected a tensor."
             raise UsageError(got, "Declare the submodule whose output is the tensor.")
-        if kind == BINARY and x.device.type != "meta" and not connections.is_binary(x):
+        self.verify(x, kind, where)
+        self.tags.put(x, Tag(kind, source, self.tags.get(x).drive))
+
+    def verify(self, x: Tensor, kind: str, where: str) -> None:
+        """Raise where a binary tensor is not."""
+        if kind == BINARY and not x.is_meta and not connections.is_binary(x):
             wrong = x[(x != 0) & (x != 1)].flatten()[0].item()
             got = f"signals: the output of '{where}' is declared binary, got {wrong:g}, expected only 0 and 1."
             raise NeuroError(got, 'Declare it "graded" or "dense", or correct the module.')
-        old = self.tags.get(x)
-        self.tags.put(x, Tag(kind, source, old.drive))
 
     # What rules tell.
 
@@ -189,12 +192,19 @@ class Counting:
         """Add operations to the running submodule, or to the one at ``path``."""
         if not count or (self._updating and kind != "mac"):
             return
-        row = self._rows.setdefault((self.path if path is None else path, kind, signal), [0, 0])
+        key = (self._stack[-1] if path is None else path, kind, signal)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = [0, 0]
         row[0] = (row[0] or 0) + count
         row[1] = None if effective is None or row[1] is None else row[1] + effective
 
     def move(self, store: str, read: int, written: int, path: str | None = None) -> None:
-        row = self._traffic.setdefault((self.path if path is None else path, store), [0, 0])
+        """Add bytes that the running submodule, or the one at ``path``, reads from and writes to a store."""
+        key = (self._stack[-1] if path is None else path, store)
+        row = self._traffic.get(key)
+        if row is None:
+            row = self._traffic[key] = [0, 0]
         row[0] += read
         row[1] += written
 
@@ -283,7 +293,9 @@ class Counting:
         self, path: str, spikes: int, updates: int, neurons: int, drive: tuple[str, int] | None, bits: int
     ) -> None:
         """A population was updated."""
-        found = self.neurons.setdefault(path, _Neurons(path, drive or (DENSE, 1), bits))
+        found = self.neurons.get(path)
+        if found is None:
+            found = self.neurons[path] = _Neurons(path, drive or (DENSE, 1), bits)
         found.spikes += spikes
         found.updates += updates
         found.neurons = max(found.neurons, neurons)
@@ -293,7 +305,7 @@ class Counting:
         found = self.tags.nonzero(x)
         if found is None:
             found = connections.total(connections.mask(x))
-            self.tags.keep_nonzero(x, found)
+            self.tags.put(x, self.tags.get(x), found)
         return found
 
     def arrived(self, x: Tensor, tag: Tag) -> int:
@@ -364,14 +376,18 @@ class Counting:
         declared = self.signals.get(path)
         updates = (spiking or declared in (BINARY, GRADED)) and not _has_weights_below(part)
 
+        stack, ran = self._stack, self._ran
+
         def told(args: Any, out: Any) -> None:
             if tell is not None:
                 tell(self, part, args, out)
             if declared is not None:
                 owned.declared(self, path, part, declared, args, out)
 
-        tells = tell is not None or declared is not None
-        stack, ran = self._stack, self._ran
+        def told_whole(*args: Any, **kwargs: Any) -> Any:
+            out = method(*args, **kwargs)
+            told(args, out)
+            return out
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if self.quiet or (path and stack[-1] == path):
@@ -380,13 +396,15 @@ class Counting:
             stack.append(path)
             self._updating += updates
             try:
-                out = method(*args, **kwargs) if whole is None else self.unseen(method, *args, **kwargs)
-                if tells:
+                if whole is not None:
+                    return self.unseen(told_whole, *args, **kwargs)
+                out = method(*args, **kwargs)
+                if tell is not None or declared is not None:
                     self.unseen(told, args, out)
+                return out
             finally:
                 stack.pop()
                 self._updating -= updates
-            return out
 
         return run
 

@@ -23,7 +23,7 @@ from neuro.layers.spiking_encoder import SpikingEncoder
 from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import Neuron, SlidingParallel
 from sims.counting import attention as heads
-from sims.counting import movement, products
+from sims.counting import connections, movement, products
 from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag
 
 if TYPE_CHECKING:
@@ -103,25 +103,42 @@ def _drive(c: Counting, args: Any) -> tuple[str, int]:
     return tag.drive or (tag.signal, 1)
 
 
-def fire(c: Counting, path: str, out: Tensor, kind: str, drive: tuple[str, int], neurons: int, each: int = 1) -> None:
-    """Spikes of a population: tag them and add them up. ``each``: neuron updates an element of ``out`` stands for."""
-    if kind != COUNTS:
-        c.declare(out, kind, path)
-    tag = Tag(kind, path, c.tags.get(out).drive)
-    c.tags.put(out, tag)
-    if not out.is_meta:
-        c.fired(path, c.arrived(out, tag), out.numel() * each, neurons, drive, 8 * out.element_size())
+def fire(
+    c: Counting,
+    path: str,
+    out: Tensor,
+    kind: str,
+    drive: tuple[str, int],
+    neurons: int,
+    each: int = 1,
+    known: bool = False,
+) -> None:
+    """Spikes of a population: tag them and add them up.
+
+    Args:
+        each: neuron updates that an element of ``out`` stands for.
+        known: the type says what comes out, so that one look at its values is enough.
+    """
+    if not (known and path in c.neurons):
+        c.verify(out, kind, path)
+    tag = Tag(kind, path)
+    if out.is_meta:
+        c.tags.put(out, tag)
+        return
+    arrived = c.arrived(out, tag) if kind == COUNTS else connections.total(connections.mask(out))
+    c.tags.put(out, tag, None if kind == COUNTS else arrived)
+    c.fired(path, arrived, out.numel() * each, neurons, drive, 8 * out.element_size())
 
 
 def _keep_state(c: Counting, out: Tensor, tensors: list[Tensor]) -> None:
     """Every variable of every neuron is read and written at every step."""
-    rows = sum(max(1, round(out.numel() / max(1, x.numel()))) * x.numel() * x.element_size() for x in tensors)
-    c.move("state", rows, rows)
+    size = len(tensors) * out.numel() * out.element_size()
+    c.move("state", size, size)
 
 
 def _neuron(c: Counting, part: Neuron, args: Any, out: Any) -> None:
     fired, state = out
-    fire(c, c.path, fired, BINARY, _drive(c, args), part.neurons)
+    fire(c, c.path, fired, BINARY, _drive(c, args), part.neurons, known=True)
     _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
 
 
@@ -129,7 +146,7 @@ def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> No
     x, (fired, state) = args[0], out
     products.product(c, x, part.weight, fired)
     c.reads(part.bias)
-    fire(c, c.path, fired, BINARY, (c.tags.get(x).signal, x.shape[-1]), part.neuron.neurons)
+    fire(c, c.path, fired, BINARY, (c.tags.get(x).signal, x.shape[-1]), part.neuron.neurons, known=True)
     _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
 
 
@@ -142,7 +159,8 @@ def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
 def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
     fired = first(out)
     plain = float(getattr(part, "graded_spikes_factor", 1.0)) == 1.0
-    fire(c, c.path, fired, BINARY if plain else GRADED, _drive(c, args), math.prod(fired.shape[1:]))
+    kind = BINARY if plain else GRADED
+    fire(c, c.path, fired, kind, _drive(c, args), math.prod(fired.shape[1:]), known=True)
     given = list(out[1:]) if isinstance(out, tuple) else []
     kept = given or [x for x in part.buffers(recurse=False) if x.shape == fired.shape]
     _keep_state(c, fired, [x for x in kept if isinstance(x, Tensor)])
@@ -219,7 +237,7 @@ def counted(ops: Ops, c: Counting) -> Ops:
         c.move("state", size, size)
 
     def lif_scan(out: tuple[Tensor, Tensor], current: Tensor, v0: Tensor, *_: object) -> None:
-        fire(c, c.path, out[0], BINARY, _drive(c, (current,)), current.shape[-1])
+        fire(c, c.path, out[0], BINARY, _drive(c, (current,)), current.shape[-1], known=True)
         _keep_state(c, out[0], [out[1]])
 
     def attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> None:

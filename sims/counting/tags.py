@@ -77,17 +77,14 @@ class Tags:
         found = self._entry(x)
         return PLAIN if found is None else found.tag
 
-    def put(self, x: Tensor, tag: Tag) -> None:
-        if tag is not PLAIN or id(x) in self._entries:
-            self._keep(x, tag, None)
+    def put(self, x: Tensor, tag: Tag, nonzero: int | None = None) -> None:
+        if tag is not PLAIN or nonzero is not None or id(x) in self._entries:
+            self._keep(x, tag, nonzero)
 
     def nonzero(self, x: Tensor) -> int | None:
-        """What `keep_nonzero` was told of these values."""
+        """What `put` was told of these values."""
         found = self._entry(x)
         return None if found is None else found.nonzero
-
-    def keep_nonzero(self, x: Tensor, count: int) -> None:
-        self._keep(x, self.get(x), count)
 
     def _keep(self, x: Tensor, tag: Tag, nonzero: int | None) -> None:
         key, entries = id(x), self._entries
