@@ -30,7 +30,7 @@ class Convolution(NamedTuple):
     groups: int
     output: tuple[int, ...]
 
-    def meets(self, axis: int, size: int, taps: int) -> Tensor:
+    def meets(self, axis: int, size: int, taps: int) -> np.ndarray:
         """[size, taps] of 0 and 1: whether the input at a place meets that tap of the kernel."""
         i, k = np.arange(size)[:, None], np.arange(taps)[None, :] * self.dilation[axis]
         s, p, out = self.stride[axis], self.padding[axis], self.output[axis]
@@ -40,7 +40,7 @@ class Convolution(NamedTuple):
         else:
             o, rest = np.divmod(i + p - k, s)
             found = (rest == 0) & (o >= 0) & (o < out)
-        return torch.from_numpy(found.astype(np.int64))
+        return found.astype(np.int64)
 
 
 @functools.lru_cache(maxsize=512)
@@ -72,28 +72,26 @@ class Fans(NamedTuple):
         return cls(each, int(each.min()), int(each.max()), int(each.sum()))
 
 
-def fan_out(rule: Convolution, inputs: Sequence[int], weight: Tensor, full: bool) -> Tensor:
-    """int64 [C or 1, places]: connections of each input of a sample. ``full``: no weight is zero, so channels are alike.
+@functools.lru_cache(maxsize=512)
+def alike(rule: Convolution, sizes: tuple[int, ...], taps: tuple[int, ...], outputs: int) -> Fans:
+    """Fan-outs of a channel where no weight is zero: every channel's."""
+    found = np.full(1, outputs, np.int64)
+    for axis, (size, number) in enumerate(zip(sizes, taps, strict=True)):
+        found = np.multiply.outer(found, rule.meets(axis, size, number).sum(1)).reshape(-1)
+    return Fans.of(torch.from_numpy(found))
 
-    Args:
-        weight: of the layer; its values are looked at where it is not ``full``.
-    """
-    axes = len(inputs) - 2
-    meets = [rule.meets(axis, inputs[2 + axis], weight.shape[2 + axis]) for axis in range(axes)]
-    if full:
-        outputs = weight.shape[1] if rule.transposed else weight.shape[0] // rule.groups
-        found = torch.full((1,), outputs, device="cpu")
-        for one in meets:
-            found = (found[..., None] * one.sum(1)).reshape(-1)
-        return found[None]
+
+def pruned(rule: Convolution, sizes: tuple[int, ...], weight: Tensor) -> Fans:
+    """Fan-outs of a sample, channel by channel, where some weights are zero."""
     kernel = mask(weight).to("cpu", torch.int64)
     if rule.transposed:
         taps = kernel.sum(1)  # [C, taps...]
     else:
         taps = kernel.unflatten(0, (rule.groups, -1)).sum(1).flatten(0, 1)  # channel of group g is that of its kernels
-    for one in meets:  # a tap at a time: [C, taps, ...] -> [C, ..., places]
-        taps = torch.tensordot(taps, one, ([1], [1]))
-    return taps.flatten(1)
+    for axis, size in enumerate(sizes):  # a tap at a time: [C, taps, ...] -> [C, ..., places]
+        meets = torch.from_numpy(rule.meets(axis, size, weight.shape[2 + axis]))
+        taps = torch.tensordot(taps, meets, ([1], [1]))
+    return Fans.of(taps)
 
 
 def mask(x: Tensor) -> Tensor:

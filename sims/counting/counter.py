@@ -63,15 +63,17 @@ class Weight:
         return self._fans[axis]
 
     def convolved(self, rule: Convolution, shape: tuple[int, ...]) -> tuple[int, connections.Fans | None, int]:
-        """(connections, fan-outs of a sample, channels that are alike) of a convolution's inputs of that shape."""
+        """(connections, fan-outs of a channel or sample, channels that are alike) of a convolution's inputs."""
         key = (rule, shape)
         if key not in self._fans:
-            fans, alike = None, 1
-            if not self._counting.meta:
-                full = self.full()
-                fans = connections.Fans.of(connections.fan_out(rule, shape, self.x, full))
-                alike = shape[1] if full else 1
-            self._fans[key] = connections.dense(rule, shape, self.x.shape), fans, alike
+            x, sizes = self.x, tuple(shape[2:])
+            fans, channels = None, 1
+            if not self._counting.meta and self.full():
+                outputs = x.shape[1] if rule.transposed else x.shape[0] // rule.groups
+                fans, channels = connections.alike(rule, sizes, tuple(x.shape[2:]), outputs), shape[1]
+            elif not self._counting.meta:
+                fans = connections.pruned(rule, sizes, x)
+            self._fans[key] = connections.dense(rule, shape, x.shape), fans, channels
         return self._fans[key]
 
 
@@ -386,7 +388,7 @@ class Counting:
 
         def told_whole(*args: Any, **kwargs: Any) -> Any:
             out = method(*args, **kwargs)
-            told(args, out)
+            told(args or tuple(kwargs.values()), out)
             return out
 
         def run(*args: Any, **kwargs: Any) -> Any:
