@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import threading
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -184,8 +185,11 @@ def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
 
 
 def declared(c: Counting, path: str, part: nn.Module, signal: str, args: Any, out: Any) -> None:
-    """What the user said of a module's output."""
+    """What the user said of a module's output. Spikes that only pass through are those of the neurons they came from."""
     fired = first(out)
+    old = c.tags.get(fired)
+    if signal == old.kind and (old.source is not None or old.shared is not None):
+        return
     if signal == DENSE or not isinstance(fired, Tensor):
         c.declare(fired, signal, path)
         return
@@ -205,11 +209,12 @@ def parameters(module: nn.Module) -> int:
 
 
 def guard(stack: contextlib.ExitStack, c: Counting) -> None:
-    """While counting, a kernel of ours that runs outside of what counts it is an error."""
+    """While counting, a kernel of ours that runs outside of what counts it is an error, in this thread."""
+    here = threading.get_ident()
 
     def watched(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            if not c.quiet:
+            if not c.quiet and threading.get_ident() == here:
                 raise NeuroError(
                     f"count: got a call of {name} in '{c.path}', expected it by way of a module's operators.",
                     "Keep the operators on the module: self.ops = backends.select().ops.",

@@ -50,7 +50,7 @@ _ASKS = {"linear", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention",
 RULES: dict[str, Rule] = {}
 RULES |= dict.fromkeys(
     """empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros ones full zeros_like ones_like
-    full_like new_zeros new_ones new_full arange linspace eye scalar_tensor tensor rand randn randint rand_like randn_like
+    full_like new_zeros new_ones new_full arange linspace eye scalar_tensor rand randn randint rand_like randn_like
     randint_like randperm bernoulli normal uniform exponential random multinomial poisson fill zero tril_indices
     triu_indices _local_scalar_dense item is_nonzero is_same_size nonzero nonzero_numpy set resize resize_as_ size stride
     numel dim sym_size sym_numel sym_stride sym_storage_offset is_floating_point _assert_async _assert_scalar
@@ -63,11 +63,11 @@ RULES |= dict.fromkeys(
 RULES |= dict.fromkeys(
     """view _unsafe_view reshape _reshape_alias permute transpose t numpy_T expand slice select unsqueeze squeeze unbind
     split split_with_sizes chunk detach alias clone _to_copy to contiguous lift_fresh as_strided flip roll repeat tile narrow
-    unfold flatten unflatten movedim swapaxes swapdims view_as reshape_as expand_as diagonal repeat_interleave type_as float
+    unfold flatten unflatten movedim swapaxes swapdims view_as reshape_as expand_as diagonal repeat_interleave type_as
     im2col pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d
     reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d tril triu
-    _conj resolve_conj resolve_neg real unsafe_split unsafe_chunk view_dtype diag diag_embed quantize_per_tensor
-    quantize_per_tensor_dynamic dequantize int_repr rename meshgrid broadcast_tensors broadcast_to atleast_1d atleast_2d
+    _conj resolve_conj resolve_neg real unsafe_split unsafe_chunk diag diag_embed quantize_per_tensor
+    quantize_per_tensor_dynamic dequantize int_repr meshgrid broadcast_tensors broadcast_to atleast_1d atleast_2d
     _nested_view_from_buffer positive""".split(),
     movement.keep,
 )
@@ -104,7 +104,7 @@ RULES |= {
 RULES |= dict.fromkeys(
     """add sub rsub neg square floor ceil round trunc frac sign sgn heaviside bitwise_and bitwise_or bitwise_xor bitwise_not
     bitwise_left_shift bitwise_right_shift logical_and logical_or logical_xor logical_not remainder fmod floor_divide
-    __and__ __or__ __xor__ __lshift__ __rshift__ true_divide_scalar ldexp fake_quantize_per_tensor_affine
+    __and__ __or__ __xor__ __lshift__ __rshift__ ldexp fake_quantize_per_tensor_affine
     nan_to_num deg2rad""".split(),
     arithmetic.each(elementwise=1),
 )
@@ -138,7 +138,6 @@ RULES |= {
     "softplus": arithmetic.each(transcendental=2, elementwise=1),
     "log_sigmoid_forward": arithmetic.each(transcendental=2, elementwise=1),
     "nll_loss_forward": lambda c, args, kwargs, out: c.emit("elementwise", args[1].numel()),
-    "softsign": arithmetic.each(transcendental=1, elementwise=2),
     "glu": arithmetic.each(transcendental=1, elementwise=1),
     "addcmul": arithmetic.each(elementwise=2),
     "addcdiv": arithmetic.each(elementwise=1, transcendental=1),
@@ -240,6 +239,6 @@ for _axes in (1, 2, 3):
         f"max_pool{_axes}d_with_indices": arithmetic.pool("compare", _axes),
         f"avg_pool{_axes}d": arithmetic.pool("accumulate", _axes),
         f"adaptive_avg_pool{_axes}d": arithmetic.adaptive_pool("accumulate", _axes),
-        f"_adaptive_avg_pool{_axes}d": arithmetic.adaptive_pool("accumulate", _axes),
         f"adaptive_max_pool{_axes}d": arithmetic.adaptive_pool("compare", _axes),
     }
+RULES |= {f"_adaptive_avg_pool{_axes}d": arithmetic.adaptive_pool("accumulate", _axes) for _axes in (2, 3)}

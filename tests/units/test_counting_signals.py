@@ -281,6 +281,12 @@ def test_spikes_that_two_layers_read_are_made_twice():
     assert (one.fan_out, one.synaptic_ops) == (7, 7 * one.spikes)
 
 
+def test_spikes_that_pass_through_a_declared_module_are_still_their_neurons():
+    module = nn.Sequential(Fires(spikes(2, 4, 2)), nn.Flatten(), nn.Linear(8, 3))
+    one = population(count(module, torch.ones(2, 1), signals={"0": "binary", "1": "binary"}))
+    assert (one.name, one.synaptic_ops) == ("0", 3 * int(spikes(2, 4, 2).sum()))
+
+
 def test_signals_name_submodules_that_run():
     module = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     x = torch.ones(1, 3)
