@@ -114,6 +114,7 @@ class Counting:
         self._stack = [""]
         self.quiet = 0  # depth of what is counted as a whole
         self._updating = 0  # depth of neurons, whose arithmetic is their update
+        self._covering = 0  # depth of those of them without a matrix, whose operators may all be unknown
         self._exit: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Counting:
@@ -337,6 +338,8 @@ class Counting:
         Raises:
             NeuroError: unless these are to be listed.
         """
+        if self._covering:
+            return
         where = self._where()
         if not self.allow_uncounted:
             raise NeuroError(
@@ -378,6 +381,7 @@ class Counting:
         declared = self.signals.get(path)
         updates = (spiking or declared in (BINARY, GRADED)) and not _has_weights_below(part)
 
+        covers = updates and all(weight.dim() < 2 for weight in part.parameters())
         stack, ran = self._stack, self._ran
 
         def told(args: Any, out: Any) -> None:
@@ -397,6 +401,7 @@ class Counting:
             ran.add(path)
             stack.append(path)
             self._updating += updates
+            self._covering += covers
             try:
                 if whole is not None:
                     return self.unseen(told_whole, *args, **kwargs)
@@ -407,6 +412,7 @@ class Counting:
             finally:
                 stack.pop()
                 self._updating -= updates
+                self._covering -= covers
 
         return run
 

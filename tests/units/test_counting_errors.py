@@ -38,6 +38,24 @@ def test_or_it_is_listed():
     assert sum(row.count for row in load.operations if row.kind == "mac") == 6
 
 
+class Neurons(nn.Module):
+    """Fires in an operator that nobody knows; with a matrix of its own it may do more than that."""
+
+    def __init__(self, matrix: bool) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.ones(4, 4) if matrix else torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.fft.fft(x).real > 0.5).float()
+
+
+def test_an_unknown_operator_of_neurons_is_their_update():
+    load = count(nn.Sequential(Neurons(False)), torch.ones(2, 4), signals={"0": "binary"})
+    assert (load.populations[0].updates, load.operations, load.uncounted) == (8, (), ())
+    with pytest.raises(NeuroError, match="aten::_fft_r2c in '0'"):
+        count(nn.Sequential(Neurons(True)), torch.ones(2, 4), signals={"0": "binary"})
+
+
 def test_no_module():
     with pytest.raises(UsageError) as error:
         count(torch.ones(3), torch.ones(3))
