@@ -9,7 +9,7 @@ Nets, float32, random weights, one thread, no gradients:
     mlp_one    784-256-10 likewise, batch 1: what is counted takes less time than a Python call
     block      an encoder layer of width 256, 4 heads, feed-forward 1024, on 2 x 128 tokens
     decoder    a Llama of 4 layers of width 256 with random weights, 2 x 128 tokens (where transformers is installed)
-    brain      the tiny hybrid brain, 128 tokens in spans
+    brain      the hybrid brain of the small preset with random weights, 256 tokens in spans
 
 A round runs the net plain and counted in shuffled order; times are the processor's, of this process. Printed: medians and
 quartiles in ms, and the quartiles over rounds of each round's ratio; the counts twice, which must agree; and peak memory of
@@ -100,13 +100,13 @@ def decoder() -> tuple[Run, Callable[[], Workload]]:
 
 
 def brain() -> tuple[Run, Callable[[], Workload]]:
-    model = Brain(presets.tiny().brain).eval()
-    ids = torch.randint(0, model.config.vocab_size, (1, 128))
+    model = Brain(presets.small().brain).eval()
+    ids = torch.randint(0, model.config.vocab_size, (1, 256))
 
     def counted() -> Workload:
         with Counting(model) as counting:
             Session(model).feed(ids)
-        return counting.workload(128, "token")
+        return counting.workload(256, "token")
 
     return lambda: Session(model).feed(ids), counted
 

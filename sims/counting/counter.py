@@ -493,10 +493,9 @@ class _Mode(TorchDispatchMode):
         rule, asks, writes = plan
         counting = self.counting
         if rule is None:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+            if _taken_apart(func):
+                with self:
+                    return func._op_dk(_COMPOSITE, *args, **kwargs)
             counting.uncounted(func.name().partition(".")[0])
             return func(*args, **kwargs)
         if asks:  # as if nobody counted: torch looks at autograd to choose among its kernels
@@ -508,6 +507,14 @@ class _Mode(TorchDispatchMode):
         rule(counting, args, kwargs, out)
         counting.tags.ahead = False
         return out
+
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def _taken_apart(func: Any) -> bool:
+    """Whether torch makes an operator of others, everywhere in the same way."""
+    return hasattr(func, "_op_dk") and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
 
 
 _PLANS: dict[int, tuple[rules.Rule | None, bool, bool]] = {}

@@ -91,10 +91,13 @@ def matrices(c: Counting, a: Tensor, b: Tensor, out: Tensor) -> None:
 
         def left(x: Tensor) -> int:
             left_a, left_b = (x, b) if first else (a, x)
-            counts = [(left_a, of_a), (left_b, of_b)]
-            if all(c.arrived(x, tag) == x.numel() and tag.kind != COUNTS for x, tag in counts):
+            factors = [(left_a, of_a), (left_b, of_b)]
+            arrived = [c.arrived(x, tag) for x, tag in factors]
+            if 0 in arrived:
+                return 0
+            if all(n == x.numel() and tag.kind != COUNTS for n, (x, tag) in zip(arrived, factors, strict=True)):
                 return rows * inputs * outputs
-            x, y = (c.events(x, tag) for x, tag in counts)
+            x, y = (c.events(x, tag) for x, tag in factors)
             return connections.products(x.unsqueeze(0) if x.dim() == 1 else x, y.unsqueeze(-1) if b.dim() == 1 else y)
 
     targets = outputs if first else rows // max(1, math.prod(a.shape[:-2]))
