@@ -290,3 +290,32 @@ def distances(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     c.emit("elementwise", 2 * terms)
     c.emit("accumulate", terms - out.numel())
     c.emit("transcendental", out.numel())
+
+
+def weight_norm(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
+    """Squares and their sum, a root and a division for each norm, and a product."""
+    values, norms = args[0].numel(), args[1].numel()
+    c.emit("elementwise", 2 * values)
+    c.emit("accumulate", max(0, values - norms))
+    c.emit("transcendental", 2 * norms)
+    after(c, args[:2], out)
+
+
+def search(edges: int) -> Rule:
+    """searchsorted and bucketize: halving the edges, which are the argument at that place."""
+
+    def rule(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
+        c.emit("compare", out.numel() * math.ceil(math.log2(args[edges].shape[-1] + 1)))
+
+    return rule
+
+
+def is_in(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
+    """Every element held against every other."""
+    known = args[1].numel() if isinstance(args[1], Tensor) else 1
+    c.emit("compare", out.numel() * known)
+
+
+def tally(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
+    """histc and bincount add each value to its bin."""
+    c.emit("accumulate", args[0].numel())

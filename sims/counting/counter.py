@@ -236,10 +236,10 @@ class Counting:
         if weight.tag.weight is not None:
             self.move("weights", weight.bytes, 0, weight.path)
 
-    def multiplied_unseen(self, name: str, size: int) -> None:
-        """A product was made with so many bytes of weights that only its kernel has."""
+    def multiplied_unseen(self, name: str, size: int, path: str | None = None) -> None:
+        """A product was made with so many bytes of weights, of those that its kernel has."""
         self._products[name] = self._products.get(name, 0) + 1
-        self.move("weights", size, 0)
+        self.move("weights", size, 0, path)
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""

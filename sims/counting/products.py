@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,27 @@ def matrices(c: Counting, a: Tensor, b: Tensor, out: Tensor) -> None:
         if by.weight is not None:
             c.multiplied(c.weight(x))
     driven(c, out, tag, inputs)
+
+
+def grouped(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
+    """Rows [T,K] in groups, each with its own of the matrices [E,K,N]: of experts, only those that have rows are read."""
+    a, b = args[:2]
+    ends = args[2] if len(args) > 2 else kwargs.get("offs")
+    if a.dim() != 2 or b.dim() != 3 or ends is None:
+        c.uncounted("aten::_grouped_mm of other shapes")
+        return
+    tag, by = c.tags.get(a), c.weight(b)
+    each, rows, used, effective = b[0].numel(), a.shape[0], b.shape[0], None
+    if not c.meta:
+        edges = [0, *ends.tolist()]
+        rows, used, effective = edges[-1], 0, 0
+        x, y = c.events(a, tag), connections.mask(b)
+        for group, (first, last) in enumerate(itertools.pairwise(edges)):
+            used += last > first
+            effective += connections.products(x[first:last], y[group])
+    c.mac_of(tag, rows * each, effective, b.shape[2], by.bits, by.path)
+    c.multiplied_unseen(by.name, used * each * b.element_size(), by.path)
+    driven(c, out, tag, a.shape[1])
 
 
 def any_convolution(c: Counting, args: Any, kwargs: Any, out: Any) -> None:

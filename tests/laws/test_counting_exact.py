@@ -295,6 +295,23 @@ def test_products_of_activations(seed):
     assert macs(count(Products(), (a, b))) == tuple(expected)
 
 
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="an older torch has no grouped products")
+def test_experts_of_groups_of_rows():
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.Parameter(sparse(random.Random(2), 3, 8, 16).bfloat16())
+
+        def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+            return F.grouped_mm(x, self.experts, offs=ends)
+
+    module, x, ends = Experts(), sparse(random.Random(1), 6, 8).bfloat16(), [2, 2, 6]  # none for the second
+    load = count(module, (x, torch.tensor(ends, dtype=torch.int32)))
+    each = [of_matrices(x[a:b], module.experts[i].T) for i, (a, b) in enumerate(itertools.pairwise([0, *ends]))]
+    assert macs(load) == tuple(sum(one[i] for one in each) for i in range(2))
+    assert [row.read_bytes for row in load.traffic] == [2 * 8 * 16 * 2]
+
+
 def test_counts_stay_exact_where_float32_sums_do_not():
     layer, x = nn.Linear(4097, 4099, bias=False), torch.ones(3, 4097)
     with torch.no_grad():

@@ -69,6 +69,8 @@ ONE: dict[str, tuple[Callable[[Tensor], Any], dict[str, int]]] = {
     "rms norm": (lambda x: F.rms_norm(x, (4,)), {A: 9, E: 24, T: 3}),
     "norm": (lambda x: torch.linalg.vector_norm(x, dim=1), {E: 12, A: 9, T: 3}),
     "distances": (lambda x: torch.cdist(x, x[:2]), {E: 48, A: 18, T: 6}),
+    "buckets": (lambda x: torch.bucketize(x, torch.tensor([1.0, 2.0, 3.0]).to(x.device)), {C: 24}),
+    "one of": (lambda x: torch.isin(x, x[0]), {C: 48}),
     "max pool": (lambda x: F.max_pool1d(x[None], 2), {C: 6}),
     "max pool over the border": (lambda x: F.max_pool1d(x[None], 3, 1, 1), {C: 3 * (10 - 4)}),
     "mean pool": (lambda x: F.avg_pool1d(x[None], 2), {A: 6, E: 6}),
@@ -100,6 +102,15 @@ def test_normalisation_of_batches():
     assert kinds(count(layer, x)) == {A: 2 * (60 - 4), E: 5 * 60 + 1, T: 4}  # and the number of batches
     assert kinds(count(layer.eval(), x)) == {E: 2 * 60 + 2 * 4, T: 4}
     assert kinds(count(nn.GroupNorm(2, 4), x)) == {A: 2 * (60 - 6), E: 5 * 60, T: 6}
+
+
+def test_weights_of_a_given_norm():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    assert kinds(count(layer, X)) == {"mac": 36, E: 24, A: 9, T: 6}
+
+
+def test_values_in_bins():
+    assert kinds(count(Does(lambda x: torch.bincount(x.flatten().long())), X)) == {A: 12}
 
 
 def test_gates_of_recurrent_layers_are_those_of_their_cells():
