@@ -28,6 +28,9 @@ def count(
 ) -> Workload:
     """Run a module once, as it is and without gradients, and count what it did. It is left as it was.
 
+    ``seconds`` of the phase are those of the counted run. A zero that a module writes around its input itself (and not by
+    the padding of a convolution) is an input like others. A forward that takes gradients of its own cannot be counted.
+
     Args:
         inputs: a tensor, a tuple of positional arguments, or a dict of named ones. On the meta device everything follows
             from shapes: no effective counts, no spikes.
