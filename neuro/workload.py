@@ -102,6 +102,7 @@ class Workload:
     unit: str = "token"  # one of UNITS: what `tokens` counts
     measured_joules: float | None = None  # read from a counter of the machine (RAPL) during the run, else None
     measured_source: str | None = None
+    uncounted: tuple[str, ...] = ()  # operators that did arithmetic nobody counted: all sums are then lower bounds
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
@@ -193,7 +194,8 @@ def from_json(text: str, where: str = "workload") -> Workload:
         phases = [
             phase | {key: tuple(row(**x) for x in phase[key]) for key, row in rows.items()} for phase in data["phases"]
         ]
-        load = Workload(**data | {"phases": tuple(Phase(**phase) for phase in phases)})
+        lists = {"phases": tuple(Phase(**phase) for phase in phases), "uncounted": tuple(data.get("uncounted", ()))}
+        load = Workload(**data | lists)
     except (TypeError, KeyError) as error:
         raise FormatError(f"{where}: {error}.", again) from error
     measured = [] if load.measured_joules is None else [("measured_joules", load.measured_joules)]

@@ -19,7 +19,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # package -> the files and folders that may import it
 DOORS = {
-    "transformers": ("neuro/hf", "benchmarks/decode.py"),  # GPT-2 is the peer there, not a part of ours
+    # GPT-2 and Llama are the peers in the benchmarks, not a part of ours
+    "transformers": ("neuro/hf", "benchmarks/decode.py", "benchmarks/counting.py"),
     "datasets": ("neuro/hf",),
     "peft": ("neuro/hf",),
     "huggingface_hub": ("neuro/hf",),
@@ -39,12 +40,14 @@ DOORS = {
     # peers in the benchmarks
     "snntorch": (
         "neuro/neurons/interop.py",
+        "benchmarks/counting.py",
         "benchmarks/lif.py",
         "benchmarks/neuron_parity.py",
         "benchmarks/spike_linear.py",
     ),
     "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
+    "neurobench": ("benchmarks/make_neurobench_fixtures.py",),
     "nir": ("neuro/nir_graph.py",),
     "h5py": ("neuro/nir_graph.py",),
     "pickle": (),
@@ -115,6 +118,36 @@ def test_the_contract_on_regions_lists_every_region():
     listed = next(set(c["modules"]) for c in contracts if c["name"] == "regions meet on the bus only")
     here = {path.stem for path in (ROOT / "neuro" / "regions").glob("*.py")} - {"__init__", "base"}
     assert listed == {f"neuro.regions.{name}" for name in here}
+
+
+def test_the_contract_on_torch_lists_every_part_of_sims_but_the_counter():
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    listed = next(set(c["source_modules"]) for c in contracts if c["name"].startswith("sims runs without torch"))
+    here = {path.stem for path in (ROOT / "sims").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert listed == {f"sims.{name}" for name in here - {"counting"}}
+
+
+def test_torch_is_imported_in_the_counter_alone():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "sims").rglob("*.py"))
+        for package, line in imports(path)
+        if package == "torch" and path.relative_to(ROOT).parts[1] != "counting"
+    ]
+    assert found == []
+
+
+def test_sims_reaches_its_counter_only_when_asked():
+    """`import sims.energy` must not load torch: what imports the counter does so inside a function."""
+    found = []
+    for path in sorted((ROOT / "sims").rglob("*.py")):
+        if path.relative_to(ROOT).parts[1] == "counting":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [str(path.relative_to(ROOT)) for name in names if name.startswith("sims.counting")]
+    assert found == []
 
 
 def test_every_package_file_is_in_a_package():

@@ -1,0 +1,109 @@
+"""What is known of a tensor without looking at its values: its signal, the neurons it comes from, the weight it is.
+
+Tags are kept beside the tensors, by identity, and go when the tensor goes. A tensor that was written to since it was tagged
+(its version tells) has lost its tag.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+BINARY, COUNTS, GRADED, DENSE = "binary", "counts", "graded", "dense"
+_ORDER = (BINARY, COUNTS, GRADED, DENSE)
+
+
+class Shared:
+    """Several populations in one tensor: ``owners`` [its shape] says which of ``sources`` each value is of."""
+
+    def __init__(self, sources: tuple[str | None, ...], owners: Tensor) -> None:
+        self.sources, self.owners = sources, owners
+
+
+class Tag(NamedTuple):
+    """Of a tensor. "counts" are whole numbers of spikes of either sign: binary on a chip, one event for each.
+
+    Attributes:
+        source: path of the spiking module whose spikes these are, if they are of one.
+        drive: of the result of a product, (signal, inputs of one output): what drives neurons that read it.
+        shared: where there are several sources.
+        weight: path of the parameter or buffer that this is, or a view of.
+    """
+
+    kind: str = DENSE
+    source: str | None = None
+    drive: tuple[str, int] | None = None
+    weight: str | None = None
+    shared: Shared | None = None
+
+    @property
+    def signal(self) -> str:
+        """As `neuro.workload.SIGNALS` has it."""
+        return BINARY if self.kind == COUNTS else self.kind
+
+
+PLAIN = Tag()
+
+
+class _Entry(NamedTuple):
+    alive: weakref.ref[Tensor]
+    version: int
+    tag: Tag
+    nonzero: int | None
+
+
+class Tags:
+    """Tags by identity of the tensor."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Entry] = {}
+        self.ahead = False  # within an operator that writes in place: torch counts the version up after it
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _entry(self, x: Tensor) -> _Entry | None:
+        found = self._entries.get(id(x))
+        if found is None or found.alive() is not x or found.version != version(x):
+            return None
+        return found
+
+    def get(self, x: Any) -> Tag:
+        """`PLAIN` for what nobody tagged, or what is no tensor."""
+        if id(x) not in self._entries:
+            return PLAIN
+        found = self._entry(x)
+        return PLAIN if found is None else found.tag
+
+    def put(self, x: Tensor, tag: Tag, nonzero: int | None = None) -> None:
+        if tag is not PLAIN or nonzero is not None or id(x) in self._entries:
+            self._keep(x, tag, nonzero)
+
+    def nonzero(self, x: Tensor) -> int | None:
+        """What `put` was told of these values."""
+        found = self._entry(x)
+        return None if found is None else found.nonzero
+
+    def _keep(self, x: Tensor, tag: Tag, nonzero: int | None) -> None:
+        key, entries = id(x), self._entries
+
+        def gone(alive: weakref.ref[Tensor]) -> None:
+            if key in entries and entries[key].alive is alive:
+                del entries[key]
+
+        entries[key] = _Entry(weakref.ref(x, gone), version(x) + self.ahead, tag, nonzero)
+
+
+def version(x: Tensor) -> int:
+    """Counted up by every operator that writes to a tensor."""
+    try:
+        return x._version
+    except RuntimeError:  # of inference mode, which keeps none
+        return 0
+
+
+def sparsest(*tags: Tag) -> Tag:
+    """Of the factors of a product: a product with spikes is made where there are spikes. Weights are no signal."""
+    return min((tag for tag in tags if tag.weight is None), key=lambda tag: _ORDER.index(tag.kind), default=PLAIN)
