@@ -77,28 +77,27 @@ class PlaceState(NamedTuple):
 class CompetitivePlaceCells:
     """Place cells that get their fields by competition over their input, one position after the other; no gradient.
 
-            a_n = max(0, w_n . x - theta_n) where w_n . x - theta_n is among the k highest, x of length 1
-            w_n <- unit(w_n + rate_n a_n / max(a) (x - w_n)),   theta_n <- theta_n + tune (active_n - target_n)
-            rate_n = rate / (1 + wins_n / settled)
+        x = unit(input - mean of the input),  z = W x - theta,  a = max(0, z) where z is among the k highest
+        w_n <- unit(w_n + rate_n a_n / max(a) (max(0, x) - w_n)), its connections alone,  rate_n = rate / (1 + wins_n / settled)
+        theta_n <- theta_n + tune (active_n - target_n)
 
-        Winners move towards what they won with (competitive learning from grid to place cells: Rolls, Stringer and Elliot 2006,
-        doi:10.1080/09548980601064846), the less the more they have won, so that a second environment leaves the first in place; a
-    cell that fires more often than its target gets harder to excite. Targets are drawn
-        once, log-normal around the budget with sd ``spread`` of the logarithm: few cells take many places and many take none
-        (Rich, Liaw and Lee 2014, doi:10.1126/science.1255635). No position is stored anywhere: a field is where the input is
-        like the weights.
+    Winners move towards what they won with (competitive learning from grid to place cells: Rolls, Stringer and Elliot 2006,
+    doi:10.1080/09548980601064846), the less the more they have won, so that a second environment leaves the first in place.
+    A cell that is active more often than its target gets harder to excite. Targets are drawn once, log-normal around the
+    budget with sd ``spread`` of the logarithm: few cells take many places, many take none (Rich, Liaw and Lee 2014,
+    doi:10.1126/science.1255635). No position is stored anywhere: a field is where the input is like the weights.
 
-        Args:
-            inputs: I, of grid and boundary cells.
-            cells: N.
-            sparsity: budget: mean share of active cells, and with it k = 2 sparsity N at most in one place.
-            connected: share of the inputs that reach a cell.
-            rate, tune: of weights and thresholds, each step.
-            settled: wins after which a cell learns at half its rate.
-            spread: of the targets.
+    Args:
+        inputs: I, of grid and boundary cells.
+        cells: N.
+        sparsity: budget: mean share of active cells, and with it k = 4 sparsity N at most in one place.
+        connected: share of the inputs that reach a cell.
+        rate, tune: of weights and thresholds, each step.
+        settled: wins after which a cell learns at half its rate.
+        spread: of the targets.
 
-        Raises:
-            UsageError: a sparsity or a share of connections that is not in (0, 1].
+    Raises:
+        UsageError: a sparsity or a share of connections that is not in (0, 1].
     """
 
     def __init__(

@@ -73,7 +73,10 @@ def test_tuned_units_are_told_from_others(shuttle):
     spikes = place_fields.poisson(rates, shuttle, np.array([300, 300, 30, 6000]), random)
     found = place_fields.statistics(spikes, shuttle, (0.0, 600.0), PROTOCOL)
     assert found.judged.tolist() == [True, True, False, False]  # too few spikes; an interneuron's rate
-    assert found.tuned.tolist() == [True, False, False, False]
+    assert found.tuned[0] and not found.tuned[2:].any()
+    spikes = place_fields.poisson(np.ones((len(shuttle.place), 60)), shuttle, np.full(60, 200), random)
+    flat_units = place_fields.statistics(spikes, shuttle, (0.0, 600.0), PROTOCOL)
+    assert flat_units.tuned.sum() <= 4  # one in 100, by definition
     assert abs(found.width[0] - 2.355 * 0.06) < 0.05 and found.information[0] > 1.0
     assert abs(found.corrected[1]) < 0.05 < found.information[0] - found.corrected[0] + 0.05
     assert found.peak_hz[0] > found.mean_hz[0]
