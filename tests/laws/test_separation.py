@@ -94,7 +94,7 @@ def test_recall_is_the_formula():
     found = recall(cue, store(codes, torch.eye(5).double()), beta=3.0, rounds=2)
     state = cue
     for _ in range(2):
-        score = torch.tensor([3.0 * float(row @ state) for row in codes]).double().exp()
+        score = torch.tensor([3.0 * float(row @ state) for row in codes], dtype=torch.float64).exp()
         shares = score / score.sum()
         state = sum(p * row for p, row in zip(shares, codes, strict=True))
         state = state / state.norm()
