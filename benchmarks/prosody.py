@@ -4,15 +4,15 @@
     python benchmarks/prosody.py train --out FILE    # the model that is shipped; 5 passes, under two minutes of one core
     python benchmarks/prosody.py text FILE           # on Helsinki prosody's test split, once
 
-Audio: pitch of `neuro.sensors.prosody` (pYIN of librosa) and of an autocorrelation tracker written here (Boersma 1993: normalized
-autocorrelation divided by the window's, octave cost, best path over frames) on the 300 test recordings of the Free Spoken Digit
-Dataset; the voicing threshold here was set on 60 training recordings. Both might be wrong together: there is no
-laryngograph. Gross error: share of frames voiced for both whose pitch differs by more than 20 %; voicing error: share of
-all frames voiced for one alone. Intervals are a bootstrap over speakers and recordings.
+Audio: pitch of `neuro.sensors.prosody` (pYIN of librosa) and of an autocorrelation tracker written here (Boersma 1993, with
+its published costs: normalized autocorrelation divided by the window's, best path over frames) on the 300 test recordings of
+the Free Spoken Digit Dataset; frame, loudness gate and pYIN's threshold prior were set on 60 training recordings (`--dev`).
+Both might be wrong together: there is no laryngograph. Gross error: share of frames voiced for both whose pitch differs by more
+than 20 %; voicing error: share of all frames voiced for one alone. Intervals: bootstrap over speakers and recordings.
 
 Text: trained on the dev split (its train split is not at hand), sizes and epochs chosen on eight of its forty readers held
-out (`train --hold-out`). Floors: the label that a word had most often in dev (the majority for unknown words). Intervals: bootstrap over readers.
-Prints one JSON object.
+out (`train --hold-out`). Floor: the label that a word had most often in dev (the majority
+for unknown words). Intervals: bootstrap over readers. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def scores(speaker: prominence.Speaker, spoken: list[list[SpokenWord]], causal: 
             if word.prominence is not None and word.prominence_value is not None:
                 right = (said.prominent[i] > 0.5) == (word.prominence > 0)
                 boundary = np.nan if word.boundary is None else float(word.boundary > 0)
-                rows.append((right, said.value[i], word.prominence_value, said.boundary[i], boundary, word.prominence > 0))
+                rows.append(
+                    (right, said.value[i], word.prominence_value, said.boundary[i], boundary, word.prominence > 0)
+                )
     return np.array(rows, float)
 
 
@@ -186,9 +188,7 @@ def judged(speaker: prominence.Speaker, learn: dict[str, Any], spoken: dict[str,
     for name, causal in (("whole", False), ("causal", True)):
         by = [scores(speaker, spoken[reader], causal) for reader in readers]
         rows = np.concatenate(by)
-        units = [
-            np.stack([x[:, 0], np.ones(len(x)), x[:, 0] - f], 1) for x, f in zip(by, floor, strict=True)
-        ]
+        units = [np.stack([x[:, 0], np.ones(len(x)), x[:, 0] - f], 1) for x, f in zip(by, floor, strict=True)]
         sums = statistics.resampled_sums([unit.sum(0, keepdims=True) for unit in units])
         bounded = rows[np.isfinite(rows[:, 4])]
         found[name] = {

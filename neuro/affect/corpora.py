@@ -66,8 +66,8 @@ def goemotions(split: str, root: str | Path | None = None) -> Labelled:
         texts.append(cells[0])
         rows.append([int(i) for i in ids])
     labels = np.zeros((len(texts), len(names)), np.float32)
-    for label, ids in zip(labels, rows, strict=True):
-        label[ids] = 1.0
+    for label, numbers in zip(labels, rows, strict=True):
+        label[numbers] = 1.0
     return Labelled(texts, labels, names)
 
 
@@ -140,7 +140,7 @@ def prosody_by_file(split: str, root: str | Path | None = None) -> list[tuple[st
         try:
             values = [None if cell == "NA" else float(cell) for cell in cells[1:]]
             prominence, boundary, prominence_value, boundary_value = values
-            classes = [None if value is None else int(value) for value in (prominence, boundary)]
+            classes = (None if prominence is None else int(prominence), None if boundary is None else int(boundary))
             found[-1][1].append(SpokenWord(cells[0], *classes, prominence_value, boundary_value))
         except (ValueError, IndexError, TypeError) as error:
             raise _foreign(path, number, "a word, two classes and two values") from error

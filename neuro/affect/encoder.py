@@ -27,7 +27,7 @@ class EncoderConfig:
 
     words: int
     piece_rows: int = 16384
-    phrase_rows: int = 32768
+    phrase_rows: int = 16384
     width: int = 96  # of a word
     phrase_width: int = 48
     single: int = 64  # channels that see one word
@@ -77,7 +77,7 @@ class AffectNet(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(config.features, size) for name, size in heads.items()})
         self.drop = nn.Dropout(config.dropout)
 
-    def tables(self) -> list[nn.Parameter]:
+    def tables(self) -> list[Tensor]:
         """The sparse ones: a batch touches few of their rows."""
         return [self.word.weight, self.piece.weight, self.phrase.weight]
 

@@ -83,7 +83,9 @@ def fit(
         step = 0
         net.train()
         for epoch in range(plan.epochs):
-            work = [(task, rows) for t in tasks for _ in range(t.repeats) for task, rows in _named(t, plan.batch, random)]
+            work = [
+                (task, rows) for t in tasks for _ in range(t.repeats) for task, rows in _named(t, plan.batch, random)
+            ]
             losses: dict[str, list[float]] = {task.name: [] for task in tasks}
             for number in random.permutation(len(work)):
                 task, rows = work[number]

@@ -41,8 +41,10 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     return float((ranks[:p].sum() - p * (p + 1) / 2.0) / (p * n))
 
 
-def recall_at_accuracy(right: np.ndarray, inside: np.ndarray, outside: np.ndarray, accuracy: float) -> tuple[float, float]:
-    """(recall of what is out of scope, the score at which it is rejected) where ``accuracy`` of what is in scope is kept and right.
+def recall_at_accuracy(
+    right: np.ndarray, inside: np.ndarray, outside: np.ndarray, accuracy: float
+) -> tuple[float, float]:
+    """(recall of what is out of scope, the score above which it is rejected) where ``accuracy`` of the rest is kept and right.
 
     Args:
         right: bool [S], whether the best intent is the right one.

@@ -4,10 +4,10 @@
     h_i = relu(C [x_{i-2} .. x_{i+2}])
     y_i = H [x_i, h_i]: prominence 0, 1, 2; boundary 0, 1, 2; prominence as a value
 
-f: capital, syllables and first and last stress (CMUdict where it has the word, else vowel groups), frequency, length, whether it
-is a sign. Labels: Helsinki prosody (arXiv:1908.02262), from wavelets of pitch, energy and duration of real readings. A *causal*
-reading sees x_{i-2} .. x_i alone; the network learns both by losing the words to come in half of its batches. Differs from the
-published BiLSTM: no recurrence, five words.
+f: capital, syllables and first and last stress (from a dictionary where it has the word, else vowel groups), frequency, length,
+whether it is a sign. Labels: Helsinki prosody (arXiv:1908.02262), from wavelets of pitch, energy and duration of real readings.
+A *causal* reading sees x_{i-2} .. x_i alone; the network learns both by losing the words to come in half of its batches.
+Differs from the published BiLSTM: no recurrence, five words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from neuro import config as configs
 from neuro import tensor_file
 from neuro.affect.corpora import SpokenWord
-from neuro.affect.reader import packed, quantized, unpacked
+from neuro.affect.reader import packed, quantized, unpacked, whole
 from neuro.affect.words import hashed
 from neuro.errors import FormatError, MissingError, UsageError
 
@@ -201,7 +201,9 @@ def fit(
                 has = prominence != NONE
                 loss = F.cross_entropy(y[..., :3][has], prominence[has]) + 0.5 * F.mse_loss(y[..., 6][has], value[has])
                 if bool((boundary != NONE).any()):
-                    loss = loss + 0.5 * F.cross_entropy(y[..., 3:6].flatten(0, 1), boundary.flatten(), ignore_index=NONE)
+                    loss = loss + 0.5 * F.cross_entropy(
+                        y[..., 3:6].flatten(0, 1), boundary.flatten(), ignore_index=NONE
+                    )
                 net.zero_grad(set_to_none=True)
                 loss.backward()
                 step += 1
@@ -290,10 +292,7 @@ def load(path: str | Path | None = None) -> Speaker:
     except (KeyError, ValueError) as error:
         raise FormatError(f"{path}: its header or words are not whole ({error}).", "Use another copy.") from error
     net = ProminenceNet(config)
-    weights = {}
-    for name in [name for name in tensors if not name.endswith(".scale")]:
-        scale = tensors.get(f"{name}.scale")
-        weights[name] = tensors[name].float() if scale is None else tensors[name].float() * scale.float().unsqueeze(1)
+    weights = {name: whole(tensors, name) for name in tensors if not name.endswith(".scale")}
     tensor_file.check_shapes(weights, dict(net.state_dict()), str(path))
     net.load_state_dict(weights)
     return Speaker(net, lexicon)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from neuro import config as configs
 from neuro import tensor_file
+from neuro.affect import ngrams
 from neuro.affect.corpora import OUT_OF_SCOPE
 from neuro.affect.encoder import AffectNet, EncoderConfig
 from neuro.affect.fit import features
@@ -55,6 +56,42 @@ class Cuts:
     out_of_scope: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """The n-gram half of a head: frequencies [R] as `ngrams.frequencies` has them, table [R, C], bias [C], and its weight."""
+
+    inverse: Tensor
+    table: Tensor
+    bias: Tensor
+    weight: float
+
+    def logits(self, texts: list[str]) -> Tensor:
+        """[S, C]."""
+        found = ngrams.listed(texts, len(self.inverse))
+        return ngrams.bags(found, self.inverse).times(self.table) + self.bias
+
+
+@dataclasses.dataclass(frozen=True)
+class Vad:
+    """Valence, arousal and dominance: (1 - w) of a linear head [3, K], [3] on the features and the other heads' logits, and w
+    of what n-grams say; w is the weight of `wide`."""
+
+    weight: Tensor
+    bias: Tensor
+    wide: Wide
+
+    def read(self, found: dict[str, Tensor], texts: list[str]) -> Tensor:
+        """[S, 3] from what `Reader.logits` found."""
+        deep = self.inputs(found) @ self.weight.T + self.bias
+        return (1.0 - self.wide.weight) * deep + self.wide.weight * self.wide.logits(texts)
+
+    @staticmethod
+    def inputs(found: dict[str, Tensor]) -> Tensor:
+        """[S, K]."""
+        logits = torch.cat([found[head] for head in HEADS if head != "intent"], 1)
+        return torch.cat([found["features"], logits, logits.sigmoid()], 1)
+
+
 class Reader:
     """Reads affect off texts.
 
@@ -64,7 +101,8 @@ class Reader:
         emotions: names of the emotion head's outputs.
         intents: of the intent head's, the last one out of scope.
         cuts: where decisions fall.
-        vad: (weight [3, features], bias [3]), or None.
+        wide: the other half of each head, by name.
+        vad: the head of valence, arousal and dominance, or None.
     """
 
     def __init__(
@@ -74,13 +112,15 @@ class Reader:
         emotions: tuple[str, ...],
         intents: tuple[str, ...],
         cuts: Cuts,
-        vad: tuple[Tensor, Tensor] | None = None,
+        wide: dict[str, Wide],
+        vad: Vad | None = None,
     ) -> None:
-        self.net, self.vocabulary, self.cuts, self.vad = net.eval(), vocabulary, cuts, vad
+        self.net, self.vocabulary, self.cuts, self.wide, self.vad = net.eval(), vocabulary, cuts, wide, vad
         self.emotions, self.intents = emotions, intents
 
-    def features(self, texts: list[str]) -> Tensor:
-        """z [S, features].
+    @torch.no_grad()
+    def logits(self, texts: list[str]) -> dict[str, Tensor]:
+        """[S, outputs] of each head and z [S, features] as "features"; intents as log-probabilities of both halves, added.
 
         Raises:
             UsageError: no text, or one without a word or a sign.
@@ -92,12 +132,11 @@ class Reader:
                 raise UsageError(
                     f"affect: text {number} of {len(texts)} is empty, expected at least one word.", "Leave it out."
                 )
-        return features(self.net, self.vocabulary.encode(texts))
-
-    @torch.no_grad()
-    def logits(self, z: Tensor, head: str) -> Tensor:
-        """[S, outputs] of a head on features."""
-        return self.net.heads[head](z)
+        z = features(self.net, self.vocabulary.encode(texts))
+        found = {"features": z}
+        for head in HEADS:
+            found[head] = combined(head, self.net.heads[head](z), self.wide.get(head), texts)
+        return found
 
     def read(self, texts: list[str]) -> list[Affect]:
         """What each text expresses.
@@ -105,16 +144,16 @@ class Reader:
         Raises:
             UsageError: no text, or an empty one.
         """
-        z = self.features(texts)
-        emotion, intent = self.logits(z, "emotion"), self.logits(z, "intent")
-        positive, subjective = (torch.sigmoid(self.logits(z, head))[:, 0].tolist() for head in HEADS[2:])
+        found = self.logits(texts)
+        emotion, intent = found["emotion"], found["intent"]
+        positive, subjective = (torch.sigmoid(found[head])[:, 0].tolist() for head in HEADS[2:])
         outside = (out_of_scope(intent) - self.cuts.out_of_scope).tolist()
         best = intent[:, :-1].argmax(1).tolist()
-        vad = None if self.vad is None else (z @ self.vad[0].T + self.vad[1]).clamp(1.0, 5.0).tolist()
-        found = []
+        vad = None if self.vad is None else self.vad.read(found, texts).clamp(1.0, 5.0).tolist()
+        read = []
         for number, text in enumerate(texts):
             above = [(self.emotions[i], float(emotion[number, i])) for i in self._clear(emotion[number])]
-            found.append(
+            read.append(
                 Affect(
                     {name: 1.0 / (1.0 + float(np.exp(-value))) for name, value in sorted(above, key=lambda x: -x[1])},
                     positive[number],
@@ -125,7 +164,7 @@ class Reader:
                     self._known(text),
                 )
             )
-        return found
+        return read
 
     def _clear(self, logits: Tensor) -> list[int]:
         return torch.nonzero(logits > torch.tensor(self.cuts.emotion)).flatten().tolist()
@@ -136,8 +175,20 @@ class Reader:
         return known / len(words) if words else 1.0
 
 
+def combined(head: str, deep: Tensor, wide: Wide | None, texts: list[str]) -> Tensor:
+    """Both halves of a head."""
+    return deep if wide is None else joined(head, deep, wide.logits(texts), wide.weight)
+
+
+def joined(head: str, deep: Tensor, other: Tensor, weight: float) -> Tensor:
+    """Logits of the network and of the n-grams; intents as log-probabilities."""
+    if head == "intent":
+        return deep.log_softmax(1) + weight * other.log_softmax(1)
+    return (deep + weight * other) / (1.0 + weight)
+
+
 def out_of_scope(intent: Tensor) -> Tensor:
-    """[S] from logits [S, intents + 1]: the logit of the last class less the log-sum-exp of the others."""
+    """[S] from logits [S, intents + 1]: that of the last class less the log-sum-exp of the others."""
     return intent[:, -1] - intent[:, :-1].logsumexp(1)
 
 
@@ -153,6 +204,9 @@ def save(reader: Reader, path: str | Path, about: dict[str, Any]) -> None:
             tensors[name], tensors[f"{name}.scale"] = quantized(value)
         else:
             tensors[name] = value.half()
+    for head, wide in reader.wide.items():
+        tensors[f"wide.{head}.table"], tensors[f"wide.{head}.table.scale"] = quantized(wide.table)
+        tensors[f"wide.{head}.inverse"], tensors[f"wide.{head}.bias"] = wide.inverse.half(), wide.bias
     vocabulary = reader.vocabulary
     tensors["words"] = packed(vocabulary.known)
     tensors["lexicon.words"] = packed(list(vocabulary.lexicon))
@@ -163,6 +217,7 @@ def save(reader: Reader, path: str | Path, about: dict[str, Any]) -> None:
         "emotions": reader.emotions,
         "intents": reader.intents,
         "cuts": dataclasses.asdict(reader.cuts),
+        "wide": {head: wide.weight for head, wide in reader.wide.items()},
         "about": about,
     }
     tensor_file.write(path, tensors, header)
@@ -187,36 +242,53 @@ def load(path: str | Path | None = None, vad: str | Path | None = None) -> Reade
         cuts = Cuts(tuple(map(float, header["cuts"]["emotion"])), float(header["cuts"]["out_of_scope"]))
         known, lexicon_words = (unpacked(tensors.pop(name)) for name in ("words", "lexicon.words"))
         lexicon = dict(zip(lexicon_words, tensors.pop("lexicon").float().tolist(), strict=True))
+        wide = {head: _wide(tensors, f"wide.{head}", float(weight)) for head, weight in header["wide"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path}: its header or words are not whole ({error}).", "Use another copy.") from error
     if len(known) != config.words or intents[-1:] != (OUT_OF_SCOPE,) or len(cuts.emotion) != len(emotions):
         raise FormatError(f"{path}: words, names and cuts do not agree with its sizes.", "Use another copy.")
     sizes = dict(zip(HEADS, (len(emotions), len(intents), 1, 1), strict=True))
     net = AffectNet(config, sizes)
-    weights = {}
-    for name in [name for name in tensors if not name.endswith(".scale")]:
-        scale = tensors.get(f"{name}.scale")
-        weights[name] = tensors[name].float() if scale is None else tensors[name].float() * scale.float().unsqueeze(1)
+    weights = {name: whole(tensors, name) for name in list(tensors) if not name.endswith(".scale")}
     tensor_file.check_shapes(weights, dict(net.state_dict()), str(path))
     net.load_state_dict(weights)
     vocabulary = Vocabulary(known, lexicon, config.piece_rows, config.phrase_rows)
-    return Reader(net, vocabulary, emotions, intents, cuts, None if vad is None else load_vad(vad, config.features))
+    return Reader(net, vocabulary, emotions, intents, cuts, wide, None if vad is None else load_vad(vad))
 
 
-def save_vad(vad: tuple[Tensor, Tensor], path: str | Path, about: dict[str, Any]) -> None:
-    """Write the valence head."""
-    tensor_file.write(path, {"weight": vad[0], "bias": vad[1]}, {"schema": VAD_SCHEMA, "about": about})
+def save_vad(vad: Vad, path: str | Path, about: dict[str, Any]) -> None:
+    """Write the head of valence, arousal and dominance."""
+    tensors = {"weight": vad.weight, "bias": vad.bias}
+    tensors["table"], tensors["table.scale"] = quantized(vad.wide.table)
+    tensors |= {"table.bias": vad.wide.bias, "inverse": vad.wide.inverse.half()}
+    tensor_file.write(path, tensors, {"schema": VAD_SCHEMA, "wide": vad.wide.weight, "about": about})
 
 
-def load_vad(path: str | Path, width: int) -> tuple[Tensor, Tensor]:
-    """(weight [3, features], bias [3]).
+def load_vad(path: str | Path) -> Vad:
+    """The head of valence, arousal and dominance.
 
     Raises:
-        MissingError, FormatError: not there, foreign, or of another encoder.
+        MissingError, FormatError: not there, or foreign.
     """
-    tensors, _ = tensor_file.read(path, VAD_SCHEMA)
-    tensor_file.check_shapes(tensors, {"weight": torch.empty(3, width), "bias": torch.empty(3)}, str(path))
-    return tensors["weight"].float(), tensors["bias"].float()
+    tensors, header = tensor_file.read(path, VAD_SCHEMA)
+    try:
+        wide = Wide(tensors["inverse"].float(), whole(tensors, "table"), tensors["table.bias"], float(header["wide"]))
+        return Vad(tensors["weight"], tensors["bias"], wide)
+    except KeyError as error:
+        raise FormatError(f"{path}: tensor {error} is missing.", "Use another copy.") from error
+
+
+def _wide(tensors: dict[str, Tensor], prefix: str, weight: float) -> Wide:
+    """Takes a head's wide half out of ``tensors``."""
+    table = whole(tensors, f"{prefix}.table")
+    parts = [tensors.pop(f"{prefix}.{name}") for name in ("inverse", "bias", "table", "table.scale")]
+    return Wide(parts[0].float(), table, parts[1], weight)
+
+
+def whole(tensors: dict[str, Tensor], name: str) -> Tensor:
+    """A tensor as float32, with its scale where it has one."""
+    scale = tensors.get(f"{name}.scale")
+    return tensors[name].float() if scale is None else tensors[name].float() * scale.float().unsqueeze(1)
 
 
 def quantized(table: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,9 @@ from torch import Tensor
 WINDOW, CONTEXTS, POWER_STEPS = 5, 8000, 3
 
 
-def learn(sentences: Sequence[Sequence[str]], width: int, least: int = 3, seed: int = 0) -> tuple[list[str], list[int], Tensor]:
+def learn(
+    sentences: Sequence[Sequence[str]], width: int, least: int = 3, seed: int = 0
+) -> tuple[list[str], list[int], Tensor]:
     """Words seen ``least`` times or more, how often, and their vectors, float32 [words, width] with a standard deviation of 1.
 
     Words come by frequency, columns by falling singular value, so that the first few are vectors too.
@@ -49,7 +51,7 @@ def learn(sentences: Sequence[Sequence[str]], width: int, least: int = 3, seed: 
 
 def _factor(places: Tensor, values: Tensor, shape: tuple[int, int], width: int, seed: int) -> Tensor:
     """U sqrt(S) of the sparse matrix, by power steps on a random start; [rows, width]."""
-    matrix = torch.sparse_coo_tensor(places, values, shape).coalesce()
+    matrix = torch.sparse_coo_tensor(places, values, shape, check_invariants=False).coalesce()
     turned = matrix.t().coalesce()
     generator = torch.Generator().manual_seed(seed)
     guess = torch.randn(shape[1], min(width + 16, *shape), generator=generator)

@@ -22,7 +22,7 @@ _EMPTY = np.zeros(0, np.int64)
 
 
 def cut(text: str) -> list[str]:
-    """Lower-case words, numbers, emoticons, single signs and emoji; a letter repeated more than three times is repeated three times."""
+    """Lower-case words, numbers, emoticons, signs and emoji; what is repeated more than three times is cut to three."""
     return _WORD.findall(_LONG.sub(r"\1\1\1", text.lower().replace("’", "'")))
 
 
@@ -95,8 +95,8 @@ class Texts:
         place = np.repeat(np.arange(len(rows)) * longest - starts, lengths) + np.arange(len(words))
         piece, piece_start, _ = self.pieces.take(different)
         phrase, phrase_start, _ = self.phrases.take(rows)
-        arrays = (self.word[different], piece, piece_start, self.lexicon[different], which.reshape(-1), place)
-        arrays += (lengths.astype(np.float32), phrase, phrase_start)
+        arrays: list[np.ndarray] = [self.word[different], piece, piece_start, self.lexicon[different]]
+        arrays += [which.reshape(-1), place, lengths.astype(np.float32), phrase, phrase_start]
         return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 

@@ -14,11 +14,14 @@ import numpy as np
 from neuro.errors import UsageError
 from neuro.extras import require
 
-FRAME_S, HOP_S = 0.064, 0.010
+FRAME_S, HOP_S = 0.048, 0.010
 LOW_HZ, HIGH_HZ = 60.0, 420.0
-QUIET_DB = -40.0  # below the loudest frame: not voiced
+QUIET_DB = -30.0  # below the loudest frame: not voiced
 SILENCE_DB = -75.0  # of full scale, loudest frame: nothing is there
-VOICED = 0.5  # probability of voicing from which a frame counts as voiced
+THRESHOLDS = (
+    2.0,
+    8.0,
+)  # pYIN's beta prior of its threshold, of mean 0.2: the tighter default misses a tenth of voiced frames
 _MOST_HZ = 16_000
 
 
@@ -71,17 +74,18 @@ def track(samples: np.ndarray, rate_hz: int) -> Track:
     energy = _energy(sound, frame, hop)
     f0 = np.full(len(energy), np.nan, np.float32)
     if energy.max() > SILENCE_DB:
-        pitch, _, chance = librosa.pyin(
+        pitch, voiced, _ = librosa.pyin(
             np.pad(sound, (0, max(0, frame - len(sound)))),
             fmin=LOW_HZ,
             fmax=HIGH_HZ,
             sr=rate_hz,
             frame_length=frame,
             hop_length=hop,
+            beta_parameters=THRESHOLDS,
             fill_na=None,
         )
         loud = energy > max(energy.max() + QUIET_DB, SILENCE_DB)
-        f0 = np.where((chance[: len(energy)] >= VOICED) & loud, pitch[: len(energy)], np.nan).astype(np.float32)
+        f0 = np.where(voiced[: len(energy)] & loud, pitch[: len(energy)], np.nan).astype(np.float32)
     return Track(f0, energy, clipped)
 
 
