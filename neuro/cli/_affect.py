@@ -22,6 +22,7 @@ def show(args: argparse.Namespace) -> int:
     """Print (and with --out draw) what the shipped heads say of a text."""
     cli.refuse(args, "show --affect", ["backend", "set"])
     for option, given in (
+        ("--format", args.format != "text"),
         ("--spikes", args.spikes),
         ("--view", args.view),
         ("--steps", args.steps),
