@@ -21,7 +21,7 @@ SILENCE_DB = -75.0  # of full scale, loudest frame: nothing is there
 THRESHOLDS = (
     2.0,
     8.0,
-)  # pYIN's beta prior of its threshold, of mean 0.2: the tighter default misses a tenth of voiced frames
+)  # pYIN's beta prior of its threshold, of mean 0.2: the tighter default misses more voiced frames
 _MOST_HZ = 16_000
 
 
