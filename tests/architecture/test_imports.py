@@ -46,6 +46,7 @@ DOORS = {
     "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "nir": ("neuro/nir_graph.py",),
+    "librosa": ("neuro/sensors/prosody.py",),
     "pickle": (),
 }
 
