@@ -18,6 +18,7 @@ EXTRAS = {
     "numba": {"numba": "spiking layers run as torch operators where the C++ library was not built"},
     "nir": {"nir": "no NIR graphs written", "h5py": "no NIR graphs read"},
     "sims": {"brian2": "no comparison of simulated networks with Brian2"},
+    "audio": {"librosa": "no pitch from recorded speech"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
     "dev": {

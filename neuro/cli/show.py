@@ -28,11 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", help="with --spikes: the text to run")
     parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
     parser.add_argument("--spikes", action="store_true", help="draw what happens over TEXT, as a PNG or an SVG")
+    parser.add_argument(
+        "--affect", metavar="TEXT", help="what TEXT expresses and how it would be spoken, sentence by sentence"
+    )
     parser.add_argument("--view", help="with --spikes: " + ", ".join(VIEWS) + f" (default: {VIEWS[0]})")
     parser.add_argument("--steps", metavar="A:B", help="with --spikes and a recording: which steps to draw")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.affect is not None:
+        from neuro.cli import _affect
+
+        return _affect.show(args)
     if args.spikes:
         from neuro.cli import _spikes
 

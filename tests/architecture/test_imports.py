@@ -50,6 +50,7 @@ DOORS = {
     "neurobench": ("benchmarks/make_neurobench_fixtures.py",),
     "nir": ("neuro/nir_graph.py",),
     "h5py": ("neuro/nir_graph.py",),
+    "librosa": ("neuro/sensors/prosody.py",),
     "pickle": (),
 }
 

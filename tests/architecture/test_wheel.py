@@ -120,3 +120,14 @@ def test_it_holds_the_shipped_model_with_its_own_licence(wheel):
     for file in ("config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE"):
         assert f"neuro/models/small/{file}" in names
     assert sum(i.file_size for i in wheel.infolist() if i.filename.startswith("neuro/models/small/")) <= 20_000_000
+
+
+def test_it_holds_the_affect_heads_with_their_credits_and_nothing_share_alike(wheel):
+    names = [name for name in wheel.namelist() if name.startswith("neuro/models/affect/")]
+    assert {Path(name).name for name in names} == {
+        "affect.safetensors",
+        "prominence.safetensors",
+        "README.md",
+        "LICENSE",
+    }
+    assert b"EmoBank" not in wheel.read("neuro/models/affect/LICENSE")

@@ -10,7 +10,9 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("neurons.md", 4), ("spiking.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "blocks"), [("neurons.md", 4), ("spiking.md", 1), ("hippocampus.md", 3), ("limbic.md", 1)]
+)
 def test_what_a_page_shows_runs(page, blocks):
     shown = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     assert len(shown) >= blocks
