@@ -104,7 +104,8 @@ def break_even(brain: Brain, load: Workload) -> float:
     for p, emitter in zip(load.populations, accounting.emitters(brain), strict=True):
         spikes = emitter.channels * load.tokens
         full.append(dataclasses.replace(p, spikes=spikes, synaptic_ops=spikes * p.fan_out))
-    priced = report.estimate(dataclasses.replace(load, populations=tuple(full)))
+    phase = dataclasses.replace(load.phases[0], populations=tuple(full))
+    priced = report.estimate(dataclasses.replace(load, phases=(phase,)))
     assert priced.spiking is not None and priced.fit.fits
     kinds = priced.spiking.by_kind
     events = sum(kinds[kind].median for kind in ("synaptic_op", "spike", "message"))
@@ -130,7 +131,7 @@ def measure(options: argparse.Namespace, arm: str, words: dict[str, int]) -> dic
             "token_perplexity": math.exp(nats / count),
             "word_perplexity": math.exp(per_word),
         }
-    load = accounting.workload(brain, tally, f"spiking_cortex {arm}", 0, 1.0)
+    load = accounting.workload(brain, tally, f"spiking_cortex {arm}", (1.0, 0.0))
     if load.populations:
         row["spikes_per_synapse"] = accounting.spikes_per_synapse(load)
         row["break_even"] = break_even(brain, load)

@@ -6,6 +6,8 @@ type; a module type without a rule is an error, never 0.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import cast
 from torch import nn
 
 from neuro.brain import Brain
+from neuro.bus import CHANNELS
 from neuro.config import HORMONES
 from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
@@ -32,37 +35,79 @@ from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.regions.endocrine import Endocrine
 from neuro.regions.thalamus import Thalamus
 from neuro.state import leaves
-from neuro.workload import Operation, Population, Traffic, Workload
+from neuro.workload import Operation, Phase, Population, Traffic, Workload
 
 FLOAT_BYTES = 4
 CHIP_WEIGHT_BITS = 8  # width a synapse would be stored with on a chip; the exporters quantize to it
 
 
-class Tally:
-    """An observer that counts tokens, calls, spikes and writes of one brain (all rows of the batch together)."""
+@dataclasses.dataclass
+class Counted:
+    """What happened in one phase, all rows of the batch together."""
 
-    def __init__(self, brain: Brain) -> None:
-        self.brain = brain
-        self.tokens = self.calls = self.row_calls = self.attended = self.commits = 0
-        self.writes = self.evictions = self.filled = 0
+    tokens: int = 0
+    calls: int = 0
+    row_calls: int = 0
+    attended: int = 0  # pairs of a query and a key
+    commits: int = 0
+    writes: int = 0
+    spikes: list[int] = dataclasses.field(default_factory=list)  # of each population
+
+
+class Tally:
+    """An observer that counts tokens, calls, spikes and writes of one brain.
+
+    Args:
+        brain: whose events come.
+        prefill: how many tokens of a stream are read before it is written; None: it only reads. A commit belongs to the
+            phase of the span's last token.
+    """
+
+    def __init__(self, brain: Brain, prefill: int | None = None) -> None:
+        self.brain, self.prefill = brain, prefill
+        self.evictions = self.filled = self._seen = 0
         self.routed = [0] * len(brain.config.cortex.layers)
-        self.spikes = [0] * len(emitters(brain))
+        self.phases = {name: Counted(spikes=[0] * len(emitters(brain))) for name in ("prefill", "decode")}
 
     def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
         for event in events:
             batch, length = event.valid.shape
-            self.tokens += batch * length
-            self.calls += 1
-            self.row_calls += batch
-            self.attended += batch * length * (self.brain.config.cortex.window + length)
+            self._seen += length
+            now = self._now()
+            now.tokens += batch * length
+            now.calls += 1
+            now.row_calls += batch
+            now.attended += batch * length * (self.brain.config.cortex.window + length)
             for layer, count in enumerate(event.spikes.sum((0, 1)).tolist()):
-                self.spikes[layer] += int(count)
+                now.spikes[layer] += int(count)
             for layer, count in enumerate((event.route > 0.5).sum((0, 1)).tolist()):
                 self.routed[layer] += int(count)
-        self.commits += commit.writes.shape[0]
-        self.writes += int(commit.writes.sum())
+        now = self._now()
+        now.commits += commit.writes.shape[0]
+        now.writes += int(commit.writes.sum())
         self.evictions += int(commit.evictions.sum())
         self.filled = int(commit.filled.sum())
+
+    def _now(self) -> Counted:
+        reading = self.prefill is None or self._seen <= self.prefill
+        return self.phases["prefill" if reading else "decode"]
+
+    @property
+    def tokens(self) -> int:
+        return sum(phase.tokens for phase in self.phases.values())
+
+    @property
+    def commits(self) -> int:
+        return sum(phase.commits for phase in self.phases.values())
+
+    @property
+    def writes(self) -> int:
+        return sum(phase.writes for phase in self.phases.values())
+
+    @property
+    def spikes(self) -> list[int]:
+        """Of each population."""
+        return [sum(counts) for counts in zip(*(phase.spikes for phase in self.phases.values()), strict=True)]
 
 
 def emitters(brain: Brain) -> tuple[Emitter, ...]:
@@ -88,21 +133,47 @@ def workload(
     brain: Brain,
     tally: Tally,
     model: str,
-    prefill_tokens: int,
-    seconds: float,
+    seconds: tuple[float, float],
     measured_joules: float | None = None,
     measured_source: str | None = None,
 ) -> Workload:
-    """The counts of a run as the torch-free contract that energy is priced from.
+    """The counts of a run as the torch-free contract that energy is priced from; ``seconds`` of reading and of writing.
 
     Raises:
         NeuroError: a module type whose operations cannot be counted.
     """
-    config = brain.config
-    populations = []
-    for emitter, spikes in zip(emitters(brain), tally.spikes, strict=True):
+    phases = [
+        Phase(
+            name,
+            counted.tokens,
+            counted.calls,
+            spent,
+            _populations(brain, counted),
+            _all_operations(brain, counted),
+            _traffic(brain, counted),
+        )
+        for (name, counted), spent in zip(tally.phases.items(), seconds, strict=True)
+        if counted.tokens
+    ]
+    products = [m for _, m in brain.named_modules() if isinstance(m, nn.Linear | FastLinear)]
+    return Workload(
+        model=model,
+        parameters=sum(brain.parameter_counts().values()),
+        layers=len(products) + 1,  # and the vocabulary
+        spans=tally.commits,
+        hardware=cpu_name() if brain.backend.device.type == "cpu" else str(brain.backend.device),
+        backend=brain.backend.name,
+        phases=tuple(phases),
+        measured_joules=measured_joules,
+        measured_source=measured_source,
+    )
+
+
+def _populations(brain: Brain, counted: Counted) -> tuple[Population, ...]:
+    rows = []
+    for emitter, spikes in zip(emitters(brain), counted.spikes, strict=True):
         neurons = emitter.channels * emitter.neurons
-        populations.append(
+        rows.append(
             Population(
                 name=f"cortex.{emitter.name}",
                 region="cortex",
@@ -113,45 +184,44 @@ def workload(
                 weight_bits=CHIP_WEIGHT_BITS,
                 spikes=spikes,
                 synaptic_ops=spikes * emitter.fan_out,
-                updates=neurons * emitter.steps * tally.tokens,
+                updates=neurons * emitter.steps * counted.tokens,
             )
         )
-    operations = [Operation("readout", "vocabulary", "mac", "dense", tally.tokens * brain.embedding.numel())]
+    return tuple(rows)
+
+
+def _all_operations(brain: Brain, counted: Counted) -> tuple[Operation, ...]:
+    config = brain.config
+    operations = [Operation("readout", "vocabulary", "mac", "dense", counted.tokens * brain.embedding.numel())]
     if config.fast_rank:  # the teaching signal: what every prediction missed, in the embedding's terms
-        products = tally.tokens * brain.embedding.numel() + tally.row_calls * len(HORMONES)
+        products = counted.tokens * brain.embedding.numel() + counted.row_calls * len(HORMONES)
         operations += [
             Operation("readout", "error", "mac", "dense", products),
-            Operation("readout", "error", "transcendental", "dense", tally.tokens * config.vocab_size),
-            Operation("readout", "error", "elementwise", "dense", 8 * tally.tokens * config.d_model),
+            Operation("readout", "error", "transcendental", "dense", counted.tokens * config.vocab_size),
+            Operation("readout", "error", "elementwise", "dense", 8 * counted.tokens * config.d_model),
         ]
     for name, module in brain.named_modules():
         parts = name.split(".")
         if len(parts) >= 2:
-            operations += _operations(parts[1], ".".join(parts[2:]) or "self", module, brain, tally)
+            operations += _operations(parts[1], ".".join(parts[2:]) or "self", module, brain, counted)
     merged: dict[tuple[str, str, str, str], int] = {}
     for row in operations:
         key = (row.region, row.name, row.kind, row.signal)
         merged[key] = merged.get(key, 0) + row.count
-    return Workload(
-        model=model,
-        parameters=sum(brain.parameter_counts().values()),
-        tokens=tally.tokens,
-        prefill_tokens=prefill_tokens,
-        spans=tally.commits,
-        seconds=seconds,
-        hardware=cpu_name() if brain.backend.device.type == "cpu" else str(brain.backend.device),
-        backend=brain.backend.name,
-        populations=tuple(populations),
-        operations=tuple(Operation(*key, count) for key, count in merged.items() if count),
-        traffic=_traffic(brain, tally),
-        measured_joules=measured_joules,
-        measured_source=measured_source,
-    )
+    left = {
+        emitter.projection: spikes * emitter.fan_out
+        for emitter, spikes in zip(emitters(brain), counted.spikes, strict=True)
+    }
+
+    def effective(name: str, kind: str, signal: str) -> int | None:
+        return left[name] if kind == "mac" and signal == "binary" else None
+
+    return tuple(Operation(*key, count, effective(*key[1:])) for key, count in merged.items() if count)
 
 
-def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: Tally) -> list[Operation]:
+def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted: Counted) -> list[Operation]:
     """What one module did itself, without its children. Width D, window W, slots M, place cells N."""
-    c, tokens = brain.config, tally.tokens
+    c, tokens = brain.config, counted.tokens
     d = c.d_model
 
     def row(kind: str, count: int, signal: str = "dense") -> Operation:
@@ -168,11 +238,11 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
         case nn.Linear():
             macs = module.in_features * module.out_features
             if name == "procedural.modulation":
-                return [row("mac", macs * tally.commits)]
+                return [row("mac", macs * counted.commits)]
             if name.endswith("modulation") or name == "gain":
-                return [row("mac", macs * tally.row_calls)]  # the hormones are constant within a call
+                return [row("mac", macs * counted.row_calls)]  # the hormones are constant within a call
             if isinstance(brain.regions[region], Endocrine):
-                return [row("mac", macs * tally.commits)]
+                return [row("mac", macs * counted.commits)]
             # Behind spikes the same product is event-driven on a chip: its signal says so.
             return [row("mac", macs * tokens, "binary" if name in _behind_spikes(brain) else "dense")]
         case RMSNorm():
@@ -182,7 +252,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             gated = 0 if module.inward is None else d * tokens
             return [row("elementwise", 7 * d * tokens + gated), row("transcendental", 2 * d * tokens)]
         case WindowAttention():
-            pairs = tally.attended
+            pairs = counted.attended
             return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
         case DenseFeedforward():
             hidden = module.down.in_features
@@ -203,7 +273,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             if module.config.rule == "delta":  # each token against those before it: their keys, then their updates
                 macs += module.projections * (span * span * rank + span * (span - 1) // 2 * d)
                 elementwise += 3 * weights + module.projections * span * (span + d + 3 * rank)
-            return [row("mac", macs * tally.commits), row("elementwise", elementwise * tally.commits)]
+            return [row("mac", macs * counted.commits), row("elementwise", elementwise * counted.commits)]
         case PlaceCells():
             cells = module.project.out_features
             return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
@@ -211,11 +281,11 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             h = c.hippocampus
             read = h.slots * (h.key_width + d) * tokens
             # Rebinding holds what is to be written against every slot and against itself.
-            held = h.writes_per_span * (h.slots + h.writes_per_span) * tally.commits if h.rebind else 0
+            held = h.writes_per_span * (h.slots + h.writes_per_span) * counted.commits if h.rebind else 0
             extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]
             # At a commit: decay, and the place of each token in the span; in a step: trust and gate.
-            macs = read + c.plasticity_span**2 * tally.commits + h.key_width * held
-            elementwise = h.slots * tally.commits + (8 * d + 6) * tokens
+            macs = read + c.plasticity_span**2 * counted.commits + h.key_width * held
+            elementwise = h.slots * counted.commits + (8 * d + 6) * tokens
             return [row("mac", macs), *extra, row("elementwise", elementwise)]
         case Thalamus():
             layers = len(c.cortex.layers)
@@ -224,7 +294,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, tally: 
             hidden = c.amygdala.hidden
             return [row("elementwise", 6 * tokens), row("transcendental", (hidden + 3) * tokens)]
         case Endocrine():
-            return [row("elementwise", 15 * tally.commits), row("transcendental", 10 * tally.commits)]
+            return [row("elementwise", 15 * counted.commits), row("transcendental", 10 * counted.commits)]
         case Region() | nn.ModuleList():
             return [row("elementwise", d * tokens)] if isinstance(module, Region) else []
     raise NeuroError(
@@ -237,19 +307,22 @@ def _behind_spikes(brain: Brain) -> set[str]:
     return {emitter.projection for emitter in emitters(brain)}
 
 
-def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:
-    """Bytes moved when nothing is cached between calls: weights once a call, state in and out, memory slots."""
+def _traffic(brain: Brain, counted: Counted) -> tuple[Traffic, ...]:
+    """Bytes moved when nothing is cached between calls: weights once a call, state in and out, memory slots, channels."""
     rows = []
     for name, count in brain.parameter_counts().items():
-        rows.append(Traffic(name, "weights", "weights", count * FLOAT_BYTES * tally.calls, 0))
+        rows.append(Traffic(name, "weights", "weights", count * FLOAT_BYTES * counted.calls, 0))
     state = brain.init_state(1)
     for name, region in state.regions._asdict().items():
         if not region or name == "hippocampus":
             continue
-        size = sum(leaf.numel() for _, leaf in leaves(region)) * FLOAT_BYTES
-        rows.append(Traffic(name, "state", "state", size * tally.row_calls, size * tally.row_calls))
+        sizes = {"state": 0, "kv": 0}
+        for path, leaf in leaves(region):
+            kept = path.endswith((".keys", ".values"))  # the window of working memory
+            sizes["kv" if kept else "state"] += leaf.numel() * FLOAT_BYTES * counted.row_calls
+        rows += [Traffic(name, store, store, size, size) for store, size in sizes.items() if size]
     # Carried between regions: a call takes all of it in, a commit reads buffer and held values and writes them anew.
-    calls, commits = tally.row_calls, tally.commits
+    calls, commits = counted.row_calls, counted.commits
     for name, carried, reads, writes in (
         ("span buffer", state.buffer, calls + commits, calls + commits),
         ("held values", state.held, calls + commits, commits),
@@ -259,10 +332,32 @@ def _traffic(brain: Brain, tally: Tally) -> tuple[Traffic, ...]:
         rows.append(Traffic("bus", name, "state", size * reads, size * writes))
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
-        read = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES * h.slots * tally.row_calls
-        written = (h.key_width + brain.config.d_model + 2) * FLOAT_BYTES * tally.writes  # and where it came from
+        read = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES * h.slots * counted.row_calls
+        written = (h.key_width + brain.config.d_model + 2) * FLOAT_BYTES * counted.writes  # and where it came from
         rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
-    return tuple(rows)
+    return (*rows, *_channels(brain, counted))
+
+
+def _channels(brain: Brain, counted: Counted) -> list[Traffic]:
+    """What regions write for one another inside a step, read once by each that declared it."""
+    c = brain.config
+    widths = {
+        "D": c.d_model,
+        "2": 2,
+        "L": len(c.cortex.layers),
+        "S": len(emitters(brain)),
+        "K": c.hippocampus.key_width,
+    }
+    rows = []
+    regions = [cast(Region, region) for region in brain.regions.values()]
+    for region in regions:
+        for name in region.writes:
+            readers = sum(name in other.reads for other in regions)
+            axes = CHANNELS[name].axes[1:-1].split(",")[2:]
+            size = math.prod(widths[axis] for axis in axes) * FLOAT_BYTES * counted.tokens if readers else 0
+            if size:
+                rows.append(Traffic("bus", name, "bus", readers * size, size))
+    return rows
 
 
 def cpu_name() -> str:

@@ -78,14 +78,15 @@ def run(args: argparse.Namespace) -> int:
     prompt = _prompt(args.prompt)
     record = args.record is not None
     brain = _model.load(args.model, args, record_raster=record, record_membrane=record)
-    tally, commits = accounting.Tally(brain), _Commits(args.json)
+    commits = _Commits(args.json)
     recording = recorder.for_brain(args.record, brain, about={"model": str(args.model)}) if record else None
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
+    tally = accounting.Tally(brain, prefill=len(ids))
     session = Session(brain, observers=[tally, commits, *([recording] if recording else [])])
     if args.memory:
         session.state, session.transcript = memory_file.open_or_new(args.memory, brain, session.state)
     sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
     decoder = StreamDecoder(brain.tokenizer)
-    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(prompt)]
     if not args.json:
         _write(prompt)
     interrupted, written = False, 0
@@ -105,18 +106,18 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             interrupted = True
         session.commit()
-        seconds = time.perf_counter() - started
+        decode_seconds = time.perf_counter() - started - prefill_seconds
     rest = decoder.flush()
     if not args.json:
         _write(rest + "\n")  # before anything is saved, so that an error of that begins a line
-    load = accounting.workload(brain, tally, str(args.model), len(ids), seconds, *meter.reading())
+    spent = (prefill_seconds, decode_seconds)
+    load = accounting.workload(brain, tally, str(args.model), spent, *meter.reading())
     saved = memory_file.save(args.memory, brain, session.state, session.transcript) if args.memory else None
     run_file = _save(args.out, load) if args.out else None
     if args.json:
         _print_done(brain, tally, load, written, saved, rest)
     elif not args.quiet:
-        decode_seconds = max(1e-9, seconds - prefill_seconds)
-        speeds = (len(ids) / max(1e-9, prefill_seconds), written / decode_seconds)
+        speeds = (len(ids) / max(1e-9, prefill_seconds), written / max(1e-9, decode_seconds))
         _print_summary(brain, tally, load, written, speeds)
         if saved is not None:
             _say(f"saved   {saved} memories in {args.memory}")
@@ -139,18 +140,19 @@ def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
     from sims.energy.measured import RaplMeter
 
     brain = _model.load(model, args)
-    tally = accounting.Tally(brain)
-    session = Session(brain, observers=[tally])
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(_prompt(text))]
+    tally = accounting.Tally(brain, prefill=len(ids))
+    session = Session(brain, observers=[tally])
     meter = RaplMeter()
     with meter:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
+        prefill_seconds = time.perf_counter() - started
         for _ in session.generate(_sampler(brain, args.seed), TOKENS):
             pass
         session.commit()
-        seconds = time.perf_counter() - started
-    return accounting.workload(brain, tally, model, len(ids), seconds, *meter.reading())
+        decode_seconds = time.perf_counter() - started - prefill_seconds
+    return accounting.workload(brain, tally, model, (prefill_seconds, decode_seconds), *meter.reading())
 
 
 def _sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> Sampler:
@@ -208,7 +210,7 @@ def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tu
     _say("")
     _say(f"backend {brain.backend.name} ({load.hardware}): {brain.backend.reason}")
     _say(
-        f"speed   read {load.prefill_tokens} tokens at {speeds[0]:.0f} tokens/s, wrote {written} at {speeds[1]:.0f} tokens/s"
+        f"speed   read {tally.prefill} tokens at {speeds[0]:.0f} tokens/s, wrote {written} at {speeds[1]:.0f} tokens/s"
     )
     for p in load.populations:
         per_token = p.spikes / load.tokens

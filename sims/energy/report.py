@@ -106,8 +106,9 @@ class Report:
     def to_text(self) -> str:
         """The report in plain words, for a terminal."""
         w = self.workload
+        read = sum(phase.tokens for phase in w.phases if phase.name != "decode")
         lines = [
-            f"{w.model}: {w.tokens} tokens ({w.prefill_tokens} read), {w.spans} commits, {w.parameters} parameters",
+            f"{w.model}: {w.tokens} tokens ({read} read), {w.spans} commits, {w.parameters} parameters",
             "Energies are per token: the median, and where 90 % of the draws lie.",
             "",
         ]

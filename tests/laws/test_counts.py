@@ -51,7 +51,7 @@ def test_spikes_equal_a_recount_from_recorded_rasters():
     assert set(recount.unique().tolist()) <= {0.0, 1.0}
     assert tally.spikes == [int(x) for x in recount.sum((0, 1, 3))]
     assert min(tally.spikes) > 0
-    load = accounting.workload(brain, tally, "tiny", 37, 1.0)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
     for layer, population in enumerate(load.populations):
         brute = sum(brain.config.d_model for spike in recount[0, :, layer].flatten().tolist() if spike)
         assert population.synaptic_ops == brute
@@ -69,7 +69,7 @@ def test_a_raster_repeated_twice_doubles_spikes_and_synaptic_operations():
             session.feed(ids[:, i : i + 1])
         session.commit()
     assert twice.spikes == [2 * count for count in once.spikes]
-    loads = [accounting.workload(brain, t, "tiny", 37, 1.0) for t in (once, twice)]
+    loads = [accounting.workload(brain, t, "tiny", (1.0, 0.0)) for t in (once, twice)]
     ops = [sum(p.synaptic_ops for p in load.populations) for load in loads]
     assert ops[1] == 2 * ops[0] > 0
 
@@ -82,7 +82,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
                 layer.feedforward.inject.weight.zero_()
                 layer.feedforward.inject.bias.fill_(-1.0)
     tally = drive(brain)
-    load = accounting.workload(brain, tally, "tiny", 37, 1.0)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
     assert tally.spikes == [0]
     assert [p.synaptic_ops for p in load.populations] == [0]
     assert load.populations[0].updates > 0
@@ -116,7 +116,7 @@ def test_multiply_accumulates_equal_what_torch_dispatched(sets):
         session.feed(torch.randint(0, brain.config.vocab_size, (1, 37)))
         session.feed(torch.randint(0, brain.config.vocab_size, (1, 1)))
         session.commit()
-    load = accounting.workload(brain, tally, "tiny", 37, 1.0)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
     counted = sum(row.count for row in load.operations if row.kind == "mac")
     # The portable table moves rows by one-hot products; those move data and are not the model's arithmetic.
     moved = _one_hot_products(brain, spans=[16, 16, 5, 1], commits=3)
@@ -128,16 +128,16 @@ def test_traffic_holds_every_carried_byte_once_a_call(sets):
     """All of the state but the hippocampus, whose slots have a row of their own, the clock and the started flag."""
     brain = make(sets)
     tally = drive(brain)
-    rows = accounting.workload(brain, tally, "tiny", 37, 1.0).traffic
+    rows = accounting.workload(brain, tally, "tiny", (1.0, 0.0)).traffic
     state = brain.init_state(1)
 
     def size(tree) -> int:
         apart = ("regions.hippocampus.", "clock", "started")
         return sum(leaf.numel() * 4 for name, leaf in leaves(tree) if not name.startswith(apart))
 
-    calls, commits = tally.row_calls, tally.commits
+    calls, commits = tally.phases["prefill"].row_calls, tally.commits
     assert calls > commits > 2
-    stored = [row for row in rows if row.store == "state"]
+    stored = [row for row in rows if row.store in ("state", "kv")]
     again = commits * (size(state.buffer) + size(state.held))
     assert sum(row.read_bytes for row in stored) == calls * size(state) + again
     assert sum(row.written_bytes for row in stored) == calls * (size(state) - size(state.held)) + again
@@ -166,4 +166,4 @@ def test_a_module_without_a_rule_is_an_error():
     session.feed(torch.zeros(1, 3, dtype=torch.int64))
     session.commit()
     with pytest.raises(NeuroError, match="no counting rule for Bilinear"):
-        accounting.workload(brain, tally, "tiny", 3, 1.0)
+        accounting.workload(brain, tally, "tiny", (1.0, 0.0))

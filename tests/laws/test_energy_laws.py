@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from neuro.workload import Operation, Population, Traffic, Workload
+from neuro.workload import Operation, Phase, Population, Traffic, Workload
 from sims.energy import report, technologies
 
 KEYS = {
@@ -55,7 +55,8 @@ def workload(spikes: int = 1000, scale: int = 1, seed: int = 0) -> Workload:
         Operation("readout", "vocabulary", "mac", "dense", draw.randrange(1, 10**7) * scale),
     )
     traffic = (Traffic("cortex", "weights", "weights", 400, 0),)
-    return Workload("m", 100, 10, 4, 1, 0.5, "h", "cpu", tuple(populations), operations, traffic)
+    phase = Phase("inference", 10, 10, 0.5, tuple(populations), operations, traffic)
+    return Workload("m", 100, 3, 1, "h", "cpu", (phase,))
 
 
 def intervals(priced) -> dict[str, tuple[float, float, float]]:

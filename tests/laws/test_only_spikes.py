@@ -95,7 +95,7 @@ def ran(sets: list[str]) -> tuple[Brain, accounting.Tally, torch.Tensor]:
 
 def test_spikes_per_synapse_are_those_of_a_recount():
     brain, tally, raster = ran(SPIKES)
-    load = accounting.workload(brain, tally, "tiny", 41, 1.0)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
     weights = [p.weight for name, p in brain.named_modules() if _reads_spikes(name)]
     assert len(weights) == len(tally.spikes) == raster.shape[1] == 8
     events = sum(int(raster[:, i].sum()) * weight.shape[0] for i, weight in enumerate(weights))
@@ -131,7 +131,7 @@ def _reads_spikes(name: str) -> bool:
 
 def test_no_dense_product_of_the_cortex_is_left_but_the_hormones():
     brain, tally, _ = ran(SPIKES)
-    load = accounting.workload(brain, tally, "tiny", 41, 1.0)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
     dense = {row.name for row in load.operations if (row.region, row.kind, row.signal) == ("cortex", "mac", "dense")}
     assert dense == {"layers.0.modulation", "layers.1.modulation"}
     pairs = [p for p in load.populations if p.name.endswith((".inward", ".outward"))]

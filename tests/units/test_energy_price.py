@@ -9,7 +9,7 @@ import math
 import pytest
 
 from neuro.errors import FormatError, UsageError
-from neuro.workload import Population, Workload
+from neuro.workload import Phase, Population, Workload
 from sims.energy import report, technologies
 from sims.energy.price import Term, price
 from sims.energy.technologies import Constant, Setup, Technology
@@ -85,7 +85,7 @@ def test_the_shares_of_the_variance_are_worked_by_hand():
 def test_the_published_case_of_sana_fe_comes_out_component_by_component():
     """64 -> 32 dense, every input fires at each of 10 steps, both layers on one tile (SANA-FE 2.2.9, Loihi)."""
     p = Population("p", "cortex", 64, 32, 32, "binary", 8, spikes=640, synaptic_ops=20_480, updates=640)
-    load = Workload("m", 1, 10, 1, 1, 1.0, "h", "cpu", (p,), (), ())
+    load = Workload("m", 1, 1, 1, "h", "cpu", (Phase("inference", 10, 10, 1.0, (p,), (), ()),))
     price_pj = {c.kind: c.value for c in technologies.technologies()["loihi1"].constants}
     joules: dict[str, float] = {}
     for term in report.estimate(load).terms:

@@ -13,7 +13,7 @@ import pytest
 
 from neuro.cli import main
 from neuro.errors import UsageError
-from neuro.workload import Operation, Population, Traffic, Workload
+from neuro.workload import Operation, Phase, Population, Traffic, Workload
 from sims.energy import report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,25 +33,34 @@ TOO_WIDE = dataclasses.replace(FITS, name="cortex.layers.1.feedforward", weight_
 LOAD = Workload(
     model="m",
     parameters=100,
-    tokens=10,
-    prefill_tokens=4,
+    layers=3,
     spans=1,
-    seconds=0.5,
     hardware="a processor",
     backend="cpu",
-    populations=(FITS,),
-    operations=(
-        Operation("cortex", "mixer", "mac", "dense", 5_000_000),
-        Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 1024),
-        Operation("cortex", "mixer", "transcendental", "dense", 70),
-        Operation("readout", "vocabulary", "mac", "dense", 1_000_000),
+    phases=(
+        Phase(
+            name="inference",
+            tokens=10,
+            calls=10,
+            seconds=0.5,
+            populations=(FITS,),
+            operations=(
+                Operation("cortex", "mixer", "mac", "dense", 5_000_000),
+                Operation("cortex", "layers.0.feedforward.project", "mac", "binary", 256 * 10 * 1024),
+                Operation("cortex", "mixer", "transcendental", "dense", 70),
+                Operation("readout", "vocabulary", "mac", "dense", 1_000_000),
+            ),
+            traffic=(Traffic("cortex", "weights", "weights", 400, 0),),
+        ),
     ),
-    traffic=(Traffic("cortex", "weights", "weights", 400, 0),),
 )
 
 
 def changed(**changes) -> Workload:
-    return dataclasses.replace(LOAD, **changes)
+    """LOAD with other fields, of itself or of its one phase."""
+    own = {name: value for name, value in changes.items() if name in {f.name for f in dataclasses.fields(Workload)}}
+    phase = dataclasses.replace(LOAD.phases[0], **{name: changes[name] for name in changes.keys() - own.keys()})
+    return dataclasses.replace(LOAD, phases=(phase,), **own)
 
 
 def test_terms_count_neurons_targets_and_one_packet_per_spike_and_destination_core():
@@ -95,7 +104,7 @@ def test_a_population_takes_only_the_work_of_its_own_region_onto_the_chip():
 
 def test_the_text_has_every_region_every_kind_and_every_unpriced_term():
     text = report.estimate(LOAD).to_text()
-    for words in ("10 tokens (4 read)", "needs 1 chip (3 of 128 cores)", "Intel Xeon E5-2630 (ABR power logs)"):
+    for words in ("10 tokens (10 read)", "needs 1 chip (3 of 128 cores)", "Intel Xeon E5-2630 (ABR power logs)"):
         assert words in text
     for kind in ("synaptic op", "neuron update", "spike", "message", "all of cortex", "readout"):
         assert f"  {kind} " in text
