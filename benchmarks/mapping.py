@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import statistics
 import time
@@ -48,7 +49,7 @@ def cost(network: Network, core: Ints) -> float:
     (projection,) = network.projections
     assert isinstance(projection, mapping.Sparse)
     ends = projection.offsets
-    reached = (set(core[projection.targets[a:b]].tolist()) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    reached = (set(core[projection.targets[a:b]].tolist()) for a, b in itertools.pairwise(ends.tolist()))
     pairs = zip(network.rates, core.tolist(), reached, strict=True)
     return float(sum(rate * len(cores - {own}) for rate, own, cores in pairs))
 

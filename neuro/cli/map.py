@@ -39,11 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sims import chips, mapping
-    from sims.mapping import validate
+    from sims.mapping import native, refine, validate
 
     chip = chips.load(args.chip)
     network = _network(args)
     placement = mapping.place(network, chip, args.seed)
+    built, why = native.status()
+    if not built and not args.quiet:
+        words = f"in plain Python, and in layer order beyond {refine.PLAIN_SYNAPSES} synapses"
+        print(f"note: refined {words}: {why}", file=sys.stderr)
     broken = validate.check(placement.network, placement.core, chip, placement.chips)
     record = _record(args.target, placement, broken)
     if args.json:
@@ -158,16 +162,13 @@ def _picture(target: str, chip: str, placement: Placement, out: Path) -> Path | 
 
     groups = [group.name for group in placement.network.groups if group.placed]
     number = len(placement.loads.neurons)
-    most = np.zeros(number, np.int64)
-    population = np.full(number, -1)
-    for index, name in enumerate(groups):
-        here = np.bincount(placement.of(name), minlength=number)
-        population[here > most] = index
-        most = np.maximum(most, here)
+    held = np.stack(
+        [np.bincount(placement.of(name), minlength=number) for name in groups] or [np.zeros(number, np.int64)]
+    )
     share = np.zeros(number)
     for kind in ("neurons", "in_axons", "out_axons", "bits"):
         if (limit := getattr(placement.limits, kind)) < UNBOUNDED:
             share = np.maximum(share, getattr(placement.loads, kind) / limit)
     at = placement.sites
     title = f"{target} on {chip}: {placement.cores} cores"
-    return chips.mapping((at.chip, at.x, at.y), population, share, placement.traffic.links, groups, title, out)
+    return chips.mapping((at.chip, at.x, at.y), held, share, placement.traffic.links, groups, title, out)

@@ -17,7 +17,7 @@ _NAMED = 24  # populations in the legend at most
 
 def mapping(
     places: tuple[np.ndarray, np.ndarray, np.ndarray],
-    population: np.ndarray,
+    held: np.ndarray,
     share: np.ndarray,
     links: dict[str, np.ndarray],
     names: Sequence[str],
@@ -28,7 +28,7 @@ def mapping(
 
     Args:
         places: (chip, x, y) of each core's tile [cores]; x counts through all chips.
-        population: the one with most neurons on each core [cores]; -1 for an empty core.
+        held: neurons of each population on each core [populations, cores]; a core that is shared is cut into strips.
         share: of the core's scarcest resource that is used [cores].
         links: packets east, west, north and south over the link whose lower end is tile [y, x].
         names: of the populations.
@@ -57,12 +57,14 @@ def mapping(
             left = x[core] - columns * number - 0.4 + cell * (slot[core] % side)
             low = y[core] - 0.4 + cell * (slot[core] // side)
             axis.add_patch(pyplot.Rectangle((left, low), cell * 0.92, cell * 0.92, fc="#f1f1ef", ec="#c4c4c0", lw=0.5))
-            if population[core] >= 0:
-                height = cell * 0.92 * min(1.0, float(share[core]))
-                axis.add_patch(pyplot.Rectangle((left, low), cell * 0.92, height, fc=colours[population[core]], lw=0))
+            height = cell * 0.92 * min(1.0, float(share[core]))
+            for index in np.flatnonzero(held[:, core]):
+                width = cell * 0.92 * held[index, core] / held[:, core].sum()
+                axis.add_patch(pyplot.Rectangle((left, low), width, height, fc=colours[index], lw=0))
+                left += width
         axis.set(xlim=(-0.6, columns - 0.4), ylim=(-0.6, rows - 0.4), aspect="equal", xticks=[], yticks=[])
         axis.set_title(f"chip {number}" if int(chip.max()) else "", fontsize=9)
-    used = [index for index in range(len(names)) if (population == index).any()]
+    used = [index for index in range(len(names)) if held[index].any()]
     handles = [pyplot.Rectangle((0, 0), 1, 1, fc=colours[index]) for index in used[:_NAMED]]
     words = [names[index] for index in used[:_NAMED]]
     if handles:

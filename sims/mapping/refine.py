@@ -19,10 +19,11 @@ from sims.mapping.limits import Limits
 from sims.mapping.network import Conv2d, Dense, Ints, Network, Sparse
 
 SYNAPSES = 1 << 25  # more are not listed one by one: such a network stays in layer order
+PLAIN_SYNAPSES = 50_000  # without the library, whose work takes hundreds of times longer in plain Python
 _SCALE = 1 << 20
 _BUDGET = 300_000_000  # places looked at in all: some seconds
 _ROUNDS = 20
-_STARTS = 14
+_STARTS = 18
 _AGAIN = 4  # times that the best is refined again, with other clusters
 _ORDER = 30  # places looked at for each synapse, about, to find an order
 
@@ -60,7 +61,8 @@ def graph(network: Network, limits: Limits) -> Graph | None:
         for p in listed
     )
     rates = network.rates
-    if not 0 < number <= SYNAPSES or not rates.any():
+    most = SYNAPSES if native.library() is not None else PLAIN_SYNAPSES
+    if not 0 < number <= most or not rates.any():
         return None
     placed = np.concatenate([np.full(g.neurons, g.placed) for g in network.groups])
     vertex = np.where(placed, np.cumsum(placed) - 1, -1)
@@ -126,6 +128,8 @@ def search(
 ) -> tuple[Ints, reach.Axons]:
     """The best of several assignments after refinement, and of the first as it is -> (core of each neuron, its axons).
 
+    Plain Python refines the first alone.
+
     Args:
         start: a legal assignment for an order (places of the vertices; None is the order as given), or None without one.
             One that takes more chips than the first is left out.
@@ -135,7 +139,7 @@ def search(
     chips = -(-int(first.max() + 1) // limits.cores)
     best, kept = first, reach.axons(network, first, limits)
     least = between(kept, first, rates)
-    for number in range(_STARTS + _AGAIN):
+    for number in range(_STARTS + _AGAIN if native.library() is not None else 1):
         if number == 0:
             core: Ints | None = first
         elif number < _STARTS:

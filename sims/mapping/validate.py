@@ -149,8 +149,8 @@ def _recount(
             payloads.append(np.zeros_like(many) if shared else many * each)
             if shared:
                 deep = int(channels.max(initial=0)) + 1
-                at, channel = np.divmod(_distinct(core[targets] * deep + channels)[0], deep)
-                kernels.append(np.stack([at, np.full(len(at), number), channel]))
+                cores, channel = np.divmod(_distinct(core[targets] * deep + channels)[0], deep)
+                kernels.append(np.stack([cores, np.full(len(cores), number), channel]))
     where = np.concatenate([np.zeros(0, np.int64), *pairs])
     pair, inverse = np.unique(where, return_inverse=True)
     held, bits = np.zeros(len(pair), np.int64), np.zeros(len(pair), np.int64)

@@ -79,10 +79,15 @@ def test_it_holds_every_module_and_data_file_of_the_tree(wheel):
 
 
 def test_it_holds_the_kernels_where_there_is_a_compiler(wheel):
-    libraries = ("backends/kernels/_scan.", "backends/kernels/_spikes.", "sims/networks/_network.")
+    libraries = (
+        "backends/kernels/_scan.",
+        "backends/kernels/_spikes.",
+        "sims/networks/_network.",
+        "sims/mapping/_mapping.",
+    )
     built = [name for name in wheel.namelist() if name.startswith(libraries)]
     compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
-    assert len(built) == (3 if shutil.which(compiler.split()[0]) else 0)
+    assert len(built) == (4 if shutil.which(compiler.split()[0]) else 0)
 
 
 def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
@@ -91,7 +96,7 @@ def test_without_a_compiler_the_build_succeeds_and_holds_no_kernels(tmp_path):
     done = subprocess.run([str(x) for x in command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "no-such-compiler" in done.stdout + done.stderr
-    assert not [*tmp_path.rglob("_s*"), *tmp_path.rglob("_network*")]
+    assert not [*tmp_path.rglob("_s*"), *tmp_path.rglob("_network*"), *tmp_path.rglob("_mapping*")]
 
 
 def test_it_holds_no_corpus(wheel):

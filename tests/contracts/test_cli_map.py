@@ -9,6 +9,7 @@ import pytest
 
 from neuro import extras
 from neuro.cli import main
+from sims.mapping import native
 from sims.mapping.network import Dense, Group, Network
 
 
@@ -64,6 +65,14 @@ def test_a_chip_that_hides_its_places_gets_no_hops(written, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["per_step"]["hops_ew"] is None and record["per_step"]["packets"] > 0
     assert "in_axons_per_core" in record["unchecked"]
+
+
+def test_without_the_library_a_note_says_so(written, capsys, monkeypatch):
+    monkeypatch.setattr(native, "status", lambda: (False, "the reason"))
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert main(["map", str(written), "--chip", "loihi2"]) == 0
+    note = "note: refined in plain Python, and in layer order beyond 50000 synapses: the reason"
+    assert capsys.readouterr().err.strip() == note
 
 
 def test_a_model_is_run_and_its_populations_are_placed(capsys):

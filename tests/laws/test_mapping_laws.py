@@ -148,7 +148,7 @@ def stored(name: str) -> Network:
 @pytest.mark.skipif(native.library() is None, reason="the C++ refinement was not built")
 @pytest.mark.parametrize("name", sorted(REFERENCE["cost"]))
 def test_five_stored_networks_cost_at_most_layer_order_and_1_05_of_mt_kahypar(name):
-    """The best of its three costs, recorded with version, preset and seeds; benchmarks/mapping.py runs it where it is installed."""
+    """Against the best of three recorded costs; benchmarks/mapping.py runs Mt-KaHyPar itself where it is installed."""
     net = stored(name)
     core, cost, layer_order = mapping.split(net, REFERENCE["cores"], REFERENCE["slack"])
     assert np.bincount(core).max() <= (1 + REFERENCE["slack"]) * -(-net.neurons // REFERENCE["cores"])
