@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuro import atomic, workload
-from neuro.cli import refuse
+from neuro.cli import _nir, refuse
 from neuro.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ PREDICTING = {
     "synops": "synaptic operations of an inference",
     "spikes": "spikes of an inference",
     "batch": "inferences in one call",
-    "steps": "passes or time steps of an inference",
+    "steps": "passes or time steps of an inference (of a graph too)",
     "seconds": "how long an inference takes, where that is not modelled",
     "weight_bytes": "of weights, read once a call",
     "kv_bytes": "of keys and values, per inference",
@@ -35,8 +36,8 @@ PREDICTING = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", nargs="?", default="small", help="a run.json, a model, 'predict' or 'why'")
-    parser.add_argument("text", nargs="?", help="text to run a model on; or the term to explain after 'why'")
+    parser.add_argument("target", nargs="?", default="small", help="a run.json, a model, FILE.nir, 'predict' or 'why'")
+    parser.add_argument("text", nargs="?", help="a model's text, a graph's SAMPLE.npy, or the term after 'why'")
     parser.add_argument("--chip", metavar="NAME", help=f"chip for the spiking layers (default: {CHIP})")
     parser.add_argument(
         "--against", metavar="LIST", help=f"platforms for the products, with commas (default: {AGAINST})"
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--loss", type=float, metavar="NATS", help="validation loss of the model")
     parser.add_argument("--dense-loss", type=float, metavar="NATS", help="validation loss of the dense model")
+    _nir.add_arguments(parser)
     group = parser.add_argument_group("neuro energy predict")
     for name, words in PREDICTING.items():
         kind = str if name in ("platform", "setup") else int if name in ("batch", "steps") else float
@@ -54,17 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    graph = _nir.given(args, "energy")
     if args.target == "predict":
         return _predict(args)
-    _no(args, f"energy {args.target}", PREDICTING)
+    _no(args, f"energy {args.target}", [name for name in PREDICTING if not (graph and name == "steps")])
     if args.target == "why":
         return _why(args)
     from sims.energy import report, text
 
-    load = _load(args)
+    load, network = _nir.counted(args, args.text, args.steps) if graph else (_load(args), None)
     dense = workload.read(args.dense) if args.dense else None
     against = [name for name in (AGAINST if args.against is None else args.against).split(",") if name]
-    priced = report.estimate(load, args.chip or CHIP, args.seed, against, dense, _losses(args))
+    priced = report.estimate(load, args.chip or CHIP, args.seed, against, dense, _losses(args), network)
     print(json.dumps(priced.to_dict()) if args.json else text.full(priced))
     if args.out:
         from neuro.plots import energy
@@ -138,7 +141,7 @@ def _losses(args: argparse.Namespace) -> tuple[float, float] | None:
     return None if args.loss is None else (args.loss, args.dense_loss)
 
 
-def _no(args: argparse.Namespace, where: str, names: tuple[str, ...] | dict[str, str]) -> None:
+def _no(args: argparse.Namespace, where: str, names: Iterable[str]) -> None:
     for name in names:
         if getattr(args, name) is not None:
             option = f"--{name.replace('_', '-')}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuro import atomic, workload
-from neuro.cli import refuse
-from neuro.errors import FormatError, MissingError
+from neuro.cli import _nir, refuse
+from neuro.errors import FormatError, MissingError, UsageError
 
 if TYPE_CHECKING:
     from sims.mapping import Network, Placement
@@ -29,8 +29,11 @@ WORDS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", nargs="?", default="small", help="a model, a run.json, or a network's JSON (default: small)"
+        "target", nargs="?", default="small", help="a model, a run.json, a network's JSON or FILE.nir (default: small)"
     )
+    parser.add_argument("sample", nargs="?", help="of a graph, SAMPLE.npy")
+    group = _nir.add_arguments(parser)
+    group.add_argument("--steps", type=int, metavar="N", help="of the sample that is drawn")
     parser.add_argument("--chip", default="loihi1", metavar="NAME", help="where to place it (default: loihi1)")
     parser.epilog = (
         "--out FOLDER gets map.json and the picture map.png. Exit code 4 says that it does not fit on one chip."
@@ -68,6 +71,12 @@ def run(args: argparse.Namespace) -> int:
 def _network(args: argparse.Namespace) -> Network:
     from sims.mapping import network
 
+    if _nir.given(args, "map"):
+        refuse(args, f"map {args.target}", ["backend", "set"])
+        return _nir.counted(args, args.sample, args.steps)[1]
+    for name, value in (("sample", args.sample), ("--steps", args.steps)):
+        if value is not None:
+            raise UsageError(f"neuro map {args.target}: got a {name}, expected none.", "Leave it out.")
     if not args.target.endswith(".json"):
         from neuro.cli.run import measure
 

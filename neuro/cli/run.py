@@ -199,7 +199,7 @@ def _print_done(brain: Brain, tally, load: Workload, written: int, saved: int | 
         "filled": tally.filled,
         "memory": _memory_words(brain, tally),
         "saved": saved,
-        "energy": estimate(load).to_dict(),
+        "energy": estimate(load, refined=False).to_dict(),
     }
     print(json.dumps(record), flush=True)
 

@@ -39,6 +39,7 @@ class Against:
     hybrid_dynamic: np.ndarray
     ratio: Interval | None  # hybrid / dense, static power on both sides
     ratio_dynamic: Interval | None
+    ratio_cores: Interval | None  # of the chip's cores alone, without the host that the first has
     verdict: str  # on the first, in words; why not where there is none
     convention: float | None  # the same ratio by 4.6 pJ a product and 0.9 pJ an addition, nothing else
 
@@ -108,6 +109,7 @@ class Report:
             "counts": [
                 dataclasses.asdict(row) | {"spikes_per_synapse": row.spikes_per_synapse} for row in self.activity
             ],
+            "uncounted": list(w.uncounted),
             "measured": self._measured(),
             "chip": {
                 "name": chip.table.platform,
@@ -118,8 +120,8 @@ class Report:
                 "chips": placement.chips,
                 "placement": {part.name: part.reason for part in placement.parts},
                 "counts": {phase: [dataclasses.asdict(term) for term in terms] for phase, terms in chip.terms.items()},
-                "joules_per_token": dataclasses.asdict(self.per_token(chip.total)) if chip.placed else None,
-                "dynamic_joules_per_token": dataclasses.asdict(self.per_token(chip.dynamic)) if chip.placed else None,
+                "joules_per_token": dataclasses.asdict(self.per_token(chip.cores_j)) if chip.placed else None,
+                "dynamic_joules_per_token": dataclasses.asdict(self.per_token(chip.events_j)) if chip.placed else None,
                 "static_joules_per_token": _plain(self.per_token(chip.static_j)),
                 "seconds_per_token": _plain(self.per_token(chip.time_s)),
                 "by_kind": per_token(draws.by_kind) if draws else {},
@@ -190,6 +192,7 @@ class Report:
             },
             "ratio": _plain(row.ratio),
             "ratio_dynamic": _plain(row.ratio_dynamic),
+            "ratio_without_the_chips_host": _plain(row.ratio_cores),
             "ratio_by_arithmetic_alone": row.convention,
             "verdict": row.verdict,
             "calibrated_on": list(example.calibrated_on) if example else [],
@@ -207,6 +210,7 @@ def estimate(
     dense: Workload | None = None,
     losses: tuple[float, float] | None = None,
     network: Network | None = None,
+    refined: bool = True,
 ) -> Report:
     """Price a workload.
 
@@ -216,14 +220,14 @@ def estimate(
             one platform begins with it.
         dense: a dense model's own run for the other side; default: all products of this run, those behind spikes too.
         losses: validation nats of this model and of the dense one.
-        network: how the populations are joined; see `sides.on_chip`.
+        network, refined: see `sides.on_chip`.
 
     Raises:
         UsageError: an unknown chip or platform, one that cannot price this run, or a negative seed.
     """
     if seed < 0:
         raise UsageError(f"--seed: got {seed}, expected at least 0.", "Give 0 or more.")
-    on_chip = sides.on_chip(workload, chip, seed, network)
+    on_chip = sides.on_chip(workload, chip, seed, network, refined)
     other = dense or workload
     rows = tuple(_compared(workload, other, on_chip, platform, seed) for platform in map(resolve, against))
     costs = seneca(seed)
@@ -252,16 +256,21 @@ def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, 
     dense = sides.on_platform(other, platform, seed)
     placed = _placed(workload, chip)
     rest = sides.on_platform(workload, platform, seed, placed)
-    busy = np.nan_to_num(chip.time_s)
-    hybrid = {f"{platform} {name}": draws for name, draws in rest.terms.items()}
-    hybrid_dynamic = rest.dynamic + chip.dynamic
+    name = chip.table.platform
+    hybrid = {f"{platform} {term}": draws for term, draws in rest.terms.items()}
+    alone = rest.total + chip.cores_j + _watts(chip, seed) * rest.time_s
     if chip.placed:
-        hybrid[f"{chip.table.platform} events"] = chip.dynamic
+        if chip.inference is None:
+            hybrid |= {f"{name} events": chip.events_j, f"{name} static": chip.cores_j - chip.events_j}
+        else:
+            hybrid |= {f"{name} {term}": draws for term, draws in chip.inference.terms.items()}
         # Each side is powered while the other works.
-        hybrid[f"{chip.table.platform} static"] = _watts(chip, seed) * (rest.time_s + busy)
+        waits = _watts(chip, seed) * rest.time_s
         if "static" in dense.table.kinds and rest.phases:
-            hybrid[f"{platform} waiting"] = drawn(dense.table.constant("static"), dense.table, seed, False) * busy
-    ratio, dynamic, words = None, None, "nothing of it is on the chip"
+            waits = waits + drawn(dense.table.constant("static"), dense.table, seed, False) * chip.busy_s
+        hybrid["waiting for each other"] = waits
+    hybrid_dynamic = rest.dynamic + chip.dynamic_j
+    ratio, dynamic, cores, words = None, None, None, "nothing of it is on the chip"
     if not dense.phases:
         words = "there are no products to compare with"
     elif dense.table.scope != chip.table.scope:
@@ -271,10 +280,11 @@ def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, 
     elif chip.placed:
         draws = sum(hybrid.values(), np.zeros(DRAWS)) / workload.tokens / (dense.total / other.tokens)
         ratio, words = interval(draws), verdict(draws)
-        dynamic = interval(hybrid_dynamic / workload.tokens / (dense.dynamic / other.tokens))
-    return Against(
-        dense, rest, hybrid, hybrid_dynamic, ratio, _finite(dynamic), words, _arithmetic(workload, other, placed)
-    )
+        dynamic = _finite(interval(hybrid_dynamic / workload.tokens / (dense.dynamic / other.tokens)))
+        if chip.inference is not None:
+            cores = interval(alone / workload.tokens / (dense.total / other.tokens))
+    arithmetic = _arithmetic(workload, other, placed)
+    return Against(dense, rest, hybrid, hybrid_dynamic, ratio, dynamic, cores, words, arithmetic)
 
 
 def _watts(chip: OnChip, seed: int) -> np.ndarray:

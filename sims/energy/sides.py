@@ -43,19 +43,34 @@ class OnChip:
         return bool(self.traffic)
 
     @property
-    def dynamic(self) -> np.ndarray:
-        """Joules of the run above idle: of its events, or of the published form where events have no price."""
+    def events_j(self) -> np.ndarray:
+        """Joules of the run's events alone; of an inference above idle where events have no price."""
         if self.priced is not None:
             assert self.priced.draws is not None
             return self.priced.draws.total
         return self.inference.dynamic if self.inference is not None else np.zeros(DRAWS)
 
     @property
-    def total(self) -> np.ndarray:
-        """The same with static power over the cores' own time, where it is known."""
+    def cores_j(self) -> np.ndarray:
+        """The same with static power over the cores' own time, where it is known: no host, nothing that waits for one."""
         if self.priced is not None:
-            return self.dynamic + np.nan_to_num(self.static_j)
+            return self.events_j + np.nan_to_num(self.static_j)
         return self.inference.total if self.inference is not None else np.zeros(DRAWS)
+
+    @property
+    def total_j(self) -> np.ndarray:
+        """With the host and the pace of the chip's published runs where it has them; else of the cores alone."""
+        return self.cores_j if self.inference is None else self.inference.total
+
+    @property
+    def dynamic_j(self) -> np.ndarray:
+        """`total_j` above idle."""
+        return self.events_j if self.inference is None else self.inference.dynamic
+
+    @property
+    def busy_s(self) -> np.ndarray:
+        """Seconds of the run that `total_j` is over; 0 where they are not known."""
+        return np.nan_to_num(self.time_s if self.inference is None else self.inference.time_s)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +106,7 @@ class OnPlatform:
         return found
 
 
-def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = None) -> OnChip:
+def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = None, refined: bool = True) -> OnChip:
     """Place the populations and price what they did.
 
     A population that has no place gets no joules: they would be those of a placement that cannot exist.
@@ -99,15 +114,19 @@ def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = 
     Args:
         network: whose groups are the populations, by name, joined as they are. Default: each population reaches
             compartments of its own, that only add up.
+        refined: False keeps layer order, which takes no time.
 
     Raises:
         UsageError: an unknown chip, or one without energy constants.
     """
     limits, table = chips.load(chip), technology(chip)
     populations = {p.name: p for p in workload.populations}
-    placement = mapping.place(network or mapping.from_populations(workload.populations, workload.model), limits, seed)
-    names = {group.name for group in placement.network.groups} & populations.keys()
-    placed = {name: p for name, p in populations.items() if name in names and _reached(placement, name)}
+    whole = network or mapping.from_populations(workload.populations, workload.model)
+    placement = mapping.place(whole, limits, seed, refined)
+    names = {group.name for group in placement.network.groups}
+    # Without one of its targets a population has nothing to do on the chip.
+    lost = {row.source for row in whole.projections if row.target not in names}
+    placed = {name: p for name, p in populations.items() if name in names - lost}
     traffic = {name: _even(placement, name, p.spikes) for name, p in placed.items()}
     terms = {phase.name: _terms(phase, placed, placement, table) for phase in workload.phases}
     every = [term for rows in terms.values() for term in rows]

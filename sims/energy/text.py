@@ -34,10 +34,11 @@ def full(report: Report) -> str:
     """Everything, for a terminal."""
     w = report.workload
     phases = ", ".join(f"{p.tokens} in {p.calls} call{'s' * (p.calls != 1)} of {p.name}" for p in w.phases)
+    commits = f"{w.spans} commit{'s' * (w.spans != 1)}, " if w.unit == "token" else ""
     lines = [
-        f"{w.model}: {w.tokens} {w.unit}s ({phases}), {w.spans} commit{'s' * (w.spans != 1)}, "
-        f"{w.parameters} parameters",
+        f"{w.model}: {w.tokens} {w.unit}{'s' * (w.tokens != 1)} ({phases}), {commits}{w.parameters} parameters",
         f"Energies are per {w.unit}: the median, and where 90 % of the draws lie. '>=' says that something has no price.",
+        *(f"not counted, so that every sum is a lower bound: {name}" for name in w.uncounted),
         "",
         *_comparisons(report),
     ]
@@ -51,7 +52,7 @@ def full(report: Report) -> str:
 
 def summary_lines(workload: Workload) -> list[str]:
     """The lines `neuro run` prints: two, and one more where the machine measured itself."""
-    report = estimate(workload)
+    report = estimate(workload, refined=False)
     lines = [f"spiking layers on {report.chip.table.platform}: {_chip_words(report)}"]
     if workload.measured_joules is not None:
         lines.append(f"whole model, this machine: {_measured(workload)} per {workload.unit}")
@@ -95,7 +96,7 @@ def bars(report: Report) -> list[tuple[str, dict[str, float], str]]:
         terms = {_plain(k): float(np.median(v)) for k, v in chip.priced.draws.by_kind.items()}
         if not np.isnan(chip.static_j).any():
             terms["static, cores alone"] = float(np.median(chip.static_j))
-        found.append((f"spikes on {chip.table.platform}", terms, ">= " + words.joules(report.per_token(chip.total))))
+        found.append((f"spikes on {chip.table.platform}", terms, ">= " + words.joules(report.per_token(chip.cores_j))))
     if chip.inference is not None:
         terms = {_plain(k): float(np.median(v)) for k, v in chip.inference.terms.items()}
         label = f"spikes on {chip.table.platform},\nits host as published"
@@ -117,17 +118,25 @@ def _comparisons(report: Report) -> list[str]:
     lines = []
     for row in report.against:
         name = row.dense.table.platform
-        what = f"spikes on {report.chip.table.platform} and the rest on {name}, against all products on {name}"
+        rest = f" and the rest on {name}" if row.rest.phases else ""
+        what = f"spikes on {report.chip.table.platform}{rest}, against all products on {name}"
         if row.ratio is None:
             lines.append(f"{what}: {row.verdict}")
             continue
         lines.append(f"{what}: {words.ratio(row.ratio)} times the energy, {row.verdict}")
         aside = [] if row.ratio_dynamic is None else [f"without idle power {words.ratio(row.ratio_dynamic)}"]
+        if row.ratio_cores is not None:
+            aside.append(f"by {report.chip.table.platform}'s cores without their host {words.ratio(row.ratio_cores)}")
         if row.convention is not None:
             aside.append(f"by 4.6 pJ a product and 0.9 pJ an addition alone {words.number(row.convention)}")
         lines.append(f"  {'; '.join(aside)}")
     if not lines:
         return []
+    steps = max((p.calls / p.tokens for p in report.dense.phases), default=0.0)
+    if report.dense is report.workload and steps >= 2:
+        lines.append(
+            f"  all products are made at each of {steps:.0f} steps: give a dense network's own run with --dense"
+        )
     if report.losses is None:
         lines.append("  equal quality is not claimed: give the validation losses of both with --loss and --dense-loss")
     else:
@@ -174,7 +183,7 @@ def _chip(report: Report) -> list[str]:
             lines.append(
                 f"  {'static':<16} {words.joules(report.per_token(chip.static_j))}, while its cores take {spent}"
             )
-    lines.append(f"  {'total':<16} >= {words.joules(report.per_token(chip.total))}, modelled")
+    lines.append(f"  {'total':<16} >= {words.joules(report.per_token(chip.cores_j))}, modelled")
     if chip.inference is not None:
         lines.append(
             "  with its host, at the pace of the published runs (the same events, priced as a whole inference):"
@@ -249,7 +258,9 @@ def _chip_words(report: Report) -> str:
         part = (
             "" if all(part.cores for part in chip.placement.parts if part.neurons) else " for those that have a place"
         )
-        said = f">= {words.joules(report.per_token(chip.total))} per {report.workload.unit}{part}, modelled, {verdict}"
+        said = (
+            f">= {words.joules(report.per_token(chip.cores_j))} per {report.workload.unit}{part}, modelled, {verdict}"
+        )
     return f"{said}; the rest ({100 * report.mac_share_left:.0f} % of the multiply-accumulates) is not on the chip"
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from sims.mapping.bound import Fit, Placed, fit
 from sims.mapping.network import Conv2d, Dense, Group, Network, Sparse, from_populations
 from sims.mapping.place import Part, Placement, Traffic, place, split, traffic
 
 __all__ = [
     "Conv2d",
     "Dense",
-    "Fit",
     "Group",
     "Network",
     "Part",
-    "Placed",
     "Placement",
     "Sparse",
     "Traffic",
-    "fit",
     "from_populations",
     "place",
     "split",
