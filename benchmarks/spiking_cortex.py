@@ -142,7 +142,27 @@ def measure(options: argparse.Namespace, arm: str, words: dict[str, int]) -> dic
         if operation.region == "cortex" and operation.kind == "mac":
             macs[operation.signal] += operation.count
     row["cortex_macs_per_token"] = {signal: round(count / load.tokens, 1) for signal, count in macs.items()}
+    row["updates_per_token"] = sum(p.updates for p in load.populations) / load.tokens
+    row["products_with_zero"] = products_with_zero(brain, ids)
     return row
+
+
+def products_with_zero(brain: Brain, ids: np.ndarray) -> float:
+    """Share of the cortex's products whose input rounds to 0 in int8, scaled by the largest of its token."""
+    zeros, every = [0], [0]
+
+    def look(module: torch.nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
+        x = inputs[0]
+        step = x.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+        zeros[0] += int((x.abs() < step / 2).sum()) * module.out_features
+        every[0] += x.numel() * module.out_features
+
+    linear = [m for m in brain.regions["cortex"].modules() if isinstance(m, torch.nn.Linear) and m.in_features > 8]
+    handles = [module.register_forward_pre_hook(look) for module in linear]
+    scored(brain, ids[: ROWS * 4 * brain.config.plasticity_span])
+    for handle in handles:
+        handle.remove()
+    return zeros[0] / every[0]
 
 
 def main() -> None:
