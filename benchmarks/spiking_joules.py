@@ -20,6 +20,7 @@ Intervals: Student's t over seeds of ln(ratio), and the constants' own draws, sh
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -62,7 +63,7 @@ def joules(arm: str, row: dict[str, Any], cost: dict[str, np.ndarray]) -> dict[s
 def at(loss: float, points: list[tuple[float, np.ndarray]]) -> np.ndarray:
     """ln(joules) of a family at a validation loss, between two of its sizes."""
     points = sorted(points, key=lambda point: point[0])
-    for (low, much), (high, little) in zip(points, points[1:], strict=False):
+    for (low, much), (high, little) in itertools.pairwise(points):
         if low <= loss <= high:
             share = (loss - low) / (high - low)
             return (1 - share) * np.log(much) + share * np.log(little)
