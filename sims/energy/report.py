@@ -105,7 +105,7 @@ class Report:
             "unit": w.unit,
             "tokens": w.tokens,
             "seed": self.seed,
-            "phases": [{"name": p.name, "tokens": p.tokens, "calls": p.calls, "seconds": p.seconds} for p in w.phases],
+            "phases": [{"name": p.name, "tokens": p.tokens, "calls": p.calls} for p in w.phases],
             "counts": [
                 dataclasses.asdict(row) | {"spikes_per_synapse": row.spikes_per_synapse} for row in self.activity
             ],

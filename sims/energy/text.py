@@ -96,7 +96,13 @@ def bars(report: Report) -> list[tuple[str, dict[str, float], str]]:
         terms = {_plain(k): float(np.median(v)) for k, v in chip.priced.draws.by_kind.items()}
         if not np.isnan(chip.static_j).any():
             terms["static, cores alone"] = float(np.median(chip.static_j))
-        found.append((f"spikes on {chip.table.platform},\nits cores alone", terms, ">= " + words.joules(report.per_token(chip.cores_j))))
+        found.append(
+            (
+                f"spikes on {chip.table.platform},\nits cores alone",
+                terms,
+                ">= " + words.joules(report.per_token(chip.cores_j)),
+            )
+        )
     if chip.inference is not None:
         terms = {_plain(k): float(np.median(v)) for k, v in chip.inference.terms.items()}
         label = f"spikes on {chip.table.platform},\nits host as published"

@@ -42,7 +42,6 @@ def test_energy_and_map_of_a_graph_are_those_of_its_count(files, capsys):
     priced = report.estimate(load, network=network).to_dict()
     assert main(["energy", target, given, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    said["phases"][0]["seconds"] = priced["phases"][0]["seconds"]  # how long counting took
     assert said == priced
     updates = [t["count"] for t in priced["chip"]["counts"]["inference"] if t["kind"] == "neuron_update"]
     assert sum(updates) == 30 * (24 + 5)  # the targets are populations: each neuron once a step

@@ -213,7 +213,7 @@ def test_train_evaluate_run_and_price(tmp_path, capsys):
     seen = tmp_path / "seen"
     assert main(["energy", str(seen / "run.json"), "--json", "--out", str(seen)]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["schema"] == "neuro.energy/1"
+    assert printed["schema"] == "neuro.energy/2"
     assert json.loads((seen / "energy.json").read_text(encoding="utf-8")) == printed
 
 
