@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.machinery
 from pathlib import Path
 
 import numpy as np
 
+from sims import shared_library
 from sims.networks.circuit import Circuit
 from sims.networks.synapses import Array
 
@@ -31,6 +31,16 @@ class _Run(ctypes.Structure):
     )
 
 
+def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
+    functions = {
+        f"neuro_network_{model}_{real}_{target}": ((ctypes.POINTER(_Run), _INDEX), None)
+        for model in ("cuba", "coba", "brunel")
+        for real in ("float32", "float64")
+        for target in ("uint16", "uint32")
+    }
+    return shared_library.load(folder, "network", _VERSION, functions)
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The built library, or None."""
@@ -40,27 +50,6 @@ def library() -> ctypes.CDLL | None:
 def status() -> tuple[bool, str]:
     """(built and loaded, the file or why not)."""
     return library() is not None, _load(Path(__file__).parent)[1]
-
-
-def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    paths = [folder / f"_network{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return None, "it was not built when neuro-hybrid was installed"
-    try:
-        found = ctypes.CDLL(str(path))
-        found.neuro_network_version.restype = _INDEX
-        version = found.neuro_network_version()
-        if version != _VERSION:
-            return None, f"{path.name} has interface {version}, expected {_VERSION}"
-        for model in ("cuba", "coba", "brunel"):
-            for real in ("float32", "float64"):
-                for target in ("uint16", "uint32"):
-                    function = getattr(found, f"neuro_network_{model}_{real}_{target}")
-                    function.argtypes, function.restype = (ctypes.POINTER(_Run), _INDEX), None
-    except (OSError, AttributeError) as error:  # another machine's library, or something else of that name
-        return None, f"{path.name} does not load ({error})"
-    return found, path.name
 
 
 class Loop:

@@ -11,7 +11,7 @@ import pytest
 from neuro.errors import FormatError, MissingError, NeuroError, UsageError
 from neuro.workload import Population
 from sims import chips, mapping
-from sims.mapping import limits, native, network
+from sims.mapping import limits, network
 from sims.mapping.network import Conv2d, Dense, Group, Network, Sparse
 
 
@@ -165,18 +165,6 @@ def test_what_is_left_unchecked_is_listed():
         *("in_axons_per_core", "out_axons_per_core", "fan_in", "fan_out", "synapses_per_chip"),
     )
     assert limits.of(chips.load("loihi1")).unchecked == ()
-
-
-def test_a_library_of_another_interface_or_none_is_not_loaded(tmp_path, monkeypatch):
-    assert native._load(tmp_path) == (None, "it was not built when neuro-hybrid was installed")
-    import importlib.machinery
-
-    (tmp_path / f"_mapping{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
-    found, why = native._load(tmp_path)
-    assert found is None and "does not load" in why
-    if native.library() is not None:
-        monkeypatch.setattr(native, "_VERSION", 0)
-        assert "has interface 1, expected 0" in native._load(native.Path(native.__file__).parent)[1]
 
 
 def test_one_group_too_large_leaves_the_others_placed():

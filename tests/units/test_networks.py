@@ -174,16 +174,6 @@ def test_a_driven_membrane_has_the_mean_and_variance_of_shot_noise():
     assert v.var() == pytest.approx(variance, rel=4 * math.sqrt(2 / 1000))
 
 
-def test_a_library_that_was_not_built_is_named(tmp_path):
-    assert native._load(tmp_path) == (None, "it was not built when neuro-hybrid was installed")
-
-
-def test_a_file_that_is_no_library_is_named_and_not_loaded(tmp_path):
-    (tmp_path / NAME).write_bytes(b"not a library")
-    library, why = native._load(tmp_path)
-    assert library is None and why.startswith(f"{NAME} does not load")
-
-
 def test_status_agrees_with_what_runs():
     here, says = native.status()
     assert says and here == (native.library() is not None)

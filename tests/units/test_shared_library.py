@@ -1,4 +1,4 @@
-"""Loading the C++ kernels: what is not there, not ours or of another version is named and left alone."""
+"""Loading the C++ libraries: what is not there, not ours or of another version is named and left alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from backends.kernels import cpu, spikes
+from sims.mapping import native as mapping
+from sims.networks import native as networks
 
-LIBRARIES = [("scan", cpu, "neuro_affine_scan_float32"), ("spikes", spikes, "neuro_spikes_panel")]
-each = pytest.mark.parametrize(("stem", "module", "first"), LIBRARIES, ids=["scan", "spikes"])
+LIBRARIES = [
+    ("scan", cpu, "neuro_affine_scan_float32"),
+    ("spikes", spikes, "neuro_spikes_panel"),
+    ("network", networks, "neuro_network_cuba_float32_uint16"),
+    ("mapping", mapping, "neuro_mapping_refine"),
+]
+each = pytest.mark.parametrize(("stem", "module", "first"), LIBRARIES, ids=[row[0] for row in LIBRARIES])
 
 
 def name(stem: str) -> str:
