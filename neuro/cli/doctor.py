@@ -107,7 +107,7 @@ def _backends() -> list[Row]:
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
     built, says = cpu.status()
-    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status()), _networks()]
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status()), *_sims()]
     return [*rows, *kernels, _guarded("auto", auto)]
 
 
@@ -136,18 +136,27 @@ def _events(built: bool, says: str) -> Row:
     return _row("event kernels", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
 
 
-def _networks() -> Row:
+def _sims() -> list[Row]:
+    """What the simulators' own libraries are there for, and what each costs where it was not built."""
     try:
         _siblings.check("sims")
     except MissingError as error:
-        return _row("networks", False, error.what)
-    from sims.networks import native
+        return [_row("networks", False, error.what), _row("mapping", False, error.what)]
+    from sims.mapping import native as mapping
+    from sims.mapping.refine import PLAIN_SYNAPSES
+    from sims.networks import native as networks
 
-    built, says = native.status()
-    if built:
-        return _row("networks", True, f"neuro simulate runs in C++ ({says})")
-    cost = "neuro simulate runs in numpy, 10 to 90 times slower at 4,000 neurons"
-    return _row("networks", False, f"{says}: {cost} (with a C++ compiler here, install neuro-hybrid again)")
+    rows = []
+    for name, verb, (built, says), cost in (
+        ("networks", "simulate", networks.status(), "runs in numpy, 10 to 90 times slower at 4,000 neurons"),
+        ("mapping", "map", mapping.status(), f"keeps layer order beyond {PLAIN_SYNAPSES:,} synapses"),
+    ):
+        if built:
+            rows.append(_row(name, True, f"neuro {verb} runs in C++ ({says})"))
+        else:
+            again = "with a C++ compiler here, install neuro-hybrid again"
+            rows.append(_row(name, False, f"{says}: neuro {verb} {cost} ({again})"))
+    return rows
 
 
 def _extras() -> list[Row]:
