@@ -42,6 +42,7 @@ class Population:
     synaptic_ops: int
     updates: int
     products: int | None = None  # of a dense layer in its projection's place, once a token; None: unknown
+    target: str = ""  # the population that its projection drives; empty: something that only adds up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,17 @@ class Phase:
     populations: tuple[Population, ...]
     operations: tuple[Operation, ...]
     traffic: tuple[Traffic, ...]
+    passes: int | None = None  # of tokens through the weights, where a token takes several steps; None: one each
+
+    @property
+    def batch(self) -> int:
+        """Tokens that share one reading of the weights."""
+        return max(1, round((self.tokens if self.passes is None else self.passes) / max(1, self.calls)))
+
+    @property
+    def steps(self) -> int:
+        """Passes of one token."""
+        return 1 if self.passes is None else max(1, round(self.passes / max(1, self.tokens)))
 
 
 @dataclasses.dataclass(frozen=True)

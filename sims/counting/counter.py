@@ -24,13 +24,15 @@ from neuro.errors import NeuroError, UsageError, nearest
 from neuro.workload import SIGNALS, Operation, Phase, Population, Traffic, Workload
 from sims.counting import connections, owned, rules
 from sims.counting.connections import Convolution
-from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag, Tags, version
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag, Tags, version
+
+CHIP_WEIGHT_BITS = 8  # a wider synapse is quantized to it on a chip, as the exporters do
 
 
 class _Neurons:
     """What a population did so far."""
 
-    def __init__(self, path: str, drive: tuple[str, int], bits: int) -> None:
+    def __init__(self, path: str, drive: Drive, bits: int) -> None:
         self.path, self.drive, self.bits = path, drive, bits
         self.neurons = self.spikes = self.synaptic_ops = self.updates = 0
         self.targets: dict[str, int] = {}  # most of a neuron, by projection
@@ -292,13 +294,11 @@ class Counting:
         neurons.targets[where] = max(neurons.targets.get(where, 0), fan_out)
         neurons.bits = bits
 
-    def fired(
-        self, path: str, spikes: int, updates: int, neurons: int, drive: tuple[str, int] | None, bits: int
-    ) -> None:
+    def fired(self, path: str, spikes: int, updates: int, neurons: int, drive: Drive | None, bits: int) -> None:
         """A population was updated."""
         found = self.neurons.get(path)
         if found is None:
-            found = self.neurons[path] = _Neurons(path, drive or (DENSE, 1), bits)
+            found = self.neurons[path] = _Neurons(path, drive or Drive(DENSE, 1, None), bits)
         found.spikes += spikes
         found.updates += updates
         found.neurons = max(found.neurons, neurons)
@@ -433,12 +433,14 @@ class Counting:
             tokens,
             max(self._products.values(), default=1),
             self.seconds,
-            tuple(self._population(one) for one in self.neurons.values()),
+            self._populations(),
             tuple(
                 Operation(*self._place(path), kind, signal, count or 0, None if self.meta else effective)
                 for (path, kind, signal), (count, effective) in self._rows.items()
             ),
             tuple(Traffic(*self._place(path), store, *moved) for (path, store), moved in self._traffic.items()),
+            # A weight that is used again within a forward is a further step of every sample.
+            tokens * max(self._products.values(), default=1) if unit == "sample" else None,
         )
         return Workload(
             model=type(model).__name__,
@@ -459,21 +461,36 @@ class Counting:
             parts = parts[1:]
         return (parts[0] if parts else "model"), ".".join(parts[1:]) or "self"
 
-    def _population(self, one: _Neurons) -> Population:
+    def _populations(self) -> tuple[Population, ...]:
+        behind: dict[str, list[_Neurons]] = {}
+        for one in self.neurons.values():
+            if one.drive.source is not None:
+                behind.setdefault(one.drive.source, []).append(one)
+        rows = []
+        for one in self.neurons.values():
+            region, _ = self._place(one.path)
+            fan_out = max(sum(one.targets.values()), math.ceil(one.synaptic_ops / max(1, one.spikes)))
+            reached = behind.get(one.path, [])
+            rows.append(
+                Population(
+                    name=self._name(one),
+                    region=region,
+                    neurons=one.neurons,
+                    fan_out=fan_out,
+                    fan_in=one.drive.inputs,
+                    input_signal=one.drive.signal,
+                    weight_bits=min(one.bits, CHIP_WEIGHT_BITS),
+                    spikes=one.spikes,
+                    synaptic_ops=one.synaptic_ops,
+                    updates=one.updates,
+                    target=self._name(reached[0]) if len(reached) == 1 else "",
+                )
+            )
+        return tuple(rows)
+
+    def _name(self, one: _Neurons) -> str:
         region, name = self._place(one.path)
-        fan_out = max(sum(one.targets.values()), math.ceil(one.synaptic_ops / max(1, one.spikes)))
-        return Population(
-            name=region if name == "self" else f"{region}.{name}",
-            region=region,
-            neurons=one.neurons,
-            fan_out=fan_out,
-            fan_in=one.drive[1],
-            input_signal=one.drive[0],
-            weight_bits=one.bits,
-            spikes=one.spikes,
-            synaptic_ops=one.synaptic_ops,
-            updates=one.updates,
-        )
+        return region if name == "self" else f"{region}.{name}"
 
 
 class _Mode(TorchDispatchMode):

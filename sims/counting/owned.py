@@ -25,7 +25,7 @@ from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import Neuron, SlidingParallel
 from sims.counting import attention as heads
 from sims.counting import connections, movement, products
-from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Tag
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -102,12 +102,12 @@ def first(out: Any) -> Any:
     return out
 
 
-def _drive(c: Counting, args: Any) -> tuple[str, int]:
+def _drive(c: Counting, args: Any) -> Drive:
     x = first(args)
     if not isinstance(x, Tensor):
-        return DENSE, 1
+        return Drive(DENSE, 1, None)
     tag = c.tags.get(x)
-    return tag.drive or (tag.signal, 1)
+    return tag.drive or Drive(tag.signal, 1, tag.source)
 
 
 def fire(
@@ -115,7 +115,7 @@ def fire(
     path: str,
     out: Tensor,
     kind: str,
-    drive: tuple[str, int],
+    drive: Drive,
     neurons: int,
     each: int = 1,
     known: bool = False,
@@ -164,13 +164,21 @@ def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> No
     x, (fired, state) = args[0], out
     products.product(c, x, part.weight, fired)
     c.reads(part.bias)
-    fire(c, c.path, fired, BINARY, (c.tags.get(x).signal, x.shape[-1]), part.neuron.neurons, known=True)
+    fire(
+        c,
+        c.path,
+        fired,
+        BINARY,
+        Drive(c.tags.get(x).signal, x.shape[-1], c.tags.get(x).source),
+        part.neuron.neurons,
+        known=True,
+    )
     _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
 
 
 def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
     said = out[0]
-    fire(c, c.path, said, COUNTS, (DENSE, 1), 2 * part.width, 2 * part.burst)
+    fire(c, c.path, said, COUNTS, Drive(DENSE, 1, None), 2 * part.width, 2 * part.burst)
     c.tags.put(out[1].spikes, Tag(GRADED))
 
 

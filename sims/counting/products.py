@@ -13,7 +13,7 @@ from sims.counting import connections
 from sims.counting.arithmetic import spread
 from sims.counting.connections import Convolution
 from sims.counting.movement import Rule, bits
-from sims.counting.tags import COUNTS, Tag, sparsest
+from sims.counting.tags import COUNTS, Drive, Tag, sparsest
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -45,7 +45,7 @@ def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) 
 def driven(c: Counting, out: Tensor, tag: Tag, inputs: int) -> None:
     """Neurons that read ``out`` have so many inputs of that signal."""
     if c.spiking:
-        c.tags.put(out, Tag(drive=(tag.signal, inputs)))
+        c.tags.put(out, Tag(drive=Drive(tag.signal, inputs, tag.source)))
 
 
 def linear(c: Counting, args: Any, kwargs: Any, out: Any) -> None:

@@ -22,19 +22,27 @@ class Shared:
         self.sources, self.owners = sources, owners
 
 
+class Drive(NamedTuple):
+    """What drives the neurons that read the result of a product."""
+
+    signal: str
+    inputs: int  # of one output
+    source: str | None  # path of the spiking module behind the product
+
+
 class Tag(NamedTuple):
     """Of a tensor. "counts" are whole numbers of spikes of either sign: binary on a chip, one event for each.
 
     Attributes:
         source: path of the spiking module whose spikes these are, if they are of one.
-        drive: of the result of a product, (signal, inputs of one output): what drives neurons that read it.
+        drive: of the result of a product: what drives neurons that read it.
         shared: where there are several sources.
         weight: path of the parameter or buffer that this is, or a view of.
     """
 
     kind: str = DENSE
     source: str | None = None
-    drive: tuple[str, int] | None = None
+    drive: Drive | None = None
     weight: str | None = None
     shared: Shared | None = None
 

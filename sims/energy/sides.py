@@ -169,23 +169,21 @@ def products(phase: Phase, without: Sequence[Population] = ()) -> float:
 
 
 def counts(workload: Workload, phase: Phase, without: Sequence[Population] = ()) -> dict[str, Any]:
-    """What `predict_draws` asks for, of one token: tokens of one call are a batch, several calls of a token its steps."""
-    batch = max(1, round(phase.tokens / max(1, phase.calls)))
-    steps = max(1, round(phase.calls / phase.tokens))
+    """What `predict_draws` asks for, of one token: tokens that share a call are a batch."""
     left = products(phase, without)
 
     def moved(*stores: str) -> int:
         return sum(row.read_bytes + row.written_bytes for row in phase.traffic if row.store in stores)
 
     others = sum(row.count for row in phase.operations if row.kind != "mac")
-    once = phase.tokens * steps
+    once = phase.tokens * phase.steps
     names = {p.name for p in without}
     gone = FLOAT_BYTES * sum(_replaced(p) for p in phase.populations if p.name in names) / phase.tokens
     return {
         "macs": left / once,
         "layers": max(1, workload.layers - len(without)),
-        "batch": batch,
-        "steps": steps,
+        "batch": phase.batch,
+        "steps": phase.steps,
         "weight_bytes": max(0.0, moved("weights") / max(1, phase.calls) - gone),
         "kv_bytes": moved("kv", "memory", "state") / once,
         "flops": (2 * left + others) / once,

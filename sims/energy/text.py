@@ -138,11 +138,9 @@ def _comparisons(report: Report) -> list[str]:
         lines.append(f"  {'; '.join(aside)}")
     if not lines:
         return []
-    steps = max((p.calls / p.tokens for p in report.dense.phases), default=0.0)
+    steps = max((phase.steps for phase in report.dense.phases), default=1)
     if report.dense is report.workload and steps >= 2:
-        lines.append(
-            f"  all products are made at each of {steps:.0f} steps: give a dense network's own run with --dense"
-        )
+        lines.append(f"  all products are made at each of {steps} steps: give a dense network's own run with --dense")
     if report.losses is None:
         lines.append("  equal quality is not claimed: give the validation losses of both with --loss and --dense-loss")
     else:

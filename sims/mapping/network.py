@@ -175,13 +175,20 @@ class Network:
 
 
 def from_populations(populations: Sequence[Population], name: str = "workload") -> Network:
-    """Spiking populations as a run counted them: each reaches all its targets, which are compartments of their own."""
+    """Spiking populations as a run counted them.
+
+    Each reaches all neurons of its target where it says so and has as many, else compartments of its own: how a convolution
+    goes from one population to the next is not in the counts.
+    """
     groups: list[Group] = []
     projections: list[Projection] = []
+    neurons = {p.name: p.neurons for p in populations}
     for p in populations:
         rate = p.spikes / p.updates if p.updates else 0.0
         groups.append(Group(p.name, p.neurons, rate, region=p.region))
-        if p.fan_out:
+        if p.fan_out and neurons.get(p.target) == p.fan_out:
+            projections.append(Dense(p.name, p.target, p.weight_bits))
+        elif p.fan_out:
             targets = f"{p.name}, its targets"
             groups.append(Group(targets, p.fan_out, region=p.region))
             projections.append(Dense(p.name, targets, p.weight_bits))

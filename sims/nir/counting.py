@@ -83,6 +83,7 @@ def count(
         populations=tuple(_populations(fan, sent, length, weight_bits)),
         operations=tuple(_operations(fan, sent, full, length)),
         traffic=tuple(_traffic(fan, dt, length)),
+        passes=length,
     )
     return Workload(
         model=model,

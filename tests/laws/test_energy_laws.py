@@ -150,3 +150,35 @@ def test_evaluating_another_platform_moves_no_draw():
     alone = report.estimate(workload()).to_dict()
     beside = report.estimate(workload(), against=["gpu:h200", "cpu"]).to_dict()
     assert alone["against"][0] == beside["against"][1] and alone["chip"] == beside["chip"]
+
+
+def test_a_counted_network_of_spikes_is_placed_with_each_neuron_once():
+    """Two layers of snntorch for 25 steps: the second layer's neurons are the first's targets, and no others are added."""
+    torch = pytest.importorskip("torch")
+    snntorch = pytest.importorskip("snntorch")
+    from sims import energy
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(64, 128), torch.nn.Linear(128, 10)
+            self.first, self.second = snntorch.Leaky(0.9), snntorch.Leaky(0.9)
+
+        def forward(self, x):
+            hidden, output, total = self.first.init_leaky(), self.second.init_leaky(), 0
+            for step in x:
+                fired, hidden = self.first(self.up(step), hidden)
+                fired, output = self.second(self.down(fired), output)
+                total = total + fired
+            return total
+
+    torch.manual_seed(0)
+    load = energy.count(Net(), 2 * (torch.rand(25, 4, 64) < 0.3).float(), samples=4)
+    first, second = load.populations
+    assert (first.target, second.target) == (second.name, "") and first.spikes > 0
+    (phase,) = load.phases
+    assert (phase.batch, phase.steps) == (4, 25)
+    chip = report.estimate(load).chip
+    counts = {(t.part, t.kind): t.count for t in chip.terms["inference"]}
+    assert sum(n for (_, kind), n in counts.items() if kind == "neuron_update") == 4 * 25 * (128 + 10)
+    assert counts["first", "synaptic_op"] == 10 * first.spikes and counts["second", "spike"] == second.spikes

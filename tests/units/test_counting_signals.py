@@ -181,7 +181,7 @@ def test_our_neurons_declare_themselves(make):
         8,
         "dense",
     )
-    assert one.weight_bits == 32
+    assert one.weight_bits == 8 and one.target == ""
     assert [row.kind for row in load.operations if row.region == "neuron"] == []  # its arithmetic is its updates
     (state,) = [row for row in load.traffic if row.store == "state"]
     assert state.read_bytes == state.written_bytes == 60 * 4 * len(make().state_type._fields)
