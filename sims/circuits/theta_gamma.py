@@ -6,7 +6,9 @@ doi:10.1038/nature00807), and a cell that fired is held back by adaptation for t
 interneurons, which inhibit them all back: while theta lets them fire, they do so at gamma.
 
 Theta phase 0 is the peak of the inhibition. The slope is the circular-linear one of Kempter et al. 2012
-(doi:10.1016/j.jneumeth.2012.03.007), over all spikes of all fields, in degrees a field. Coupling is Tort et al.'s modulation
+(doi:10.1016/j.jneumeth.2012.03.007), over all spikes of all fields, in degrees a
+ramp; cells fire in its last part alone, so that the shift over a firing field is less than half of it, short of the 100 to
+355 degrees of O'Keefe and Recce 1993 (doi:10.1002/hipo.450030307). Coupling is Tort et al.'s modulation
 index (2010, doi:10.1152/jn.00106.2010) of the gamma amplitude of the interneurons' rate by theta phase.
 
 Lesion: no theta, the inhibition stays at its mean.
