@@ -25,7 +25,7 @@ VERBS = {
     "export": "write a model as quantized ONNX graphs with a small runner",
     "verify": "check an exported folder against the model it came from",
     "show": "the wiring of a model, or its spikes over a text",
-    "simulate": "run a network of spiking neurons: brunel, vogels-abbott or coba",
+    "simulate": "run a network of spiking neurons (brunel, vogels-abbott, coba) or a circuit of the brain in Brian2",
     "config": "show or check a configuration",
     "doctor": "what is installed here, and what each missing part costs",
     "version": "print the version",

@@ -1,46 +1,124 @@
-"""neuro simulate: a network of spiking neurons on one core, its rates, irregularity and correlations second by second."""
+"""neuro simulate: a network of spiking neurons on one core, its rates, irregularity and correlations second by second; or a
+circuit of the brain in Brian2, its statistics beside the published ones."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
 
-from neuro.errors import MissingError, UsageError
+from neuro.errors import MissingError, UsageError, nearest
 
 COMMON = ("seed", "out")
 PICTURES = (".png", ".svg")
+STUDIES = ("lif-curve", "ca3-recall", "theta-gamma", "amygdala-fear")
+NETWORKS = {"neurons": 4000, "seconds": 1.0, "dt": 0.1, "precision": "float32", "g": None, "eta": None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "circuit", nargs="?", default="vogels-abbott", help="brunel, vogels-abbott (or cuba; the default) or coba"
+        "circuit",
+        nargs="?",
+        default="vogels-abbott",
+        help=f"brunel, vogels-abbott (or cuba; the default) or coba; in Brian2 {', '.join(STUDIES)}",
     )
-    parser.add_argument("--neurons", type=int, default=4000, help="four of five excite (default: 4000)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of the network's own time (default: 1)")
-    parser.add_argument("--dt", type=float, default=0.1, metavar="MS", help="one step in milliseconds (default: 0.1)")
-    parser.add_argument(
-        "--precision", default="float32", help="float32, or float64: Brian2's own spikes (default: float32)"
-    )
+    parser.add_argument("--neurons", type=int, help="four of five excite (default: 4000)")
+    parser.add_argument("--seconds", type=float, help="of the network's own time (default: 1)")
+    parser.add_argument("--dt", type=float, metavar="MS", help="one step in milliseconds (default: 0.1)")
+    parser.add_argument("--precision", help="float32, or float64: Brian2's own spikes (default: float32)")
     parser.add_argument("--g", type=float, help="brunel: inhibition over excitation (default: 5)")
     parser.add_argument(
         "--eta",
         type=float,
         help="brunel: the external drive (default: 2); with --g, its figure 8 is 3 2, 6 4, 5 2 and 4.5 0.9",
     )
+    parser.add_argument("--lesion", action="store_true", help="a circuit in Brian2: without the part it depends on")
 
 
 def run(args: argparse.Namespace) -> int:
     from neuro import extras
-    from sims.networks import native, simulate, statistics
 
     out = Path(args.out) if args.out else None
     if out and out.suffix not in PICTURES:
         raise UsageError(f"--out: got '{out}', expected a name that ends in .png or .svg.", "Name a picture.")
     if out and not extras.installed("matplotlib"):
         raise MissingError("neuro simulate --out needs matplotlib.", "pip install 'neuro-hybrid[plots]'")
+    given = [name for name in NETWORKS if getattr(args, name) is not None]
+    if args.circuit in STUDIES:
+        if given:
+            raise UsageError(
+                f"{args.circuit}: got --{' and --'.join(given)}, expected none of them.",
+                "It takes --seed, --lesion and --out.",
+            )
+        return _study(args, out)
+    from sims.networks.simulate import CIRCUITS
+
+    known = [*CIRCUITS, *STUDIES]
+    if args.circuit not in known:
+        raise UsageError(
+            f"circuit: got '{args.circuit}', expected one of {', '.join(known)}.", nearest(args.circuit, known)
+        )
+    if args.lesion:
+        raise UsageError(
+            f"{args.circuit}: got --lesion, expected one of {', '.join(STUDIES)} with it.", "Leave --lesion out."
+        )
+    for name, value in NETWORKS.items():
+        if name not in given:
+            setattr(args, name, value)
+    return _network(args, out)
+
+
+def _study(args: argparse.Namespace, out: Path | None) -> int:
+    """A circuit in Brian2: what is published, ours over the seeds of its record, and this run."""
+    from sims.circuits import studies
+
+    known = studies.record(args.circuit)
+    outcome = studies.STUDIES[args.circuit](args.seed, args.lesion)
+    if args.json:
+        record = {
+            "schema": "neuro.simulate.circuit/1",
+            "circuit": args.circuit,
+            "seed": args.seed,
+            "lesion": args.lesion,
+            "statistics": {k: v if math.isfinite(v) else None for k, v in outcome.statistics.items()},
+            "record": known,
+            "out": args.out,
+        }
+        print(json.dumps(record))
+    else:
+        if not args.quiet:
+            sources = ", ".join(f"doi:{doi}" for doi in known["doi"])
+            print(f"{known['phenomenon']}\n{known['source']}\n{sources}\nlesion: {known['lesion']}", file=sys.stderr)
+        print(
+            f"{'statistic':<26}{'this run':>10}{'ours, ' + str(known['seeds']) + ' seeds':>22}{'published':>16}  unit"
+        )
+        for name, row in known["statistics"].items():
+            kind = "lesioned" if args.lesion else "ours"
+            ours = "-" if row[kind] is None else f"{row[kind]:.4g} +- {row[kind + '_sd'] or 0:.2g}"
+            value = outcome.statistics[name]
+            now = f"{value:.4g}" if math.isfinite(value) else "-"
+            print(f"{name:<26}{now:>10}{ours:>22}{_published(row['published']):>16}  {row['unit']}")
+    if out:
+        from neuro.plots import circuits
+
+        circuits.draw(args.circuit, outcome.curves, out)
+        if not args.json:
+            print(out)
+    return 0
+
+
+def _published(value: float | list[float] | None) -> str:
+    if isinstance(value, list):
+        return f"{value[0]:g} to {value[1]:g}"
+    return "-" if value is None else f"{value:g}"
+
+
+def _network(args: argparse.Namespace, out: Path | None) -> int:
+    from sims.networks import native, simulate, statistics
+
     options = {name: value for name in ("g", "eta") if (value := getattr(args, name)) is not None}
     circuit = simulate.named(args.circuit, args.neurons, args.dt, args.seed, **options)
     built, why = native.status()

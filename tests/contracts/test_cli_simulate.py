@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
 from neuro import extras
 from neuro.cli import main
+from neuro.cli.simulate import STUDIES
+from sims.circuits import studies
 from sims.networks import native
 
 SMALL = ["--neurons", "200", "--seconds", "0.05"]
@@ -91,11 +95,22 @@ def test_doctor_says_whether_networks_run_in_the_library(built, capsys, monkeypa
     [
         (
             ["brunell"],
-            ["circuit: got 'brunell', expected one of brunel, vogels-abbott, cuba, coba.", "Did you mean 'brunel'?"],
+            [
+                f"circuit: got 'brunell', expected one of brunel, vogels-abbott, cuba, coba, {', '.join(STUDIES)}.",
+                "Did you mean 'brunel'?",
+            ],
         ),
         (
             ["coba", "--out", "x.txt"],
             ["--out: got 'x.txt', expected a name that ends in .png or .svg.", "Name a picture."],
+        ),
+        (
+            ["lif-curve", "--neurons", "10", "--dt", "1"],
+            ["lif-curve: got --neurons and --dt, expected none of them.", "It takes --seed, --lesion and --out."],
+        ),
+        (
+            ["coba", "--lesion"],
+            [f"coba: got --lesion, expected one of {', '.join(STUDIES)} with it.", "Leave --lesion out."],
         ),
         (["coba", "--seconds", "-1"], ["seconds: got -1, expected more than 0.", "Give a time such as --seconds 1."]),
         (["coba", "--eta", "1"], ["coba: got eta, expected none of them.", "Only brunel takes --g and --eta."]),
@@ -119,3 +134,53 @@ def test_a_picture_without_matplotlib_is_refused_before_the_run(capsys, monkeypa
         "neuro simulate --out needs matplotlib.",
         "pip install 'neuro-hybrid[plots]'",
     ]
+
+
+class _Quick:
+    """A circuit that runs at once."""
+
+    def __init__(self, seed, lesion):
+        self.statistics = {name: 1.5 + seed + lesion for name in studies.record("lif-curve")["statistics"]} | {
+            "error_without_noise": float("nan")
+        }
+        grid = np.linspace(0.5, 2, 4)
+        self.curves = dict.fromkeys(("drive", "plain", "noisy", "lapicque", "siegert"), grid)
+
+
+def test_a_circuit_in_brian2_is_shown_beside_its_record(capsys, monkeypatch):
+    monkeypatch.setitem(studies.STUDIES, "lif-curve", _Quick)
+    assert main(["simulate", "lif-curve", "--seed", "2"]) == 0
+    captured = capsys.readouterr()
+    rows = [line.split() for line in captured.out.strip().split("\n")]
+    known = studies.record("lif-curve")
+    assert [row[0] for row in rows[1:]] == list(known["statistics"])
+    assert rows[1][1] == "-" and rows[2][1] == "3.5"
+    assert all(f"doi:{doi}" in captured.err for doi in known["doi"]) and known["lesion"] in captured.err
+
+
+def test_a_circuit_in_brian2_as_json_and_lesioned(capsys, monkeypatch):
+    monkeypatch.setitem(studies.STUDIES, "lif-curve", _Quick)
+    assert main(["simulate", "lif-curve", "--lesion", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["schema"] == "neuro.simulate.circuit/1" and record["lesion"] is True
+    assert record["statistics"]["below_threshold_hz"] == 2.5 and record["statistics"]["error_without_noise"] is None
+
+
+@pytest.mark.skipif(not extras.installed("matplotlib"), reason="matplotlib is not installed (extra plots)")
+def test_a_circuit_in_brian2_draws_its_picture(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(studies.STUDIES, "lif-curve", _Quick)
+    out = tmp_path / "curve.png"
+    assert main(["simulate", "lif-curve", "-q", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}\n") and out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_without_brian2_its_circuits_say_how_to_get_it(name, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brian2", None)
+    assert main(["simulate", name]) == 3
+    what, do = capsys.readouterr().err.strip().split("\n")
+    assert what.startswith("this needs the package brian2 (") and do == "pip install 'neuro-hybrid[sims]'"
+
+
+def test_the_verb_knows_every_circuit():
+    assert tuple(studies.STUDIES) == STUDIES

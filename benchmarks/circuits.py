@@ -1,0 +1,59 @@
+"""python -m benchmarks.circuits [NAME ...] [--seeds 20] [--write]: each circuit's statistics over seeds, whole and lesioned.
+
+Seeds 0 to N-1. With --write the means and standard deviations go into `sims/circuits/record.json`. Parameters were chosen
+on seed 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+
+import numpy as np
+
+from benchmarks import _machine
+from neuro import atomic
+from sims.circuits import studies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(studies.STUDIES))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    print(json.dumps(_machine.describe()))
+    for name in args.names:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        found = {
+            lesion: [studies.STUDIES[name](seed, lesion).statistics for seed in range(args.seeds)]
+            for lesion in (False, True)
+        }
+        spent = round(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before, 1)
+        measured = {
+            statistic: {
+                f"{kind}{suffix}": float(f"{value:.4g}") if np.isfinite(value) else None
+                for kind, rows in (("ours", found[False]), ("lesioned", found[True]))
+                for suffix, value in _moments(np.array([row[statistic] for row in rows]))
+            }
+            for statistic in found[False][0]
+        }
+        print(json.dumps({"circuit": name, "seeds": args.seeds, "cpu_s": spent, "statistics": measured}), flush=True)
+        if args.write:
+            record = json.loads(studies.RECORD.read_text(encoding="utf-8"))
+            record[name]["seeds"] = args.seeds
+            for statistic, values in measured.items():
+                record[name]["statistics"][statistic] |= values
+            atomic.write_text(studies.RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _moments(values: np.ndarray) -> tuple[tuple[str, float], tuple[str, float]]:
+    """Mean and standard deviation of the values that are defined."""
+    values = values[np.isfinite(values)]
+    many = len(values) > 1
+    return ("", float(values.mean()) if len(values) else np.nan), ("_sd", float(values.std(ddof=1)) if many else np.nan)
+
+
+if __name__ == "__main__":
+    main()
