@@ -180,7 +180,8 @@ def place(network: Network, chip: Chip, seed: int = 0, refined: bool = True) -> 
     while True:
         left = network.without([name for name, words in problems.items() if words])
         if of_layers:
-            core = np.concatenate([np.full(g.neurons, at.get(g.name, -1), np.int64) for g in left.groups])
+            rows = [np.full(g.neurons, at.get(g.name, -1), np.int64) for g in left.groups]
+            core = np.concatenate([np.zeros(0, np.int64), *rows])
             break
         core, stuck, why = partition.layer_order(left, bounds)
         if not stuck:

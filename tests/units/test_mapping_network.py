@@ -186,3 +186,11 @@ def test_nothing_to_place_says_so():
     assert (
         mapping.place(Network("n", (), ()), chips.load("loihi1")).verdict == "nothing to place: no spiking population"
     )
+
+
+def test_nothing_that_a_chip_of_layers_holds_is_said_in_words():
+    net = Network("n", (Group("a", 4), Group("b", 3)), (Dense("a", "b", 16),))
+    placement = mapping.place(net, chips.load("speck"))
+    assert placement.verdict.startswith("does not fit: ")
+    assert placement.verdict.endswith("no part of it fits one chip")
+    assert [part.cores for part in placement.parts] == [0, 0] and placement.core.shape == (0,)
