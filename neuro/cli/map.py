@@ -146,7 +146,8 @@ def _text(target: str, chip: str, placement: Placement, broken: list[str]) -> st
         f"{WORDS[kind]} {100 * most:.0f} %" + ("" if kind == "cores" else f" (mean {100 * mean:.0f} %)")
         for kind, (most, mean) in placement.utilisation.items()
     ]
-    lines += ["", f"used of the fullest core: {', '.join(shares[1:])}; {shares[0]} of all"]
+    if len(shares) > 1:
+        lines += ["", f"used of the fullest core: {', '.join(shares[1:])}; {shares[0]} of all"]
     t = placement.traffic
     hops = f"{t.hops_ew:.4g} hops east-west, {t.hops_ns:.4g} north-south, {t.crossings:.4g} from chip to chip"
     if not placement.mesh.known:

@@ -47,7 +47,15 @@ def seneca(seed: int = 0) -> Costs:
     """FP16 on SENECA, operands from its data memory; inputs of a dense layer stay in registers (10.3389/fnins.2023.1187252)."""
     table = technology("seneca")
     load, store, add = (drawn(table.constant(kind), table, seed) for kind in ("load16", "store16", "fp16_op"))
-    return Costs(weight=load, input=0.0, mac=add, accumulate=add, state_read=load, state_write=store)
+    return Costs(
+        weight=load,
+        input=0.0,
+        mac=add,
+        accumulate=add,
+        state_read=load,
+        state_write=store,
+        update=load + add + store,  # inferred: the membrane read, decayed and written
+    )
 
 
 def break_even(fan_out: int, fan_in: int, steps: int, costs: Costs, batch: int = 1) -> BreakEven:

@@ -135,7 +135,7 @@ def predict_draws(
     for name, whole in (("batch", batch), ("steps", 1 if steps is None else steps)):
         if not isinstance(whole, numbers.Real) or not 1 <= whole < math.inf or whole != int(whole):
             raise UsageError(f"predict: got {name}={whole}, expected a whole number of at least 1.", "Give 1 or more.")
-    countable = table.kinds if table.model == "events" else ()
+    countable = {"events": table.kinds, "steps": _EVENTS}.get(table.model, ())
     for kind in counts or {}:
         if kind not in countable:
             raise UsageError(
@@ -174,7 +174,7 @@ class _Question:
             if self.given.get(name, 0.0) <= 0:
                 raise UsageError(
                     f"predict: '{self.table.platform}' got no {name}, expected {' and '.join(names)} above 0.",
-                    f"Give {name}=NUMBER.",
+                    f"Give {name}=NUMBER, or --{name.replace('_', '-')} NUMBER.",
                 )
         return [self.given[name] for name in names]
 
@@ -221,6 +221,9 @@ def _calls(q: _Question) -> Prediction:
     return q.answer({"dynamic": dynamic, "static": q.constant("static") * time_s}, time_s)
 
 
+_EVENTS = ("neuron_update", "message", "hop_ew", "hop_ns")
+
+
 def _steps(q: _Question) -> Prediction:
     if "synops" not in q.given:
         q.need("macs")
@@ -232,9 +235,15 @@ def _steps(q: _Question) -> Prediction:
     terms = {"dynamic": dynamic}
     if "synops" in q.given:
         a, b = np.exp(calibrate.fits(q.leave_out)[q.table.platform, "dynamic"].theta)
-        terms = {"host": dynamic * a / (a + b * macs), "synaptic_op": q.given["synops"] * q.constant("synaptic_op")}
+        terms = {"host": dynamic * a / (a + b * macs)}
+        counted = {"synaptic_op": q.given["synops"]} | {kind: n for kind, n in q.given.items() if kind in _EVENTS}
         if "spikes" in q.given:
-            terms["spike"] = q.given["spikes"] * (q.constant("spike") + q.constant("message"))
+            counted["spike"] = q.given["spikes"]
+            if "message" not in counted:
+                counted["message"] = q.given["spikes"]
+                q.assumed.append("one message a spike")
+        terms |= {kind: n * q.constant(kind) for kind, n in counted.items()}
+        q.missing += [kind for kind in ("spike", "message", "neuron_update") if kind not in counted]
     else:
         q.assumed.append("the firing rates of the published networks")
     return q.answer(terms | {"static": q.constant("static") * time_s}, time_s)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from neuro.errors import UsageError
 from neuro.workload import SIGNALS, Phase, Population, Workload
 from sims import chips, mapping
 from sims.energy.prediction import Prediction, predict_draws
 from sims.energy.price import Priced, Term, price
 from sims.energy.streams import DRAWS
-from sims.energy.technologies import Technology, technology
+from sims.energy.technologies import Technology, technologies, technology
 from sims.energy.timing import MeshLoad, mesh_time
 from sims.mapping import Network, Placement, Traffic
 
@@ -119,7 +120,11 @@ def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = 
     Raises:
         UsageError: an unknown chip, or one without energy constants.
     """
-    limits, table = chips.load(chip), technology(chip)
+    limits = chips.load(chip)
+    if chip not in technologies():
+        both = ", ".join(sorted(set(chips.names()) & technologies().keys()))
+        raise UsageError(f"chip: '{chip}' has limits but no energy constants.", f"With both: {both}.")
+    table = technology(chip)
     populations = {p.name: p for p in workload.populations}
     whole = network or mapping.from_populations(workload.populations, workload.model)
     placement = mapping.place(whole, limits, seed, refined)
@@ -137,7 +142,7 @@ def on_chip(workload: Workload, chip: str, seed: int, network: Network | None = 
         terms,
         traffic,
         price(every, table, seed) if every else None,
-        _inference(list(placed.values()), table, seed),
+        _inference(list(placed.values()), every, table, seed),
         time_s,
         static_j,
         _unpriced(workload, placement, table, every, time_s),
@@ -278,17 +283,23 @@ def _most(moved: Traffic, direction: str) -> float:
     return float(load.max(initial=0)) if load is not None else 0.0
 
 
-def _inference(placed: list[Population], table: Technology, seed: int) -> Prediction | None:
-    """The run as one inference by the chip's published runs; None where it has none."""
-    if table.model not in ("steps", "synops", "spikes") or not any(p.spikes for p in placed):
+def _inference(placed: list[Population], terms: Iterable[Term], table: Technology, seed: int) -> Prediction | None:
+    """The run as one inference by the chip's published runs; None where it has none, or nothing that they tell of happened."""
+    told = {"steps": sum(map(_steps, placed)), "synops": sum(p.synaptic_ops for p in placed)}
+    told["spikes"] = sum(p.spikes for p in placed if p.updates)
+    if not told.get(table.model):
         return None
-    steps = sum(map(_steps, placed))
+    counted: dict[str, float] = {}
+    for term in terms:
+        if table.model == "steps" and term.kind not in ("synaptic_op", "spike"):
+            counted[term.kind] = counted.get(term.kind, 0.0) + term.count
     return predict_draws(
         table.platform,
         macs=sum(p.neurons * p.fan_out for p in placed),
-        synops=sum(p.synaptic_ops for p in placed),
-        spikes=sum(p.spikes for p in placed),
-        steps=max(1, steps),
+        synops=told["synops"],
+        spikes=told["spikes"],
+        steps=max(1, told["steps"]),
+        counts=counted,
         seed=seed,
     )
 

@@ -265,7 +265,9 @@ def why(term: str) -> str:
         for row in table.unpriced:
             known.setdefault(f"{table.platform}.{row.id}", []).extend(_unpriced_lines(table, row))
     if term not in known:
-        raise UsageError(f"neuro energy why: unknown term '{term}'.", nearest(term, list(known)))
+        mine = [name for name in known if name.startswith((f"{term}.", f"{term}:"))]
+        hint = f"Its terms: {', '.join(mine)}." if mine else nearest(term, list(known))
+        raise UsageError(f"neuro energy why: unknown term '{term}'.", hint)
     return "\n".join(known[term])
 
 

@@ -47,7 +47,8 @@ def full(report: Report) -> str:
     for row in report.against:
         lines += ["", *_platform(report, row)]
     lines += ["", *_chip(report), *_layers(report), "", *_counts(report)]
-    return "\n".join([*lines, "", "'neuro energy why loihi1.synop' explains a number and names its source."])
+    term = report.chip.table.constants[0].id
+    return "\n".join([*lines, "", f"'neuro energy why {term}' explains a number and names its source."])
 
 
 def summary_lines(workload: Workload) -> list[str]:
@@ -215,11 +216,12 @@ def _layers(report: Report) -> list[str]:
     ]
     for row in report.layers:
         least = row.break_even.spikes_per_synapse
-        margin = (
-            f"{words.number(row.margin)} times below"
-            if row.margin >= 1
-            else f"{words.number(1 / row.margin)} times above"
-        )
+        if not least.median:
+            margin = "no rate saves, the updates alone cost more"
+        elif row.margin >= 1:
+            margin = f"{words.number(row.margin)} times below"
+        else:
+            margin = f"{words.number(1 / row.margin)} times above"
         lines.append(f"  {row.name}: {words.number(row.spikes_per_synapse)} against {words.ratio(least)}: {margin}")
     return lines
 

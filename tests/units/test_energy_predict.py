@@ -229,16 +229,16 @@ def test_every_platform_answers_or_says_what_it_needs():
             "gpu:k4000",
             {"macs": 1e6},
             "'gpu:k4000' got no layers, expected macs and layers above 0",
-            "Give layers=NUMBER.",
+            "Give layers=NUMBER, or --layers NUMBER.",
         ),
-        ("gpu:k4000", {"layers": 3}, "got no macs", "Give macs=NUMBER."),
-        ("gpu:k4000", {"macs": 0, "layers": 3}, "got no macs", "Give macs=NUMBER."),
-        ("speck", SMALL, "'speck' got no spikes", "Give spikes=NUMBER."),
-        ("loihi1", {}, "'loihi1' got no macs", "Give macs=NUMBER."),
-        ("loihi1", {"macs": 0}, "'loihi1' got no macs", "Give macs=NUMBER."),
-        ("loihi2", {}, "'loihi2' got no synops", "Give synops=NUMBER."),
-        ("truenorth", {}, "'truenorth' got no synops", "Give synops=NUMBER."),
-        ("akida", {}, "'akida' got no clock", "Give clock=NUMBER."),
+        ("gpu:k4000", {"layers": 3}, "got no macs", "Give macs=NUMBER, or --macs NUMBER."),
+        ("gpu:k4000", {"macs": 0, "layers": 3}, "got no macs", "Give macs=NUMBER, or --macs NUMBER."),
+        ("speck", SMALL, "'speck' got no spikes", "Give spikes=NUMBER, or --spikes NUMBER."),
+        ("loihi1", {}, "'loihi1' got no macs", "Give macs=NUMBER, or --macs NUMBER."),
+        ("loihi1", {"macs": 0}, "'loihi1' got no macs", "Give macs=NUMBER, or --macs NUMBER."),
+        ("loihi2", {}, "'loihi2' got no synops", "Give synops=NUMBER, or --synops NUMBER."),
+        ("truenorth", {}, "'truenorth' got no synops", "Give synops=NUMBER, or --synops NUMBER."),
+        ("akida", {}, "'akida' got no clock", "Give clock=NUMBER, or --clock NUMBER."),
         (
             "akida",
             {"counts": {"clocks": 1}},
@@ -246,8 +246,8 @@ def test_every_platform_answers_or_says_what_it_needs():
             "Did you mean 'clock'?",
         ),
         ("speck", {"counts": {"spike": 1}}, "for 'speck', expected none: it has runs", "Leave counts out."),
-        ("gpu:h200", {"macs": 1e6}, "got no layers", "Give layers=NUMBER."),
-        ("gpu:h200", {"layers": 2}, "got no weight_bytes", "Give weight_bytes=NUMBER."),
+        ("gpu:h200", {"macs": 1e6}, "got no layers", "Give layers=NUMBER, or --layers NUMBER."),
+        ("gpu:h200", {"layers": 2}, "got no weight_bytes", "Give weight_bytes=NUMBER, or --weight_bytes NUMBER."),
         ("speck", {"spikes": -1}, "got spikes=-1, expected a finite number of at least 0", "Count again."),
         ("speck", {"spikes": math.nan}, "got spikes=nan", "Count again."),
         ("speck", {"spikes": "many"}, "got spikes=many, expected a finite number", "Count again."),
@@ -319,3 +319,13 @@ def test_the_score_is_the_width_and_twenty_times_the_miss():
     inside, outside = Interval(1.0, 0.1, 10.0), Interval(1.0, 0.1, 0.1 * 10**1.5)
     assert validation.score(inside, 2.0) == pytest.approx(2.0)
     assert validation.score(outside, 10.0) == pytest.approx(1.5 + 20 * 0.5)
+
+
+def test_events_beside_synaptic_operations_are_priced_or_listed():
+    bare = predict("loihi1", macs=1e5, synops=1e5, steps=10)
+    assert {"spike", "message", "neuron_update"} <= set(bare["unpriced"])
+    full = predict("loihi1", macs=1e5, synops=1e5, spikes=1e3, steps=10, counts={"neuron_update": 1e4, "message": 3e3})
+    assert not {"spike", "message", "neuron_update"} & set(full["unpriced"])
+    assert full["terms_j"]["message"]["median"] == pytest.approx(3e3 * 111e-12, rel=0.02)
+    assert full["terms_j"]["neuron_update"]["median"] == pytest.approx(1e4 * 72.8e-12, rel=0.02)
+    assert "one message a spike" in predict("loihi1", macs=1e5, synops=1e5, spikes=1e3)["assumed"]

@@ -90,6 +90,16 @@ def test_terms_count_neurons_targets_packets_and_hops():
     assert {"hop_ew", "hop_ns"} <= {kind for _, kind in counts}
 
 
+def test_the_host_counts_the_same_events_as_the_cores():
+    chip = sides.on_chip(LOAD, "loihi1", 0)
+    sums: dict[str, float] = {}
+    for term in chip.terms["decode"]:
+        sums[term.kind] = sums.get(term.kind, 0.0) + term.count
+    price = {c.kind: c.si for c in technologies.technology("loihi1").constants}
+    for kind, count in sums.items():
+        assert np.median(chip.inference.terms[kind]) == pytest.approx(count * price[kind], rel=0.02), kind
+
+
 def test_the_median_is_the_counts_times_the_constants():
     chip = sides.on_chip(LOAD, "loihi1", 0)
     price = {c.kind: c.si for c in technologies.technology("loihi1").constants}
@@ -151,6 +161,12 @@ def test_spiking_layers_have_their_break_even_and_margin():
     assert row.break_even.spikes_per_synapse.median == pytest.approx(0.40, abs=0.01)
     assert row.margin == pytest.approx(row.break_even.spikes_per_synapse.median / row.spikes_per_synapse)
     assert "times below" in text.full(report.estimate(LOAD))
+
+
+def test_a_layer_whose_updates_cost_more_than_its_products_has_no_rate_that_saves():
+    tiny = dataclasses.replace(FITS, products=10 * 256 * 2, updates=10 * 1024 * 8)
+    said = text.full(report.estimate(changed(populations=(tiny,))))
+    assert "no rate saves, the updates alone cost more" in said
 
 
 def test_the_text_says_what_moves_the_answer():
@@ -261,7 +277,7 @@ def test_wrong_chips_and_seeds_are_usage_errors():
         report.estimate(LOAD, chip="loihi")
     with pytest.raises(UsageError, match="--seed: got -1, expected at least 0"):
         report.estimate(LOAD, seed=-1)
-    with pytest.raises(UsageError, match="platform: got 'dynap_se2', expected a known one"):
+    with pytest.raises(UsageError, match="chip: 'dynap_se2' has limits but no energy constants"):
         report.estimate(LOAD, chip="dynap_se2")
 
 
