@@ -18,7 +18,7 @@ from neuro.workload import Population, Workload
 from sims.energy import activity, sides
 from sims.energy.activity import Activity
 from sims.energy.break_even import BreakEven, break_even, seneca
-from sims.energy.compare import verdict
+from sims.energy.compare import LOWER, verdict
 from sims.energy.price import drawn, price
 from sims.energy.sides import OnChip, OnPlatform
 from sims.energy.streams import DRAWS, Interval, interval
@@ -280,6 +280,8 @@ def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, 
     elif chip.placed:
         draws = sum(hybrid.values(), np.zeros(DRAWS)) / workload.tokens / (dense.total / other.tokens)
         ratio, words = interval(draws), verdict(draws)
+        if chip.inference is None and words == LOWER:
+            words = f"undecided: a lower bound, for {name} has no price of its host and idle power"
         dynamic = _finite(interval(hybrid_dynamic / workload.tokens / (dense.dynamic / other.tokens)))
         if chip.inference is not None:
             cores = interval(alone / workload.tokens / (dense.total / other.tokens))

@@ -149,6 +149,15 @@ def test_the_verdict_follows_the_other_side():
     assert row.verdict == "higher with at least 95 %" and row.ratio.lo > 1
 
 
+def test_a_lower_bound_is_never_called_lower():
+    larger = changed(
+        operations=tuple(dataclasses.replace(op, count=1000 * op.count) for op in OPERATIONS), populations=()
+    )
+    (row,) = report.estimate(LOAD, chip="spinnaker2", dense=larger).against
+    assert row.ratio.hi < 1
+    assert row.verdict == "undecided: a lower bound, for spinnaker2 has no price of its host and idle power"
+
+
 def test_boards_are_not_compared_with_chips():
     (row,) = report.estimate(LOAD, against=["convention"]).against
     assert row.ratio is None
