@@ -92,12 +92,15 @@ def test_a_platform_without_times_says_which_it_lacks():
 
 
 def test_break_even_on_seneca_is_the_worked_example():
-    """(3.7 / B + 1.4) / 12.7: 0.40 spikes a synapse and inference alone, 0.12 in batches of 32."""
-    alone, batched = (break_even(3072, 768, 4, seneca(), batch=b).spikes_per_synapse for b in (1, 32))
+    """(3.7 / B + 1.4) / 12.7: 0.40 spikes a synapse and inference alone, 0.12 in batches of 32, where updates are free."""
+    costs = dataclasses.replace(seneca(), update=0.0)
+    alone, batched = (break_even(3072, 768, 4, costs, batch=b).spikes_per_synapse for b in (1, 32))
     assert alone.median == pytest.approx((3.7 + 1.4) / 12.7, rel=0.01)
     assert batched.median == pytest.approx((3.7 / 32 + 1.4) / 12.7, rel=0.01)
     assert alone.lo < 0.40 < alone.hi and alone.hi < 0.5 and batched.lo < 0.12 < batched.hi
-    assert break_even(3072, 768, 4, seneca()).rate.median == pytest.approx(alone.median / 4)
+    assert break_even(3072, 768, 4, costs).rate.median == pytest.approx(alone.median / 4)
+    charged = break_even(3072, 768, 4, seneca()).spikes_per_synapse.median
+    assert charged == pytest.approx((3.7 + 1.4 - 9.0 * 4 / 768) / 12.7, rel=0.01)
 
 
 def test_updates_of_silent_neurons_lower_the_break_even_and_can_leave_none():
