@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 import sys
 
 import _machine
@@ -54,8 +55,27 @@ def main() -> int:
                 print(f"  {name}: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items()), file=sys.stderr)
             rows = [dataclasses.asdict(case) | {"error": case.error, "covered": case.covered} for case in found]
             result["parts"][f"{quantity} without {held_out}"] = {"summary": totals, "cases": rows}
+    result["half_width_between_runs"] = _between()
     print(json.dumps(result, indent=1))
     return 0
+
+
+def _between() -> dict[str, float]:
+    """Median half-width with every run in, of networks and batches that were not published: no measurement is needed."""
+    loihi = {"steps": 10}
+    asked = [
+        (name, {"macs": 107_264 + 720_896 * n, "layers": 3 + 10 * n} | (loihi if name == "loihi1" else {}))
+        for name in ("cpu:e5-2630", "gpu:k4000", "movidius:ncs", "loihi1")
+        for n in (1, 2, 3, 5, 6, 7, 10, 12)
+    ]
+    asked += [
+        (name, {"macs": 172_800, "layers": 3, "batch": batch})
+        for name in ("cpu:e5-2630", "gpu:k4000", "jetson:tx1")
+        for batch in (2, 4, 16, 32)
+    ]
+    found = [predict(name, **given)["energy_j"] for name, given in asked]
+    widths = {part: [math.sqrt(row[part]["hi"] / row[part]["lo"]) for row in found] for part in ("dynamic", "total")}
+    return {part: statistics.median(values) for part, values in widths.items()}
 
 
 def _table() -> list[str]:
