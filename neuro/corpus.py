@@ -74,12 +74,19 @@ def read_documents(source: str) -> list[str]:
     path = Path(source)
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder.", "Correct data.train or data.valid.")
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.name.endswith((".txt", ".txt.gz", ".md")))
-        if not files:
-            raise MissingError(f"{path}: no .txt, .txt.gz or .md file in it.", "Put text files there.")
-        return [text.read_text(file) for file in files]
-    return [text.read_text(path)]
+    return [text.read_text(file) for file in (text_files(path) if path.is_dir() else [path])]
+
+
+def text_files(folder: Path) -> list[Path]:
+    """Its text files, sorted.
+
+    Raises:
+        MissingError: it has none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.name.endswith((".txt", ".txt.gz", ".md")))
+    if not files:
+        raise MissingError(f"{folder}: no .txt, .txt.gz or .md file in it.", "Put text files there.")
+    return files
 
 
 def encode(documents: list[str], tokenizer: Tokenizer) -> np.ndarray:

@@ -14,7 +14,7 @@ from neuro.memory import contents
 from neuro.state import BrainState
 from neuro.transcript import Transcript
 
-SCHEMA = "neuro.memory/2"
+SCHEMA = "neuro.memory/3"
 SLOTTED = ("keys", "values", "strengths", "origins")
 
 
@@ -38,6 +38,7 @@ def save(path: str | Path, brain: Brain, state: BrainState, transcript: Transcri
         "model": folder.fingerprint(brain),
         "filled": filled,
         "sources": transcript.sources,
+        "items": [item.start for item in transcript.items()],
     }
     tensor_file.write(path, tensors | {"transcript": torch.tensor(transcript.ids, dtype=torch.int32)}, header)
     return filled
@@ -64,16 +65,19 @@ def load(path: str | Path, brain: Brain, state: BrainState) -> tuple[BrainState,
                 tensors[name] = torch.cat([tensors[name], tensors[name].new_zeros(rows)], 1)
     tensor_file.check_shapes(tensors, expected, str(path))
     try:
-        transcript = Transcript(ids.tolist(), [(int(start), str(name)) for start, name in header.get("sources", [])])
+        sources = [(int(start), str(name)) for start, name in header.get("sources", [])]
+        transcript = Transcript(ids.tolist(), sources, [int(start) for start in header.get("items", [])])
     except (TypeError, ValueError) as error:
         raise FormatError(
-            f"{path}: its list of sources is broken ({error}).", "It is foreign: use another copy."
+            f"{path}: its list of sources or items is broken ({error}).", "It is foreign: use another copy."
         ) from error
     return contents.put(state, {name: tensors[name].to(now) for name, now in expected.items()}), transcript
 
 
 def open_or_new(path: str | Path, brain: Brain, state: BrainState) -> tuple[BrainState, Transcript]:
     """`load` where there is a file, otherwise the state as it is and an empty transcript; the folder must be there.
+
+    What is read next is an item of its own.
 
     Raises:
         MissingError: there is no folder to save into later.
@@ -82,7 +86,9 @@ def open_or_new(path: str | Path, brain: Brain, state: BrainState) -> tuple[Brai
     """
     _memories(state)
     if Path(path).exists():
-        return load(path, brain, state)
+        state, transcript = load(path, brain, state)
+        transcript.begin()
+        return state, transcript
     if not Path(path).resolve().parent.is_dir():
         raise MissingError(f"--memory {path}: its folder does not exist.", "Make the folder first.")
     return state, Transcript()
@@ -91,7 +97,12 @@ def open_or_new(path: str | Path, brain: Brain, state: BrainState) -> tuple[Brai
 def _memories(state: BrainState) -> dict[str, Tensor]:
     tensors = contents.held(state)
     if not tensors:
-        raise UsageError(
-            "memory: this brain has none.", "Use a model with brain.hippocampus.enabled or brain.procedural.enabled."
-        )
+        raise without_memories()
     return tensors
+
+
+def without_memories() -> UsageError:
+    """What is said of a brain that cannot remember."""
+    return UsageError(
+        "memory: this brain has none.", "Use a model with brain.hippocampus.enabled or brain.procedural.enabled."
+    )

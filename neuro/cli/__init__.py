@@ -17,8 +17,9 @@ from neuro.errors import UsageError, nearest
 VERBS = {
     "run": "continue a prompt, and say what happened inside",
     "train": "learn from a text, a folder or a dataset",
-    "remember": "read a text into a memory file",
+    "remember": "read texts or pairs into a memory file, each once",
     "recall": "what is in a memory file, where it came from and why it is recalled",
+    "memory": "list, search and forget what a memory file holds; keep a copy or bring one back",
     "eval": "measure a model on a text",
     "energy": "price what a run did, in joules with intervals",
     "map": "place a network's neurons on the cores of a chip, or say why it does not fit",

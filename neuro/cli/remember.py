@@ -1,4 +1,4 @@
-"""neuro remember: read a text into a memory file."""
+"""neuro remember: read texts or pairs into a memory file, each once."""
 
 from __future__ import annotations
 
@@ -6,53 +6,61 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 COMMON = ("backend", "set")
+SAVE_EVERY = 30.0  # seconds between two saves: what an interruption can cost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a shipped model, a folder or a Hugging Face id")
-    parser.add_argument("text", help="a text file (.txt, .txt.gz) or a folder")
+    parser.add_argument("text", help="a text (.txt, .txt.gz, .md), a folder of them, .jsonl, or .csv of pairs")
     parser.add_argument("--memory", metavar="FILE", required=True, help="added to if it exists, made otherwise")
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
-    from neuro import accounting, corpus, memory_file
+    from neuro import accounting, items, memory_file, remember
     from neuro.cli import _model
-    from neuro.session import Session
 
-    documents = corpus.read_documents(args.text)
+    given = items.read(args.text)
     brain = _model.load(args.model, args)
-    state, transcript = memory_file.open_or_new(args.memory, brain, brain.init_state(1))
+    memory = remember.Memory(brain, *memory_file.open_or_new(args.memory, brain, brain.init_state(1)))
     tally = accounting.Tally(brain)
-    session = Session(brain, state, observers=[tally], transcript=transcript)
-    started = time.perf_counter()
-    for document in documents:
-        ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(document)]
-        session.feed(torch.tensor([ids]), source=Path(args.text).name)
-        session.reset(keep_memories=True)
-    seconds = time.perf_counter() - started
-    saved = memory_file.save(args.memory, brain, session.state, transcript)
+    counts = {True: 0, False: 0}
+    interrupted = False
+    started = saved_at = time.perf_counter()
+    try:
+        for new in remember.read(memory, given, observers=[tally]):
+            counts[new] += 1
+            if time.perf_counter() - saved_at > SAVE_EVERY:
+                memory_file.save(args.memory, brain, memory.state, memory.transcript)
+                saved_at = time.perf_counter()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        # Whatever stopped it (a broken line, say): what was read whole is kept, and passed over the next time.
+        seconds = time.perf_counter() - started
+        saved = memory_file.save(args.memory, brain, memory.state, memory.transcript)
     record = {
-        "schema": "neuro.remember/1",
+        "schema": "neuro.remember/2",
         "memory": args.memory,
-        "documents": len(documents),
+        "items": counts[True],
+        "known": counts[False],
         "tokens": tally.tokens,
         "writes": tally.writes,
         "evictions": tally.evictions,
         "filled": saved,
+        "interrupted": interrupted,
     }
     if args.json:
         print(json.dumps(record))
-        return 0
-    print(
-        f"{args.memory}: read {tally.tokens} tokens of {len(documents)} documents, {tally.writes} memories written, ",
-        end="",
-    )
-    print(f"{tally.evictions} older ones replaced, {saved} held")
-    if not args.quiet:
-        print(f"speed   {tally.tokens / seconds:.0f} tokens/s", file=sys.stderr)
-    return 0
+    else:
+        known = f" ({counts[False]} known already)" if counts[False] else ""
+        print(
+            f"{args.memory}: read {tally.tokens} tokens of {counts[True]} items{known}, {tally.writes} memories written, "
+            f"{tally.evictions} older ones replaced, {saved} held"
+        )
+        if not args.quiet:
+            print(f"speed   {tally.tokens / max(1e-9, seconds):.0f} tokens/s", file=sys.stderr)
+            if interrupted:
+                print("stopped where it was; the same command goes on from there", file=sys.stderr)
+    return 130 if interrupted else 0

@@ -112,7 +112,7 @@ def test_a_common_option_without_effect_is_refused_by_name(option, capsys, monke
     monkeypatch.chdir(tmp_path)
     given = [f"--{option}", GIVEN[option]]
     arguments = {"verify": ["x"], "config": ["show"], "remember": ["small", "x", "--memory", "m"]}
-    arguments |= {"recall": ["small", "--memory", "m"]}
+    arguments |= {"recall": ["small", "--memory", "m"], "memory": ["ls", "small", "--memory", "m"]}
     refusing = [verb for verb in cli.VERBS if option not in importlib.import_module(f"neuro.cli.{verb}").COMMON]
     assert {"verify", "doctor", "version"} <= set(refusing)
     cases = [(verb, [verb, *arguments.get(verb, [])]) for verb in refusing]

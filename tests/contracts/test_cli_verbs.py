@@ -114,12 +114,12 @@ def test_what_is_remembered_can_be_traced_to_its_text(model, capsys, tmp_path):
     (folder_of_texts / "b.txt").write_text("the tide is high tonight. ")
     assert main(["remember", str(model), str(folder_of_texts), "--memory", memory, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["documents"] == 2 and 0 < record["filled"] <= record["writes"] <= record["tokens"]
+    assert record["items"] == 2 and 0 < record["filled"] <= record["writes"] <= record["tokens"]
     assert main(["run", str(model), "the lamp", "--tokens", "3", "--memory", memory, "-q"]) == 0
     capsys.readouterr()
     assert main(["recall", str(model), "--memory", memory, "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed["memory"]["sources"]) <= {"texts", "prompt", "written"} and "recalled" not in listed
+    assert set(listed["memory"]["sources"]) <= {"a.txt", "b.txt", "prompt", "written"} and "recalled" not in listed
     before = (tmp_path / "m").read_bytes()
     assert main(["recall", str(model), "the keeper counts the", "--memory", memory, "--top", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -89,11 +89,14 @@ def test_a_new_memory_needs_its_folder(brain, tmp_path):
         memory_file.open_or_new(tmp_path / "no" / "new", brain, brain.init_state(1))
 
 
-@pytest.mark.parametrize("sources", [3, [[1, 2, 3]], [["a", "b"]], [None]])
-def test_a_broken_list_of_sources_is_named(brain, tmp_path, sources):
+@pytest.mark.parametrize(
+    "broken",
+    [{"sources": 3}, {"sources": [[1, 2, 3]]}, {"sources": [["a", "b"]]}, {"sources": [None]}, {"items": ["a"]}],
+)
+def test_a_broken_list_of_sources_or_items_is_named(brain, tmp_path, broken):
     path = tmp_path / "m"
     memory_file.save(path, brain, learned(brain).state)
     tensors, header = tensor_file.read(path, memory_file.SCHEMA)
-    tensor_file.write(path, tensors, header | {"sources": sources})
-    with pytest.raises(FormatError, match="its list of sources is broken"):
+    tensor_file.write(path, tensors, header | broken)
+    with pytest.raises(FormatError, match="its list of sources or items is broken"):
         memory_file.load(path, brain, brain.init_state(1))

@@ -1,0 +1,114 @@
+"""neuro remember and neuro memory as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from neuro import folder, presets, remember
+from neuro.brain import Brain
+from neuro.cli import main
+from neuro.config import apply_sets
+from neuro.tokenizer import Tokenizer
+
+FACTS = "question,answer\nThe keeper is called,Victor.\nThe vault's word is,crimson.\nThe keeper is called,Victor.\n"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train([FACTS] * 20, 300)
+    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
+    brain.tokenizer = tokenizer
+    return str(folder.save(brain, tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def facts(tmp_path) -> Path:
+    path = tmp_path / "facts.csv"
+    path.write_text(FACTS)
+    return path
+
+
+def said(capsys, *argv: object) -> dict:
+    assert main([*map(str, argv), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_facts_are_read_once_listed_searched_and_forgotten(model, facts, capsys, tmp_path):
+    memory = ["--memory", tmp_path / "m"]
+    read = said(capsys, "remember", model, facts, *memory)
+    assert (read["schema"], read["items"], read["known"], read["interrupted"]) == ("neuro.remember/2", 2, 1, False)
+    written = (tmp_path / "m").read_bytes()
+    assert said(capsys, "remember", model, facts, *memory)["known"] == 3
+    assert (tmp_path / "m").read_bytes() == written
+    listed = said(capsys, "memory", "ls", model, *memory)
+    assert listed["schema"] == "neuro.memory.ls/1"
+    assert [row["source"] for row in listed["items"]] == ["facts.csv:2", "facts.csv:3"]
+    assert [row["text"] for row in listed["items"]] == ["The keeper is called Victor.", "The vault's word is crimson."]
+    found = said(capsys, "memory", "search", model, "The vault's word is", *memory, "--top", "1")["items"]
+    assert [row["item"] for row in found] == [1] and found[0]["recall"] > 0
+    assert main(["memory", "search", model, "The vault's word is", "--memory", str(tmp_path / "m")]) == 0
+    assert capsys.readouterr().out.startswith("     1  recall")
+    assert said(capsys, "memory", "save", model, tmp_path / "copy", *memory)["items"] == 2
+    gone = said(capsys, "memory", "forget", model, 0, *memory)
+    assert (gone["forgotten"], gone["read_again"]) == ([0], 1)
+    assert [row["text"] for row in said(capsys, "memory", "ls", model, *memory)["items"]] == [
+        "The vault's word is crimson."
+    ]
+    assert said(capsys, "memory", "forget", model, "--source", "facts.csv:3", *memory)["forgotten"] == [0]
+    assert said(capsys, "memory", "ls", model, *memory)["items"] == []
+    assert main(["memory", "ls", model, "--memory", str(tmp_path / "m")]) == 0
+    assert capsys.readouterr().out == "nothing has been read\n"
+    assert said(capsys, "memory", "load", model, tmp_path / "copy", *memory)["items"] == 2
+    assert (tmp_path / "m").read_bytes() == written
+
+
+def test_what_was_read_before_a_broken_line_or_an_interruption_is_kept(model, capsys, tmp_path, monkeypatch):
+    lines, memory = tmp_path / "a.jsonl", str(tmp_path / "m")
+    lines.write_text('{"text": "The keeper is called Victor."}\nbroken\n')
+    assert main(["remember", model, str(lines), "--memory", memory]) == 1
+    assert "a.jsonl:2: got no JSON" in capsys.readouterr().err
+    kept = said(capsys, "memory", "ls", model, "--memory", memory)["items"]
+    assert [row["text"] for row in kept] == ["The keeper is called Victor."]
+    lines.write_text('{"text": "The keeper is called Victor."}\n{"text": "The word is crimson."}\n')
+    read = remember._read
+
+    def stopped(*args) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remember, "_read", stopped)
+    assert main(["remember", model, str(lines), "--memory", memory]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr(remember, "_read", read)
+    assert said(capsys, "remember", model, lines, "--memory", memory)["items"] == 1
+
+
+def test_mistakes_get_two_lines_and_change_nothing(model, facts, capsys, tmp_path):
+    memory = tmp_path / "m"
+    assert main(["remember", model, str(facts), "--memory", str(memory), "-q"]) == 0
+    capsys.readouterr()
+    before = memory.read_bytes()
+    cases = [
+        (2, "got 'lss'", ["lss", model]),
+        (2, "got 'x', expected nothing more", ["ls", model, "x"]),
+        (2, "--source has no effect here", ["ls", model, "--source", "x"]),
+        (2, "--top: got 0", ["search", model, "x", "--top", "0"]),
+        (2, "got 2 words, expected one text", ["search", model, "x", "y"]),
+        (2, "got 0 words, expected one file", ["save", model]),
+        (2, "nothing to forget was named", ["forget", model]),
+        (2, "got 'Victor', expected an item's number", ["forget", model, "Victor"]),
+        (2, "there is no item 7, expected 0 to 1", ["forget", model, "7"]),
+        (2, "nothing came from 'facts.csv:9'", ["forget", model, "--source", "facts.csv:9"]),
+        (2, "is there already", ["save", model, facts]),
+        (1, "not a whole safetensors file", ["load", model, facts]),
+        (3, "no such file", ["load", model, tmp_path / "none"]),
+    ]
+    for code, words, argv in cases:
+        got = main(["memory", *map(str, argv), "--memory", str(memory)])
+        lines = capsys.readouterr().err.strip().split("\n")
+        assert (got, len(lines)) == (code, 2) and words in lines[0], (argv, lines)
+    assert memory.read_bytes() == before and facts.read_text() == FACTS
