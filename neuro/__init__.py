@@ -13,13 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from neuro.brain import Brain
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(model: str = "small", backend: str = "auto", **options: Any) -> Brain:
+def load(model: str | Path = "small", backend: str = "auto", **options: Any) -> Brain:
     """Load a shipped model or a model folder; see `neuro.folder.load`."""
     from neuro import folder
 
