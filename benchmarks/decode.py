@@ -86,14 +86,11 @@ def of_gpt2(model: GPT2LMHeadModel, ids: Tensor, contexts: list[int]) -> Write:
 
 def of_onnx(brain: Brain, folder: Path, quantized: bool, states: dict[int, Any], threads: int) -> tuple[Write, int]:
     """A writer of the exported graphs, and the bytes of the one that runs every token."""
-    from export import onnx_graph, package, ports, quantize
+    from export import package, ports
     from export.runtime import Runtime
 
     folder.mkdir()
-    onnx_graph.write(brain, folder)
-    if quantized:
-        quantize.int8(folder / "step.onnx")
-    (folder / "manifest.json").write_text(json.dumps(package.describe(brain, folder)), encoding="utf-8")
+    manifest = package.write_graphs(brain, folder, "int8" if quantized else None)
     runtime = Runtime(folder, threads=threads)
 
     def write(context: int, tokens: int) -> None:
@@ -102,7 +99,7 @@ def of_onnx(brain: Brain, folder: Path, quantized: bool, states: dict[int, Any],
         for _ in range(tokens):
             logits = runtime.step([int(logits.argmax())])
 
-    return write, (folder / "step.onnx").stat().st_size
+    return write, manifest["graphs"]["step"]["bytes"]
 
 
 def describe(found: list[float]) -> dict[str, float]:

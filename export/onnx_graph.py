@@ -29,7 +29,6 @@ from neuro.errors import MissingError, NeuroError
 from neuro.state import replace_leaves
 
 OPSET = 18  # the newest whose operators the CPU and the DirectML provider of ONNX Runtime both have (20 adds Gelu)
-GRAPHS = ("step", "commit")
 EMBEDDING = "embedding"  # the vocabulary matrix [V,D], read by token and multiplied by the readout, stored once
 _FIRST_TORCH = (2, 6)  # traces with names for inputs and outputs
 _TRACED_BATCH = 2  # a batch of one would be baked in
@@ -70,8 +69,8 @@ def portable_copy(brain: Brain) -> Brain:
 
 
 @torch.no_grad()
-def write(brain: Brain, folder: Path) -> None:
-    """Write ``step.onnx`` and ``commit.onnx`` into ``folder``.
+def write(brain: Brain, files: dict[str, Path]) -> None:
+    """Write the graphs "step" and "commit" to the paths in ``files``.
 
     Raises:
         MissingError: this torch has no exporter that names its ports.
@@ -93,7 +92,7 @@ def write(brain: Brain, folder: Path) -> None:
     into = [ports.INTO + path for path in paths]
 
     def trace(name: str, module: nn.Module, given: list[Tensor], inputs: list[str], outputs: list[str]) -> None:
-        onnx.save(_tidy(_trace(module, given, inputs, outputs)), folder / f"{name}.onnx")
+        onnx.save(_tidy(_trace(module, given, inputs, outputs)), files[name])
 
     out = [ports.OUT + path for path in stepped]
     trace(

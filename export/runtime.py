@@ -8,7 +8,7 @@
     brain = Runtime(".")
     logits = brain.step([12])           # [B, V] for the next token; commits by itself at the end of a span
 
-The folder holds step.onnx, commit.onnx and manifest.json, which names every port, what it starts from and where it goes.
+manifest.json names the graphs' files, every port, what it starts from and where it goes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-SCHEMA = "neuro.export/1"
+SCHEMA = "neuro.export/2"
 
 
 class Runtime:
@@ -48,7 +48,7 @@ class Runtime:
         options.intra_op_num_threads = threads
         self._graphs = {
             name: onnxruntime.InferenceSession(
-                str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+                str(folder / self.manifest["graphs"][name]["file"]), options, providers=["CPUExecutionProvider"]
             )
             for name in ("step", "commit")
         }

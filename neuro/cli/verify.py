@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from export import package
+    from export import check
 
-    report = package.verify(args.folder)
+    report = check.verify(args.folder)
     if args.json:
         print(json.dumps({"schema": "neuro.verify/1", "folder": args.folder, "ok": True} | report.to_dict()))
         return 0

@@ -13,7 +13,8 @@ import onnx
 import pytest
 import torch
 
-from export import onnx_graph, package, parity, quantize, runtime
+from export import check, onnx_graph, package, parity, quantize, runtime
+from export import manifest as manifests
 from export.ports import INTO
 from export.runtime import Runtime
 from neuro import folder, text
@@ -49,9 +50,7 @@ def exported(save_model, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("off", SWITCHES, ids=lambda name: f"no_{name}" if name else "everything_on")
 def test_step_and_commit_equal_torch_over_128_tokens_with_carried_state(off, save_model, tmp_path, tokens, measured):
     brain = folder.load(save_model([f"{off}.enabled=false"] if off else []), "cpu")
-    onnx_graph.write(brain, tmp_path)
-    manifest = package.describe(brain, tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    package.write_graphs(brain, tmp_path)
     runtime = Runtime(tmp_path)
     for batch in (1, 3):
         found = parity.measure(brain, runtime, tokens(batch, parity.TOKENS, vocab_size=280).numpy(), realign=True)
@@ -69,8 +68,7 @@ def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measu
     sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]
     sets += ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"]
     brain = folder.load(save_model(sets), "cpu")
-    onnx_graph.write(brain, tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps(package.describe(brain, tmp_path)))
+    package.write_graphs(brain, tmp_path)
     ids = tokens(2, parity.TOKENS, vocab_size=280).numpy()
     found = parity.measure(brain, Runtime(tmp_path), ids, realign=True)
     measured("logits", found.logits_max_abs)
@@ -119,9 +117,13 @@ def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
     manifest = package.export_onnx(save_model(["d_model=64", "cortex.feedforward_width=256"]), tmp_path / "out", "int8")
     assert manifest["quantization"]["share_of_weight_bytes"] >= quantize.LEAST_SHARE
     measured("share of the float32 bytes", manifest["graphs"]["step"]["bytes"] / manifest["float_step_bytes"])
-    kinds = {t.data_type for t in onnx.load(tmp_path / "out" / "step.onnx").graph.initializer if len(t.dims) >= 2}
+    kinds = {
+        t.data_type
+        for t in onnx.load(tmp_path / "out" / "onnx" / "model_quantized.onnx").graph.initializer
+        if len(t.dims) >= 2
+    }
     assert onnx.TensorProto.INT8 in kinds
-    assert 0 < manifest["parity"]["divergence"] <= package.DIVERGENCE_LIMIT
+    assert 0 < manifest["parity"]["divergence"] <= check.DIVERGENCE_LIMIT
 
 
 def test_a_quantizer_that_leaves_weights_alone_is_an_error(save_model, tmp_path, monkeypatch):
@@ -142,7 +144,10 @@ def test_int8_costs_less_than_two_percent_of_wikitext_perplexity(neuro_data, tmp
     ratio = float(np.exp((nats[1] - nats[0]) / len(raw.split())))
     measured("int8 / float32 word perplexity", ratio)
     assert ratio <= 1.02
-    assert (tmp_path / "int8" / "step.onnx").stat().st_size <= 0.3 * (tmp_path / "float" / "step.onnx").stat().st_size
+    sizes = [
+        path.stat().st_size for kind in ("float", "int8") for path in (tmp_path / kind / "onnx").glob("model*.onnx")
+    ]
+    assert sizes[1] <= 0.3 * sizes[0]
 
 
 def test_the_folder_runs_without_this_package(exported, tmp_path):
@@ -180,7 +185,7 @@ def test_the_runner_refuses_an_id_that_is_none_in_two_lines(exported):
 
 def test_verify_is_content_with_a_fresh_export_and_leaves_it_as_it_is(exported):
     before = {path: path.read_bytes() for path in exported[1].rglob("*") if path.is_file()}
-    report = package.verify(exported[1])
+    report = check.verify(exported[1])
     assert report.quantization is None
     assert report.parity.logits_max_abs <= 1e-4
     assert {path: path.read_bytes() for path in exported[1].rglob("*") if path.is_file()} == before
@@ -194,17 +199,19 @@ def copy(source: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("name", ["step.onnx", "commit.onnx", "tokenizer.json", "run.py", "torch/model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["onnx/model.onnx", "onnx/commit.onnx", "tokenizer.json", "run.py", "torch/model.safetensors"]
+)
 def test_verify_refuses_a_missing_a_truncated_and_a_changed_file(name, exported, tmp_path):
     out = copy(exported[1], tmp_path / "out")
     whole = (out / name).read_bytes()
     for broken in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         (out / name).write_bytes(broken)
         with pytest.raises(CheckError, match=rf"{name}: is not as exported: got {len(broken)} bytes, sha256"):
-            package.verify(out)
+            check.verify(out)
     (out / name).unlink()
     with pytest.raises(CheckError, match=rf"{name}: is not as exported: got nothing, expected {len(whole)} bytes"):
-        package.verify(out)
+        check.verify(out)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,7 @@ def test_verify_notices_a_changed_manifest(change, exported, tmp_path):
     record = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     (out / "manifest.json").write_text(json.dumps(record | change), encoding="utf-8")
     with pytest.raises(CheckError, match=f"manifest.json: '{next(iter(change))}' is not that of the graphs"):
-        package.verify(out)
+        check.verify(out)
 
 
 def test_what_is_no_longer_an_export_exits_4_and_what_is_not_there_exits_3(exported, tmp_path, capsys):
@@ -242,12 +249,12 @@ def test_what_is_no_longer_an_export_exits_4_and_what_is_not_there_exits_3(expor
     record = json.loads(manifest.read_text(encoding="utf-8"))
     without = {name: entry for name, entry in record["files"].items() if name != "run.py"}
     for change in (
-        {"files": {"step.onnx": {}}},
-        {"files": record["files"] | {"step.onnx": {}}},
-        {"files": record["files"] | {"step.onnx": None}},
+        {"files": {"onnx/model.onnx": {}}},
+        {"files": record["files"] | {"onnx/model.onnx": {}}},
+        {"files": record["files"] | {"onnx/model.onnx": None}},
         {"files": []},
         {"files": without},
-        {"schema": "neuro.export/0"},
+        {"schema": "neuro.export/1"},
     ):
         manifest.write_text(json.dumps(record | change), encoding="utf-8")
         assert verify(out) == 4, change
@@ -259,16 +266,16 @@ def test_what_is_no_longer_an_export_exits_4_and_what_is_not_there_exits_3(expor
 
 def test_verify_notices_graphs_that_say_something_else(exported, tmp_path):
     out = copy(exported[1], tmp_path / "out")
-    model = onnx.load(out / "step.onnx")
+    model = onnx.load(out / "onnx" / "model.onnx")
     weight = next(t for t in model.graph.initializer if t.name == onnx_graph.EMBEDDING)
     weight.CopyFrom(onnx.numpy_helper.from_array(1.5 * onnx.numpy_helper.to_array(weight), weight.name))
-    onnx.save(model, out / "step.onnx")
+    onnx.save(model, out / "onnx" / "model.onnx")
     manifest = json.loads((out / "manifest.json").read_text())
-    manifest["files"]["step.onnx"] = package.describe_file(out / "step.onnx")
-    manifest["graphs"]["step"]["bytes"] = manifest["files"]["step.onnx"]["bytes"]
+    manifest["files"]["onnx/model.onnx"] = manifests.describe_file(out / "onnx" / "model.onnx")
+    manifest["graphs"]["step"]["bytes"] = manifest["files"]["onnx/model.onnx"]["bytes"]
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckError, match="parity with torch is broken"):
-        package.verify(out)
+        check.verify(out)
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(exported, tmp_path):
@@ -281,7 +288,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(exported, tmp_path):
 def test_a_failed_export_keeps_the_earlier_one(exported, tmp_path, monkeypatch):
     out = copy(exported[1], tmp_path / "out")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    monkeypatch.setattr(package, "GAP_LIMIT", 0.0)
+    monkeypatch.setattr(check, "GAP_LIMIT", 0.0)
     with pytest.raises(CheckError):
         package.export_onnx(exported[0], out)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
