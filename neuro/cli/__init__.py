@@ -16,6 +16,7 @@ from neuro.errors import UsageError, nearest
 
 VERBS = {
     "run": "continue a prompt, and say what happened inside",
+    "chat": "talk with a model that learns at the end of every turn",
     "train": "learn from a text, a folder or a dataset",
     "remember": "read texts or pairs into a memory file, each once",
     "recall": "what is in a memory file, where it came from and why it is recalled",

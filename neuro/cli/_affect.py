@@ -24,6 +24,7 @@ def show(args: argparse.Namespace) -> int:
     for option, given in (
         ("--format", args.format != "text"),
         ("--spikes", args.spikes),
+        ("--limbic", args.limbic),
         ("--view", args.view),
         ("--steps", args.steps),
         ("TEXT", args.text),

@@ -45,7 +45,7 @@ def draw(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """What a text left behind in one row: T tokens, S spiking layers."""
 
     events: list[Events]
@@ -73,8 +73,8 @@ def _of_model(args: argparse.Namespace, view: str, out: Path) -> Path | None:
     if view == "weights":
         return pictures.weights(_weights(brain), out)
     if view == "surrogate":
-        return _surrogate(brain, _listen(brain, args.text) if args.text else None, out)
-    run = _listen(brain, args.text)
+        return _surrogate(brain, listen(brain, args.text) if args.text else None, out)
+    run = listen(brain, args.text)
     spikes = run.layers("raster", brain)
     if view == "overview":
         return _overview(brain, run, spikes, out)
@@ -89,9 +89,10 @@ def _of_model(args: argparse.Namespace, view: str, out: Path) -> Path | None:
     )
 
 
-def _listen(brain: Brain, text: str) -> _Run:
+def listen(brain: Brain, text: str) -> Run:
+    """Read a text in a fresh stream, token by token."""
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(text)]
-    run = _Run([], np.empty((len(ids), len(HORMONES))), [], [brain.tokenizer.decode([token]) for token in ids])
+    run = Run([], np.empty((len(ids), len(HORMONES))), [], [brain.tokenizer.decode([token]) for token in ids])
 
     class Record:
         def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
@@ -107,7 +108,7 @@ def _listen(brain: Brain, text: str) -> _Run:
     return run
 
 
-def _overview(brain: Brain, run: _Run, spikes: dict[str, np.ndarray], out: Path) -> Path | None:
+def _overview(brain: Brain, run: Run, spikes: dict[str, np.ndarray], out: Path) -> Path | None:
     affect = run.trace("affect")
     traces = {
         "surprise / 10 nats": run.trace("surprise") / 10,
@@ -144,7 +145,7 @@ def _weights(brain: Brain) -> dict[str, np.ndarray]:
     return {part: weight.detach().float().cpu().numpy() for part, weight in found.items()}
 
 
-def _surrogate(brain: Brain, run: _Run | None, out: Path) -> Path | None:
+def _surrogate(brain: Brain, run: Run | None, out: Path) -> Path | None:
     from backends import Surrogate
 
     c = brain.config.cortex

@@ -28,6 +28,12 @@ COMMON = ("backend", "seed", "set", "out")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("prompt", nargs="?", default=None, help="text to continue; '-' reads standard input")
+    add_writing_arguments(parser)
+    parser.add_argument("--record", metavar="FOLDER", help="keep every spike, membrane and event in an empty FOLDER")
+
+
+def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of verbs that write."""
     parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many tokens to write (default: {TOKENS})")
     parser.add_argument(
         "--temperature",
@@ -39,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=float, default=TOP_P, help=f"share of probability to sample from (default: {TOP_P})"
     )
     parser.add_argument("--memory", metavar="FILE", help="load the memory from FILE if it exists, and save it there")
-    parser.add_argument("--record", metavar="FOLDER", help="keep every spike, membrane and event in an empty FOLDER")
 
 
 class _Commits:
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     session = Session(brain, observers=[tally, commits, *([recording] if recording else [])])
     if args.memory:
         session.state, session.transcript = memory_file.open_or_new(args.memory, brain, session.state)
-    sampler = _sampler(brain, args.seed, args.temperature, args.top_p)
+    choose = sampler(brain, args.seed, args.temperature, args.top_p)
     decoder = StreamDecoder(brain.tokenizer)
     if not args.json:
         _write(prompt)
@@ -96,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
         try:
-            for token in session.generate(sampler, args.tokens):
+            for token in session.generate(choose, args.tokens):
                 written += 1
                 text = decoder.push(token)
                 if args.json:
@@ -148,14 +153,14 @@ def measure(model: str, text: str | None, args: argparse.Namespace) -> Workload:
         started = time.perf_counter()
         session.feed(torch.tensor([ids]))
         prefill_seconds = time.perf_counter() - started
-        for _ in session.generate(_sampler(brain, args.seed), TOKENS):
+        for _ in session.generate(sampler(brain, args.seed), TOKENS):
             pass
         session.commit()
         decode_seconds = time.perf_counter() - started - prefill_seconds
     return accounting.workload(brain, tally, model, (prefill_seconds, decode_seconds), *meter.reading())
 
 
-def _sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> Sampler:
+def sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> Sampler:
     """The one way that a verb writes: with the same seed, `run` and `energy` write the same."""
     from neuro.sampling import Sampler
 

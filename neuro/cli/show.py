@@ -25,9 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="small",
         help="a shipped model, a folder, a Hugging Face id or a preset; with --spikes also a recording",
     )
-    parser.add_argument("text", nargs="?", help="with --spikes: the text to run")
+    parser.add_argument("text", nargs="?", help="with --spikes or --limbic: the text to read")
     parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
     parser.add_argument("--spikes", action="store_true", help="draw what happens over TEXT, as a PNG or an SVG")
+    parser.add_argument(
+        "--limbic", action="store_true", help="draw prosody, affect, hormones and routed depth over TEXT"
+    )
     parser.add_argument(
         "--affect", metavar="TEXT", help="what TEXT expresses and how it would be spoken, sentence by sentence"
     )
@@ -40,6 +43,12 @@ def run(args: argparse.Namespace) -> int:
         from neuro.cli import _affect
 
         return _affect.show(args)
+    if args.spikes and args.limbic:
+        raise UsageError("neuro show: got --spikes and --limbic, expected one of them.", "Draw two pictures.")
+    if args.limbic:
+        from neuro.cli import _limbic
+
+        return _limbic.draw(args)
     if args.spikes:
         from neuro.cli import _spikes
 
