@@ -1,14 +1,18 @@
-"""What the episodic memory recalls right now, and why: the slots behind the last token's recall."""
+"""What the episodic memory recalls, and why: the slots behind the last token's recall, or behind every token's of a text."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from neuro.brain import Brain
 from neuro.errors import UsageError
+from neuro.events import CommitEvents, Events
 from neuro.regions.hippocampus import Hippocampus
+from neuro.session import Session
 from neuro.state import BrainState, HippocampusState
 
 
@@ -52,3 +56,47 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
             )
         )
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A text of T tokens, read with a memory."""
+
+    surprise: np.ndarray  # [T] nats
+    salience: np.ndarray  # [T]
+    gate: np.ndarray  # [T]
+    stored: np.ndarray  # [T] bool: held by a slot after the last commit
+    recalled: list[list[Recalled]]  # by token, the largest share first
+    commits: list[int]  # tokens after which there was a commit
+
+
+def read(brain: Brain, state: BrainState, ids: Sequence[int]) -> Reading:
+    """What is recalled at every one of ``ids`` while they are read from ``state`` on, which stays as it is.
+
+    Raises:
+        UsageError: a brain without a hippocampus.
+    """
+    kept: list[Events] = []
+
+    class Keep:
+        def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
+            kept.extend(events)
+
+    session, recalled, commits = Session(brain, state, observers=[Keep()]), [], []
+    memory = state.regions.hippocampus
+    first = int(memory.position[0]) if isinstance(memory, HippocampusState) else 0
+    for place, token in enumerate(ids):
+        session.feed(torch.tensor([[token]]))
+        recalled.append(explain(brain, session.state, most=brain.config.hippocampus.slots))
+        if int(session.state.clock) == 0:
+            commits.append(place)
+    session.commit()
+    after = session.state.regions.hippocampus
+    assert isinstance(after, HippocampusState)
+    origins = after.origins[0][after.strengths[0] > 0].cpu().numpy()
+
+    def trace(name: str) -> np.ndarray:
+        return torch.cat([getattr(event, name)[0] for event in kept]).double().cpu().numpy()
+
+    stored = np.isin(first + np.arange(len(ids)), origins)
+    return Reading(trace("surprise"), trace("salience"), trace("recall_gate"), stored, recalled, commits)

@@ -12,6 +12,7 @@ again, and the result is the memory of a stream that never met the others.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,13 +20,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import numpy as np
 import torch
 
-from neuro import memory_file
+from neuro import memory_file, recall
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.events import Observer
 from neuro.items import Item
 from neuro.memory import contents
-from neuro.recall import explain
 from neuro.session import Session
 from neuro.state import BrainState, HippocampusState
 from neuro.transcript import Transcript
@@ -114,27 +114,15 @@ def search(memory: Memory, query: str) -> list[tuple[int, float]]:
         raise UsageError("search: this brain has no episodic memory.", "Use a model with brain.hippocampus.enabled.")
     if not query.strip():
         raise UsageError("search: got an empty text, expected what to look for.", "Give a query.")
-    gates: list[float] = []
-
-    class Gates:
-        def span(self, events, commit) -> None:
-            gates.extend(float(gate) for event in events for gate in event.recall_gate[0])
-
-    session = Session(brain, contents.put(brain.init_state(1), contents.held(memory.state)), observers=[Gates()])
-    found: list[dict[int, float]] = []
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(query)]
+    found = recall.read(brain, contents.put(brain.init_state(1), contents.held(memory.state)), ids)
     starts = [item.start for item in items]
-    for token in [brain.tokenizer.bos_id, *brain.tokenizer.encode(query)]:
-        session.feed(torch.tensor([[token]]))
-        found.append({})
-        for slot in explain(brain, session.state, most=brain.config.hippocampus.slots):
-            if slot.origin < len(memory.transcript.ids):  # later ones are the query's own
-                number = int(np.searchsorted(starts, slot.origin, side="right")) - 1
-                found[-1][number] = found[-1].get(number, 0.0) + slot.share
-    session.commit()
     total: dict[int, float] = {}
-    for gate, shares in zip(gates, found, strict=True):
-        for number, share in shares.items():
-            total[number] = total.get(number, 0.0) + gate * share
+    for gate, slots in zip(found.gate.tolist(), found.recalled, strict=True):
+        for slot in slots:
+            if slot.origin < len(memory.transcript.ids):  # later ones are the query's own
+                number = bisect.bisect_right(starts, slot.origin) - 1
+                total[number] = total.get(number, 0.0) + gate * slot.share
     return sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
 
 

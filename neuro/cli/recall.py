@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuro.errors import UsageError
+from neuro.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from neuro.brain import Brain
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 CONTEXT = 8  # tokens shown on either side of what was stored
 
-COMMON = ("backend", "set")
+COMMON = ("backend", "set", "out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +35,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise UsageError(f"--top: got {args.top}, expected at least 1.", "Give how many memories to show.")
+    if args.out and not args.query:
+        raise UsageError("neuro recall: --out has no effect without a text to recall after.", "Give a text.")
     brain = _model.load(args.model, args)
     state, transcript = memory_file.load(args.memory, brain, brain.init_state(1))
     record: dict[str, Any] = {"schema": "neuro.recall/1", "model": args.model, "memory": _contents(state, transcript)}
     if args.query:
         record |= _ask(brain, state, transcript, args.query, args.top)
+    if args.out:
+        _draw(brain, state, transcript, args.query, Path(args.out))
+        record["picture"] = args.out
     if args.json:
         print(json.dumps(record))
     else:
@@ -90,6 +96,33 @@ def _ask(brain: Brain, state: BrainState, transcript: Transcript, query: str, to
     }
 
 
+def _draw(brain: Brain, state: BrainState, transcript: Transcript, query: str, out: Path) -> None:
+    """What was stored and recalled, token by token of the query."""
+    import numpy as np
+
+    from neuro import recall
+    from neuro.plots import recall as pictures
+    from neuro.plots.spikes import check_format
+
+    check_format(out)
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(query)]
+    found = recall.read(brain, state, ids)
+    rows = [(t, slot.origin, found.gate[t] * slot.share) for t, slots in enumerate(found.recalled) for slot in slots]
+    picture = pictures.over_text(
+        [brain.tokenizer.decode([token]) for token in ids],
+        found.surprise,
+        found.salience,
+        found.stored,
+        found.gate,
+        np.array(rows).reshape(-1, 3),
+        [*transcript.sources, (len(transcript.ids), "this text")],
+        found.commits,
+        out,
+    )
+    if picture is None:
+        raise MissingError("neuro recall: --out needs matplotlib.", "pip install 'neuro-hybrid[plots]'")
+
+
 def _place(brain: Brain, transcript: Transcript, item: Recalled) -> dict[str, str]:
     before, after = transcript.around(item.origin, CONTEXT, CONTEXT + 1)
     decode = brain.tokenizer.decode
@@ -118,6 +151,8 @@ def _print(record: dict[str, Any]) -> None:
         )
     if not record["recalled"]:
         print("        nothing is stored, so nothing is recalled")
+    if "picture" in record:
+        print(f"drawn   {record['picture']}")
     then = record["next"]
     print(
         f"next    {then['text']!r}: probability {then['probability']:.2f} with this memory, "

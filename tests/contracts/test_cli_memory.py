@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from neuro import folder, presets, remember
+from neuro import folder, memory_file, presets, recall, remember
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
+from neuro.items import Item
+from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
 FACTS = "question,answer\nThe keeper is called,Victor.\nThe vault's word is,crimson.\nThe keeper is called,Victor.\n"
@@ -112,3 +115,45 @@ def test_mistakes_get_two_lines_and_change_nothing(model, facts, capsys, tmp_pat
         lines = capsys.readouterr().err.strip().split("\n")
         assert (got, len(lines)) == (code, 2) and words in lines[0], (argv, lines)
     assert memory.read_bytes() == before and facts.read_text() == FACTS
+
+
+def test_a_reading_says_what_is_stored_and_what_is_recalled_where(model):
+    brain = folder.load(model, "cpu")
+    memory = remember.Memory(brain)
+    list(remember.read(memory, [Item("The keeper is called Victor.", "a"), Item("The vault's word is crimson.", "b")]))
+    before = [leaf.clone() for _, leaf in leaves(memory.state)]
+    ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode("The vault's word is crimson. The keeper is")]
+    found = recall.read(brain, memory.state, ids)
+    assert all(torch.equal(a, b) for a, (_, b) in zip(before, leaves(memory.state), strict=True)), (
+        "it is only looked at"
+    )
+    length, span = len(ids), brain.config.plasticity_span
+    assert [len(x) for x in (found.surprise, found.salience, found.gate, found.stored, found.recalled)] == [length] * 5
+    assert found.commits == list(range(span - 1, length, span))
+    assert not found.stored[0] and found.stored[1:].any(), "nothing leads to the first token"
+    item = memory.transcript.items()[1]
+    words = len(brain.tokenizer.encode("The vault's word is crimson."))
+    inside = [slots[0].origin in item for slots in found.recalled[2:words]]
+    assert np.mean(inside) > 0.8, "the text it has read before is what it recalls"
+    alone = [sum(slot.share for slot in slots) for slots in found.recalled]
+    assert np.allclose(alone, 1.0, atol=1e-5)
+
+
+def test_the_picture_of_a_recall(model, facts, capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    memory, out = ["--memory", tmp_path / "m"], tmp_path / "recall.svg"
+    said(capsys, "remember", model, facts, *memory)
+    before = (tmp_path / "m").read_bytes()
+    record = said(capsys, "recall", model, "The vault's word is crimson.", *memory, "--out", out)
+    picture = out.read_text()
+    assert record["picture"] == str(out) and 'id="recalled"' in picture and 'id="stored"' in picture
+    assert (tmp_path / "m").read_bytes() == before
+    brain = folder.load(model, "cpu")
+    memory_file.save(tmp_path / "new", brain, brain.init_state(1))
+    assert said(capsys, "recall", model, "The", "--memory", tmp_path / "new", "--out", out)["picture"] == str(out)
+    for argv, words in (
+        (["--out", out], "--out has no effect without a text"),
+        (["x", "--out", tmp_path / "a.pdf"], ".png or .svg"),
+    ):
+        assert main(["recall", model, *map(str, argv), "--memory", str(tmp_path / "m")]) == 2
+        assert words in capsys.readouterr().err

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import neuro
-from neuro import accounting, text
+from neuro import accounting, remember, text
 from neuro.brain import Brain
 from neuro.evaluate import perplexity, repeat
 from neuro.evaluate.stream import Stream, evaluating
+from neuro.items import Item
 from neuro.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +117,16 @@ def test_it_is_small_and_says_where_it_comes_from():
     for source in ("WikiText-2", "War and Peace"):
         assert source in licence and source in card
     assert "Attribution-ShareAlike 4.0" in licence
+
+
+def test_search_names_the_item_that_is_asked_for(brain):
+    memory = remember.Memory(brain)
+    facts = [
+        "The password of the vault is crimson.",
+        "The dog of the keeper is called Bosun.",
+        "The ferry leaves at nine.",
+    ]
+    list(remember.read(memory, [Item(fact, "me") for fact in facts]))
+    for number, fact in enumerate(facts):
+        found = remember.search(memory, fact)
+        assert found[0][0] == number and found[0][1] > 3 * found[1][1]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from neuro import memory_file, remember
+from neuro import memory_file, recall, remember
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.items import Item
@@ -123,12 +123,17 @@ def test_what_one_run_read_and_wrote_is_one_item_of_two_sources(remembering, bra
     assert kept.transcript.ids[-2:] == [5, 6] and kept.transcript.source(len(kept.transcript.ids) - 1) == "written"
 
 
-def test_search_names_the_item_that_is_recalled_and_changes_nothing(remembering, tmp_path):
+def test_search_shares_out_what_is_recalled_and_changes_nothing(remembering, tmp_path):
     memory = remembering(ITEMS)
     before = file_of(memory, tmp_path / "before")
-    for number, item in enumerate(ITEMS):
-        found = remember.search(memory, item.text)
-        assert found[0][0] == number and found[0][1] > found[1][1] > 0
+    query = "The keeper of"
+    ids = [memory.brain.tokenizer.bos_id, *memory.brain.tokenizer.encode(query)]
+    assert len(ids) < memory.brain.config.plasticity_span  # in its first span it recalls nothing of itself
+    found = remember.search(memory, query)
+    assert sorted(number for number, _ in found) == [0, 1, 2, 3]
+    assert [much for _, much in found] == sorted((much for _, much in found), reverse=True)
+    let_in = recall.read(memory.brain, memory.state, ids).gate.sum()
+    assert sum(much for _, much in found) == pytest.approx(let_in, rel=1e-5)
     assert file_of(memory, tmp_path / "before") == before
     assert remember.search(Memory(memory.brain), "The keeper") == []
 
