@@ -23,16 +23,26 @@ from neuro import folder
 from neuro.brain import Brain
 
 # What each graph's file repeats of the manifest, under "neuro." and the same name.
-INSIDE = ("schema", "vocab_size", "plasticity_span", "prosody_channels", "bos", "never_written", "fingerprint")
+INSIDE = (
+    "schema",
+    "profile",
+    "vocab_size",
+    "plasticity_span",
+    "prosody_channels",
+    "bos",
+    "never_written",
+    "fingerprint",
+)
 
 
-def describe(brain: Brain, new: Path, recipe: str | None) -> dict[str, Any]:
+def describe(brain: Brain, new: Path, recipe: str | None, profile: str) -> dict[str, Any]:
     """The manifest of the graphs that lie in ``new``, without what is measured."""
     tokenizer = brain.tokenizer
     return {
         "schema": SCHEMA,
         "neuro": neuro.__version__,
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+        "profile": profile,
         "fingerprint": folder.fingerprint(brain),
         "vocab_size": brain.config.vocab_size,
         "plasticity_span": brain.config.plasticity_span,
@@ -40,12 +50,12 @@ def describe(brain: Brain, new: Path, recipe: str | None) -> dict[str, Any]:
         "bos": tokenizer.bos_id,
         "never_written": list(tokenizer.never_written),
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
-        "graphs": {name: _describe_graph(new, recipes.file_of(name, recipe)) for name in recipes.STEMS},
+        "graphs": {name: _describe_graph(new, recipes.file_of(name, recipe)) for name in recipes.PROFILES[profile]},
     }
 
 
 def _describe_graph(new: Path, file: str) -> dict[str, Any]:
-    model = onnx.load(new / file)
+    model = onnx.load(new / file, load_external_data=False)
     into = [_describe_port(value) for value in model.graph.input]
     out = [_describe_port(value) for value in model.graph.output]
     given = {port["name"] for port in out}
@@ -89,7 +99,7 @@ def inside(manifest: dict[str, Any], graph: str, recipe: str | None) -> dict[str
 
 def stamp(path: Path, told: dict[str, str]) -> None:
     """Write ``told`` and the producer into the graph at ``path``."""
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, told)
     model.producer_name, model.producer_version = "neuro", neuro.__version__
