@@ -91,8 +91,10 @@ def portable_copy(brain: Brain, ops: Ops = portable.OPS, kind: type[Brain] = Bra
 
 
 @torch.no_grad()
-def write(brain: Brain, files: dict[str, Path]) -> None:
+def write(brain: Brain, files: dict[str, Path], scatter: bool = True) -> None:
     """Write the graphs "step", "commit" and, where ``files`` has it, "prefill" to the paths in ``files``.
+
+    ``scatter``: rows are taken and written by index; without it, by products with one-hot rows.
 
     Raises:
         MissingError: this torch has no exporter that names its ports.
@@ -103,7 +105,7 @@ def write(brain: Brain, files: dict[str, Path]) -> None:
         raise MissingError(
             f"export: got torch {torch.__version__}, expected 2.6 or newer.", "pip install 'torch>=2.6,<2.14'"
         )
-    brain = portable_copy(brain)
+    brain = portable_copy(brain, scans.STEP_OPS if scatter else portable.OPS)
     state = brain.init_state(_TRACED_BATCH)
     paths = [port.name.removeprefix(ports.INTO) for port in ports.state_ports(brain)]
     tensors = ports.pick(state, paths)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from export import card, check, onnx_graph, parity, recipes, sharing
+from export import card, check, decoder, genai, onnx_graph, parity, recipes, sharing
 from export import manifest as manifests
 from export.runtime import Runtime
 from neuro import config, folder
@@ -99,16 +99,19 @@ def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: st
     """Write the graphs into ``new``/onnx and the manifest that the runner needs beside them -> that manifest."""
     (new / recipes.FOLDER).mkdir()
     files = {name: new / recipes.file_of(name, recipe) for name in recipes.PROFILES[profile]}
-    onnx_graph.write(brain, files)
+    traced = {name: file for name, file in files.items() if name in recipes.TRACED}
+    onnx_graph.write(brain, traced, scatter=profile != "dml")
     float_bytes = files["step"].stat().st_size
     quantization = recipes.apply(files["step"], recipe)
     if "prefill" in files:
         recipes.apply(files["prefill"], recipe)
+    if "decoder" in files:
+        decoder.compose(files, manifests.describe(brain, new, recipe, profile, list(traced)))
     described = manifests.describe(brain, new, recipe, profile)
     for name, file in files.items():
         manifests.stamp(file, manifests.inside(described, name, recipe))
-    if "prefill" in files:
-        sharing.share(files["prefill"], files["step"])
+    for name in files.keys() - {"step", "commit"}:
+        sharing.share(files[name], files["step"])
     manifest = manifests.describe(brain, new, recipe, profile) | {
         "quantization": quantization,
         "float_step_bytes": float_bytes,
@@ -125,6 +128,8 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
     if (source / "LICENSE").is_file():
         shutil.copyfile(source / "LICENSE", new / "LICENSE")
     shutil.copyfile(Path(__file__).with_name("runtime.py"), new / "run.py")
+    if "decoder" in manifest["graphs"]:
+        genai.write(new, manifest)
 
     tokens = golden_tokens(brain)
     runtime = Runtime(new)

@@ -1,7 +1,10 @@
 """Which graphs a profile has, how they are quantized, and their files: the names that transformers.js looks for.
 
 onnx/model.onnx             step, float32           onnx/commit.onnx     a span's end
-onnx/model_quantized.onnx   step, int8              onnx/prefill.onnx    many tokens; its weights are those of the step's file
+onnx/model_quantized.onnx   step, int8              onnx/prefill.onnx    many tokens
+                                                    onnx/decoder.onnx    step and commit in one, for ONNX Runtime GenAI
+
+The weights of the last two are those of the step's file.
 """
 
 from __future__ import annotations
@@ -12,11 +15,21 @@ from typing import Any
 from export import quantize
 
 FOLDER = "onnx"
-STEMS = {"step": "model", "commit": "commit", "prefill": "prefill"}  # the graphs by the stem of their files
+STEMS = {
+    "step": "model",
+    "commit": "commit",
+    "prefill": "prefill",
+    "decoder": "decoder",
+}  # the graphs by the stem of their files
 SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized"}
 RECIPES = tuple(recipe for recipe in SUFFIXES if recipe)
-# A prefill is made of Scan, which the DirectML provider does not have.
-PROFILES = {"cpu": ("step", "commit", "prefill"), "web": ("step", "commit", "prefill"), "dml": ("step", "commit")}
+TRACED = ("step", "commit", "prefill")  # the others are made of them
+# A prefill is made of Scan, which the DirectML provider does not have; GenAI runs on the CPU here.
+PROFILES = {
+    "cpu": ("step", "commit", "prefill", "decoder"),
+    "web": ("step", "commit", "prefill"),
+    "dml": ("step", "commit"),
+}
 
 
 def file_of(graph: str, recipe: str | None) -> str:

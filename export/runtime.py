@@ -51,7 +51,8 @@ class Runtime:
             name: onnxruntime.InferenceSession(
                 str(folder / self.manifest["graphs"][name]["file"]), options, providers=["CPUExecutionProvider"]
             )
-            for name in self.manifest["graphs"]
+            for name in ("step", "commit", "prefill")
+            if name in self.manifest["graphs"]
         }
         self._inputs = {name: [port.name for port in graph.get_inputs()] for name, graph in self._graphs.items()}
         self._outputs = {name: [port.name for port in graph.get_outputs()] for name, graph in self._graphs.items()}

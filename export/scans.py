@@ -1,4 +1,4 @@
-"""Recurrences over tokens in a traced graph: a placeholder while torch traces, ONNX's Scan afterwards.
+"""Operators for tracing: rows taken and written by index, and recurrences over tokens as ONNX's Scan.
 
 torch would unroll a loop over tokens and freeze their number. So `OPS` traces each recurrence as one node of a domain of our
 own, and `lower` puts Scan with a body of two to five element-wise nodes in its place, which rounds as the loop does.
@@ -39,7 +39,18 @@ def _lif_scan(
     return spikes, v
 
 
-OPS = dataclasses.replace(portable.OPS, name="scans", affine_scan=_affine_scan, lif_scan=_lif_scan)
+def _take_rows(source: Tensor, index: Tensor) -> Tensor:
+    return source.gather(1, index.unsqueeze(-1).expand(-1, -1, source.shape[2]))
+
+
+def _write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+    rows = torch.where(keep.unsqueeze(-1), rows, _take_rows(memory, index))  # what is not kept writes what stands there
+    return memory.scatter(1, index.unsqueeze(-1).expand(-1, -1, memory.shape[2]), rows)
+
+
+# For one token at a time, and for many.
+STEP_OPS = dataclasses.replace(portable.OPS, name="indexed", take_rows=_take_rows, write_rows=_write_rows)
+OPS = dataclasses.replace(STEP_OPS, name="scans", affine_scan=_affine_scan, lif_scan=_lif_scan)
 
 
 def lower(model: onnx.ModelProto) -> None:
