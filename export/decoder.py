@@ -138,10 +138,7 @@ def compose(files: dict[str, Path], manifest: dict[str, Any]) -> dict[str, Any]:
             nodes.add("Reshape", [past[banks[piece]] % "recurrent", nodes.constant([-1, slots, width])], piece)
             for piece in pieces[name]
         ]
-        if len(parts) == 1:
-            nodes.add("Identity", parts, name)
-        else:
-            nodes.add("Concat", parts, name, axis=2)
+        _join(nodes, parts, name)
     _take(nodes, step_model, "")
     for node in nodes:
         for names in (node.input, node.output):
@@ -149,6 +146,10 @@ def compose(files: dict[str, Path], manifest: dict[str, Any]) -> dict[str, Any]:
     _read_in_pieces(nodes, pieces)
     ends = dict(_outputs(step_model))
     after = {name: ends.get(name, name) for name in state}
+    for name in memory:  # what the step reads in pieces, only the commit joins
+        if not any(name in node.input for node in nodes):
+            nodes[:] = [node for node in nodes if name not in node.output]
+            after[name] = f"commit/{name}"
     forbidden = np.zeros(manifest["vocab_size"], np.float32)
     forbidden[never] = _FORBIDDEN
     allowed = nodes.add("Add", ["step/logits", nodes.constant(forbidden, np.float32)])
@@ -230,6 +231,13 @@ def _outputs(model: onnx.ModelProto) -> list[tuple[str, str]]:
     return [(INTO + name.removeprefix(OUT), name) for name in names]
 
 
+def _join(nodes: _Nodes, parts: list[str], name: str) -> None:
+    if len(parts) == 1:
+        nodes.add("Identity", parts, name)
+    else:
+        nodes.add("Concat", parts, name, axis=2)
+
+
 def _take(nodes: _Nodes, model: onnx.ModelProto, prefix: str, renamed: dict[str, str] | None = None) -> None:
     """Append the graph's nodes, its own names under ``prefix``, its inputs as ``renamed`` says."""
     names = dict(renamed or {})
@@ -275,6 +283,9 @@ def _commit_branch(
 ) -> tuple[_Nodes, list[str]]:
     """The commit's nodes with the packed state behind them -> (nodes, names of the slots and the rows to write there)."""
     nodes = _Nodes("commit/", weights)
+    for name, parts in pieces.items():
+        if after[name] != name:
+            _join(nodes, parts, after[name])
     _take(nodes, model, nodes.prefix, after)
     now = after | {name: nodes.prefix + out for name, out in _outputs(model)}
     for pack, out in zip(packs, ("commit/often", "commit/seldom"), strict=True):
