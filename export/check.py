@@ -26,7 +26,7 @@ FLIP_LIMIT = 1e-5  # float32: spikes that fall on the other side, per neuron and
 DIVERGENCE_LIMIT = 0.1
 # What every export holds besides its graphs; a manifest that lists less would let the others change unseen.
 FILES = (
-    "run.py", "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
+    "run.py",  "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
 )  # fmt: skip
 MADE_WITH = ("neuro", "versions")  # of the machine that exported; the one that verifies may have others
 # onnxruntime's errors share no base class of their own.

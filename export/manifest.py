@@ -24,6 +24,8 @@ from neuro import folder
 from neuro.brain import Brain
 
 # What each graph's file repeats of the manifest, under "neuro." and the same name.
+# Who commits, and so learns: which runner by which graph.
+LEARNS = {"run.py": "commit", "onnxruntime-genai": "decoder"}
 PAST, PRESENT = "past_key_values", "present"  # the decoder's state
 INSIDE = (
     "schema",
@@ -47,6 +49,7 @@ def describe(
         "neuro": neuro.__version__,
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
         "profile": profile,
+        "learns": {runner: True for runner, graph in LEARNS.items() if graph in (graphs or recipes.PROFILES[profile])},
         "fingerprint": folder.fingerprint(brain),
         "vocab_size": brain.config.vocab_size,
         "plasticity_span": brain.config.plasticity_span,

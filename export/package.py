@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from export import card, check, decoder, genai, onnx_graph, parity, recipes, sharing
+from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, recipes, sharing
 from export import manifest as manifests
 from export.runtime import Runtime
 from neuro import config, folder
@@ -107,6 +107,9 @@ def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: st
         recipes.apply(files["prefill"], recipe)
     if "decoder" in files:
         decoder.compose(files, manifests.describe(brain, new, recipe, profile, list(traced)))
+    if profile == "dml":
+        for file in files.values():
+            directml.check(file)
     described = manifests.describe(brain, new, recipe, profile)
     for name, file in files.items():
         manifests.stamp(file, manifests.inside(described, name, recipe))
@@ -141,6 +144,7 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
     if not recipe:
         check.judge(beside, False, f"export, batch {_SIDE_BATCH}", do)
     manifest["parity"], manifest["parity_of_a_batch"] = measured.to_dict(), beside.to_dict()
+    manifest["latency"] = latency.measure(new, manifest, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)
     (new / "README.md").write_text(card.write(manifest, source), encoding="utf-8", newline="\n")
     files = sorted(file for file in new.rglob("*") if file.is_file() and file.name != "manifest.json")

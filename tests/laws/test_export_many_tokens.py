@@ -15,6 +15,7 @@ import torch
 
 from export import manifest as manifests
 from export import onnx_graph, package, ports, sharing
+from export.latency import Decoder
 from export.ports import INTO
 from export.runtime import LEAST_LENGTH, Runtime
 from neuro.brain import Brain
@@ -33,28 +34,6 @@ def made(tiny_brain, tmp_path_factory) -> tuple[Brain, Path, dict]:
     brain.tokenizer = tokenizer
     out = tmp_path_factory.mktemp("graphs")
     return brain, out, package.write_graphs(brain.eval(), out)
-
-
-class Decoder:
-    """The decoder graph as ONNX Runtime GenAI runs it: zeros at first, state in and out bound to the same memory."""
-
-    def __init__(self, folder: Path, manifest: dict, batch: int = 1) -> None:
-        entry = manifest["graphs"]["decoder"]
-        session = onnxruntime.InferenceSession(str(folder / entry["file"]), providers=["CPUExecutionProvider"])
-        self.session, self.binding = session, session.io_binding()
-        self.state = {
-            port.name: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros([batch, *port.shape[1:]], np.float32))
-            for port in session.get_inputs()[1:]
-        }
-        for name, value in self.state.items():
-            self.binding.bind_ortvalue_input(name, value)
-            self.binding.bind_ortvalue_output(entry["state"][name], value)
-        self.binding.bind_output("logits")
-
-    def step(self, token: list[int]) -> np.ndarray:
-        self.binding.bind_cpu_input("input_ids", np.array(token, np.int64)[:, None])
-        self.session.run_with_iobinding(self.binding)
-        return self.binding.get_outputs()[-1].numpy()[:, 0]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
