@@ -26,7 +26,7 @@ FLIP_LIMIT = 1e-5  # float32: spikes that fall on the other side, per neuron and
 DIVERGENCE_LIMIT = 0.1
 # What every export holds besides its graphs; a manifest that lists less would let the others change unseen.
 FILES = (
-    "run.py", "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
+    "run.py",  "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
 )  # fmt: skip
 MADE_WITH = ("neuro", "versions")  # of the machine that exported; the one that verifies may have others
 # onnxruntime's errors share no base class of their own.
@@ -100,7 +100,7 @@ def judge(measured: Parity, quantized: bool, where: str, do: str) -> None:
 
 def _graph_files(path: Path, manifest: dict[str, Any]) -> list[str]:
     try:
-        return [manifest["graphs"][name]["file"] for name in recipes.STEMS]
+        return [manifest["graphs"][name]["file"] for name in recipes.PROFILES[manifest["profile"]]]
     except (KeyError, TypeError) as error:
         raise CheckError(
             f"{path / 'manifest.json'}: 'graphs' is not that of the graphs and the model in this folder.",
@@ -132,7 +132,10 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
     do = "Export again; the runner would not do what the model does."
     if recipe not in recipes.SUFFIXES:
         raise CheckError(f"{path / 'manifest.json'}: 'quantization' names no recipe: {recipe!r}.", do)
-    for name in recipes.STEMS:
+    profile = manifest.get("profile")
+    if profile not in recipes.PROFILES:
+        raise CheckError(f"{path / 'manifest.json'}: 'profile' is none of ours: {profile!r}.", do)
+    for name in recipes.PROFILES[profile]:
         file = recipes.file_of(name, recipe)
         try:
             onnx.checker.check_model(path / file)
@@ -146,13 +149,13 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
         raise CheckError(
             f"{path / 'manifest.json'}: 'quantization' is not that of the graphs and the model in this folder.", do
         )
-    expected = json.loads(json.dumps(manifests.describe(brain, path, recipe)))
+    expected = json.loads(json.dumps(manifests.describe(brain, path, recipe, profile)))
     for key, value in expected.items():
         if key not in MADE_WITH and manifest.get(key) != value:
             raise CheckError(
                 f"{path / 'manifest.json'}: '{key}' is not that of the graphs and the model in this folder.", do
             )
-    for name in recipes.STEMS:
+    for name in recipes.PROFILES[profile]:
         graph = path / recipes.file_of(name, recipe)
         props = {prop.key: prop.value for prop in onnx.load(graph, load_external_data=False).metadata_props}
         if props != manifests.inside(expected, name, recipe):

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,38 @@ from typing import Any
 import onnx
 
 import neuro
-from export import ports, recipes
+from export import decoder, ports, recipes
 from export.runtime import SCHEMA
 from neuro import folder
 from neuro.brain import Brain
 
 # What each graph's file repeats of the manifest, under "neuro." and the same name.
-INSIDE = ("schema", "vocab_size", "plasticity_span", "prosody_channels", "bos", "never_written", "fingerprint")
+# Who commits, and so learns: which runner by which graph.
+LEARNS = {"run.py": "commit", "onnxruntime-genai": "decoder"}
+PAST, PRESENT = "past_key_values", "present"  # the decoder's state
+INSIDE = (
+    "schema",
+    "profile",
+    "vocab_size",
+    "plasticity_span",
+    "prosody_channels",
+    "bos",
+    "never_written",
+    "fingerprint",
+)
 
 
-def describe(brain: Brain, new: Path, recipe: str | None) -> dict[str, Any]:
-    """The manifest of the graphs that lie in ``new``, without what is measured."""
+def describe(
+    brain: Brain, new: Path, recipe: str | None, profile: str, graphs: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The manifest of the graphs (all of the profile) that lie in ``new``, without what is measured."""
     tokenizer = brain.tokenizer
     return {
         "schema": SCHEMA,
         "neuro": neuro.__version__,
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+        "profile": profile,
+        "learns": {runner: True for runner, graph in LEARNS.items() if graph in (graphs or recipes.PROFILES[profile])},
         "fingerprint": folder.fingerprint(brain),
         "vocab_size": brain.config.vocab_size,
         "plasticity_span": brain.config.plasticity_span,
@@ -40,16 +57,20 @@ def describe(brain: Brain, new: Path, recipe: str | None) -> dict[str, Any]:
         "bos": tokenizer.bos_id,
         "never_written": list(tokenizer.never_written),
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
-        "graphs": {name: _describe_graph(new, recipes.file_of(name, recipe)) for name in recipes.STEMS},
+        "graphs": {
+            name: _describe_graph(new, recipes.file_of(name, recipe)) for name in graphs or recipes.PROFILES[profile]
+        },
     }
 
 
 def _describe_graph(new: Path, file: str) -> dict[str, Any]:
-    model = onnx.load(new / file)
+    model = onnx.load(new / file, load_external_data=False)
     into = [_describe_port(value) for value in model.graph.input]
     out = [_describe_port(value) for value in model.graph.output]
+    props = {prop.key: prop.value for prop in model.metadata_props}
     given = {port["name"] for port in out}
     pairs = {name: ports.OUT + name.removeprefix(ports.INTO) for name in _state_names(into, out)}
+    pairs |= {name: name.replace(PAST, PRESENT) for name in (port["name"] for port in into) if name.startswith(PAST)}
     pairs = {name: next_name for name, next_name in pairs.items() if next_name in given}
     return {
         "file": file,
@@ -59,8 +80,18 @@ def _describe_graph(new: Path, file: str) -> dict[str, Any]:
         "outputs": out,
         "state": pairs,
         "constant": [p["name"] for p in into if p["name"].startswith(ports.INTO) and p["name"] not in pairs],
-        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        **({"packed": json.loads(props[decoder.PACKED])} if decoder.PACKED in props else {}),
+        "operators": dict(Counter(node.op_type for node in nodes_of(model.graph)).most_common()),
     }
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those inside Scan and If too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes_of(attribute.g)
 
 
 def _state_names(into: list[dict[str, Any]], out: list[dict[str, Any]]) -> list[str]:
@@ -83,13 +114,13 @@ def inside(manifest: dict[str, Any], graph: str, recipe: str | None) -> dict[str
     """What the file of ``graph`` says about itself, as ``metadata_props``; values that are no text are JSON."""
     entry = manifest["graphs"][graph]
     told = {"graph": graph, "recipe": recipe or "float32", "state": manifest["state"], "next": entry["state"]}
-    told |= {key: manifest[key] for key in INSIDE}
+    told |= {key: manifest[key] for key in INSIDE} | ({"packed": entry["packed"]} if "packed" in entry else {})
     return {f"neuro.{key}": value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
 
 
 def stamp(path: Path, told: dict[str, str]) -> None:
     """Write ``told`` and the producer into the graph at ``path``."""
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, told)
     model.producer_name, model.producer_version = "neuro", neuro.__version__

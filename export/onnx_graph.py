@@ -1,8 +1,8 @@
-"""Two graphs of one brain: ``step`` (a token in, logits out) and ``commit`` (what the span's end writes).
+"""Graphs of one brain: ``step`` (a token in, logits out), ``prefill`` (many tokens) and ``commit`` (a span's end).
 
-A gated write inside every step would cost far more than a second graph that runs once a span. Both are traced from the
-same `Brain` code on the portable operators, whose time loops are plain tensor code, so nothing of the model is written
-twice and no custom autograd function is traced.
+A gated write inside every step would cost far more than a graph that runs once a span. All are traced from the same
+`Brain` code on the portable operators, so nothing of the model is written twice and no custom autograd function is traced.
+The prefill's recurrences are Scan (`export.scans`); its batch and length are both free, which `_tidy` checks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ from onnxscript import opset18 as op
 from torch import Tensor, nn
 
 import backends
-from backends import portable
-from export import ports
+from backends import Ops, portable
+from export import ports, scans
+from export.runtime import LEAST_LENGTH
 from neuro.brain import Brain
 from neuro.errors import MissingError, NeuroError
-from neuro.state import replace_leaves
+from neuro.state import BrainState, replace_leaves
 
 OPSET = 18  # the newest whose operators the CPU and the DirectML provider of ONNX Runtime both have (20 adds Gelu)
 EMBEDDING = "embedding"  # the vocabulary matrix [V,D], read by token and multiplied by the readout, stored once
 _FIRST_TORCH = (2, 6)  # traces with names for inputs and outputs
-_TRACED_BATCH = 2  # a batch of one would be baked in
-_MOST_ROWS = 1 << 16
+_TRACED_BATCH, _TRACED_LENGTH = 2, 5  # one would be baked in
+_BATCH = torch.export.Dim(ports.BATCH, min=1, max=1 << 16)
 
 
 class _Step(nn.Module):
@@ -48,6 +49,18 @@ class _Step(nn.Module):
         return (out.logits[:, 0], out.events.spikes[:, 0], *ports.pick(out.state, self.changed))
 
 
+class _Prefill(nn.Module):
+    """tokens [B,T], prosody [B,T,C], state -> logits [B,T,V], spikes [B,T,S], changed state; T at most what is left."""
+
+    def __init__(self, brain: Brain, changed: list[str]) -> None:
+        super().__init__()
+        self.brain, self.changed, self.template = brain, changed, brain.init_state(_TRACED_BATCH)
+
+    def forward(self, tokens: Tensor, prosody: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        out = self.brain._scan(tokens, replace_leaves(self.template, list(state)), prosody)
+        return (out.logits, out.events.spikes, *ports.pick(out.state, self.changed))
+
+
 class _Commit(nn.Module):
     """state -> slots written [B], hormones [B,H], changed state."""
 
@@ -60,28 +73,39 @@ class _Commit(nn.Module):
         return (events.writes, events.modulators, *ports.pick(after, self.changed))
 
 
-def portable_copy(brain: Brain) -> Brain:
+class _SpanBrain(Brain):
+    """Surprise in one product of steps for any length: the exporter loses the unreduced cross-entropy of `Brain`."""
+
+    def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
+        before = torch.cat([state.logits.unsqueeze(1), logits[:, :-1]], 1)
+        nats = -torch.log_softmax(before, -1).gather(2, tokens.unsqueeze(-1)).squeeze(-1)
+        predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
+        return nats * predicted, predicted
+
+
+def portable_copy(brain: Brain, ops: Ops = portable.OPS, kind: type[Brain] = Brain) -> Brain:
     """The same weights on the portable operators, on the CPU in float32, for inference."""
-    backend = dataclasses.replace(backends.select("cpu"), ops=portable.OPS)
-    copy = Brain(brain.config, backend)
+    copy = kind(brain.config, dataclasses.replace(backends.select("cpu"), ops=ops))
     copy.load_state_dict({name: tensor.cpu().float() for name, tensor in brain.state_dict().items()})
     return copy.eval()
 
 
 @torch.no_grad()
-def write(brain: Brain, files: dict[str, Path]) -> None:
-    """Write the graphs "step" and "commit" to the paths in ``files``.
+def write(brain: Brain, files: dict[str, Path], scatter: bool = True) -> None:
+    """Write the graphs "step", "commit" and, where ``files`` has it, "prefill" to the paths in ``files``.
+
+    ``scatter``: rows are taken and written by index; without it, by products with one-hot rows.
 
     Raises:
         MissingError: this torch has no exporter that names its ports.
-        NeuroError: the batch axis was frozen while tracing.
+        NeuroError: an axis that should be free was frozen while tracing.
     """
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _FIRST_TORCH:
         raise MissingError(
             f"export: got torch {torch.__version__}, expected 2.6 or newer.", "pip install 'torch>=2.6,<2.14'"
         )
-    brain = portable_copy(brain)
+    brain = portable_copy(brain, scans.STEP_OPS if scatter else portable.OPS)
     state = brain.init_state(_TRACED_BATCH)
     paths = [port.name.removeprefix(ports.INTO) for port in ports.state_ports(brain)]
     tensors = ports.pick(state, paths)
@@ -91,28 +115,39 @@ def write(brain: Brain, files: dict[str, Path]) -> None:
     committed = ports.changed(state, brain.commit(state)[0])
     into = [ports.INTO + path for path in paths]
 
-    def trace(name: str, module: nn.Module, given: list[Tensor], inputs: list[str], outputs: list[str]) -> None:
-        onnx.save(_tidy(_trace(module, given, inputs, outputs)), files[name])
-
-    out = [ports.OUT + path for path in stepped]
-    trace(
-        "step",
-        _Step(brain, stepped),
-        [token, prosody, *tensors],
-        ["token", "prosody", *into],
-        ["logits", "spikes", *out],
-    )
+    ids, out = ["token", "prosody", *into], [ports.OUT + path for path in stepped]
+    axes = [{0: _BATCH} if tensor.dim() else {} for tensor in tensors]
+    given = (token, prosody, *tensors)
+    free = ({0: _BATCH}, {0: _BATCH}, tuple(axes))
+    _write(files["step"], _Step(brain, stepped), given, free, ids, ["logits", "spikes", *out])
     out = [ports.OUT + path for path in committed]
-    trace("commit", _Commit(brain, committed), tensors, into, ["writes", "modulators", *out])
+    _write(files["commit"], _Commit(brain, committed), tensors, (tuple(axes),), into, ["writes", "modulators", *out])
+    if "prefill" not in files:
+        return
+    spans = portable_copy(brain, scans.OPS, _SpanBrain)
+    length = torch.export.Dim(ports.LENGTH, min=LEAST_LENGTH, max=brain.config.plasticity_span)
+    given = (
+        token.new_zeros(_TRACED_BATCH, _TRACED_LENGTH),
+        prosody.new_zeros(_TRACED_BATCH, _TRACED_LENGTH, prosody.shape[1]),
+    )
+    free = ({0: _BATCH, 1: length}, {0: _BATCH, 1: length}, tuple(axes))
+    out = [ports.OUT + path for path in stepped]
+    ids = ["tokens", "prosody", *into]
+    _write(files["prefill"], _Prefill(spans, stepped), (*given, *tensors), free, ids, ["logits", "spikes", *out])
 
 
-def _trace(module: nn.Module, given: list[Tensor], inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    batch = torch.export.Dim(ports.BATCH, min=1, max=_MOST_ROWS)
-    axes = [{0: batch} if tensor.dim() else {} for tensor in given]
-    named = len(given) - sum(name.startswith(ports.INTO) for name in inputs)  # the rest is the *state of `forward`
+def _write(
+    path: Path, module: nn.Module, given: Sequence[Tensor], free: tuple[Any, ...], inputs: list[str], outputs: list[str]
+) -> None:
+    onnx.save(_tidy(_trace(module, given, free, inputs, outputs)), path)
+
+
+def _trace(
+    module: nn.Module, given: Sequence[Tensor], free: tuple[Any, ...], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
     with _quiet():
         torch._dynamo.reset()  # an earlier static export in this process would freeze the axes
-        program = torch.export.export(module.eval(), tuple(given), dynamic_shapes=(*axes[:named], tuple(axes[named:])))
+        program = torch.export.export(module.eval(), tuple(given), dynamic_shapes=free)
         traced = torch.onnx.export(
             program,
             opset_version=OPSET,
@@ -123,7 +158,9 @@ def _trace(module: nn.Module, given: list[Tensor], inputs: list[str], outputs: l
             verbose=False,
         )
     assert traced is not None
-    return traced.model_proto
+    model = traced.model_proto
+    scans.lower(model)
+    return model
 
 
 def _stable_sort(scores: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
@@ -133,7 +170,7 @@ def _stable_sort(scores: Any, stable: bool = False, dim: int = -1, descending: b
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name the weights, drop inputs nothing reads and the exporter's notes, check that the batch axis stayed dynamic.
+    """Name the weights, drop inputs nothing reads and the exporter's notes, check that batch and length stayed free.
 
     The notes are stack traces: larger than a small model, and they hold paths of the machine that exported it.
     """
@@ -147,16 +184,22 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
         del part.metadata_props[:]
         part.doc_string = ""
     for value in (*graph.input, *graph.output):
-        axes = value.type.tensor_type.shape.dim
-        if axes and not axes[0].dim_param:
-            raise NeuroError(
-                f"export: the batch axis of '{value.name}' was frozen at {axes[0].dim_value}, expected any batch.",
-                "Report this model's configuration; nothing was written.",
-            )
-        if axes:
-            axes[0].dim_param = ports.BATCH
+        _free_axes(value)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _free_axes(value: onnx.ValueInfoProto) -> None:
+    """Name the axes that must be free; raises NeuroError where one was frozen: the exporter says nothing when it does."""
+    axes = value.type.tensor_type.shape.dim
+    names = ports.TOKEN_AXES.get((value.name, len(axes)), (ports.BATCH,) if axes else ())
+    for axis, name in zip(axes, names, strict=False):
+        if not axis.dim_param:
+            raise NeuroError(
+                f"export: the axis '{name}' of '{value.name}' was frozen at {axis.dim_value}, expected any {name}.",
+                "Report this model's configuration; nothing was written.",
+            )
+        axis.dim_param = name
 
 
 def _name_weights(graph: onnx.GraphProto) -> None:

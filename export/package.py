@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from export import card, check, onnx_graph, parity, recipes
+from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, recipes, sharing
 from export import manifest as manifests
 from export.runtime import Runtime
 from neuro import config, folder
@@ -40,7 +40,11 @@ page of the book he wrote a name instead of a number.
 
 
 def export_onnx(
-    model: str | Path, out: str | Path, quantization: str | None = None, sets: Sequence[str] = ()
+    model: str | Path,
+    out: str | Path,
+    quantization: str | None = None,
+    sets: Sequence[str] = (),
+    profile: str = "cpu",
 ) -> dict[str, Any]:
     """Export a model -> the manifest that was written.
 
@@ -48,6 +52,7 @@ def export_onnx(
         model: a shipped model's name or a model folder.
         out: a folder that does not exist, is empty, or holds an earlier export, which is replaced.
         quantization: None (float32) or one of `recipes.RECIPES`.
+        profile: one of `recipes.PROFILES`: what will run it.
         sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
 
     Raises:
@@ -58,6 +63,8 @@ def export_onnx(
     """
     if quantization is not None and quantization not in recipes.RECIPES:
         raise UsageError(f"--quantize: got '{quantization}'.", nearest(quantization, recipes.RECIPES))
+    if profile not in recipes.PROFILES:
+        raise UsageError(f"--profile: got '{profile}'.", nearest(profile, list(recipes.PROFILES)))
     out = Path(out).resolve()
     _refuse_foreign(out)
     source = folder.locate(model)
@@ -70,7 +77,7 @@ def export_onnx(
     try:
         new, old = work / "new", work / "old"
         new.mkdir()
-        manifest = _fill(new, brain, source, quantization, bool(sets))
+        manifest = _fill(new, brain, source, quantization, profile, bool(sets))
         if out.exists():
             out.rename(old)
         try:
@@ -88,29 +95,44 @@ def export_onnx(
     return manifest
 
 
-def write_graphs(brain: Brain, new: Path, recipe: str | None = None) -> dict[str, Any]:
+def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: str = "cpu") -> dict[str, Any]:
     """Write the graphs into ``new``/onnx and the manifest that the runner needs beside them -> that manifest."""
     (new / recipes.FOLDER).mkdir()
-    files = {name: new / recipes.file_of(name, recipe) for name in recipes.STEMS}
-    onnx_graph.write(brain, files)
+    files = {name: new / recipes.file_of(name, recipe) for name in recipes.PROFILES[profile]}
+    traced = {name: file for name, file in files.items() if name in recipes.TRACED}
+    onnx_graph.write(brain, traced, scatter=profile != "dml")
     float_bytes = files["step"].stat().st_size
     quantization = recipes.apply(files["step"], recipe)
-    described = manifests.describe(brain, new, recipe)
+    if "prefill" in files:
+        recipes.apply(files["prefill"], recipe)
+    if "decoder" in files:
+        decoder.compose(files, manifests.describe(brain, new, recipe, profile, list(traced)))
+    if profile == "dml":
+        for file in files.values():
+            directml.check(file)
+    described = manifests.describe(brain, new, recipe, profile)
     for name, file in files.items():
         manifests.stamp(file, manifests.inside(described, name, recipe))
-    manifest = manifests.describe(brain, new, recipe) | {"quantization": quantization, "float_step_bytes": float_bytes}
+    for name in files.keys() - {"step", "commit"}:
+        sharing.share(files[name], files["step"])
+    manifest = manifests.describe(brain, new, recipe, profile) | {
+        "quantization": quantization,
+        "float_step_bytes": float_bytes,
+    }
     (new / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return manifest
 
 
-def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, overridden: bool) -> dict[str, Any]:
+def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: str, overridden: bool) -> dict[str, Any]:
     """Write everything into the empty folder ``new`` -> the manifest."""
-    manifest = write_graphs(brain, new, recipe)
+    manifest = write_graphs(brain, new, recipe, profile)
     _copy_model(brain, source, new / "torch", overridden)
     shutil.copyfile(source / "tokenizer.json", new / "tokenizer.json")
     if (source / "LICENSE").is_file():
         shutil.copyfile(source / "LICENSE", new / "LICENSE")
     shutil.copyfile(Path(__file__).with_name("runtime.py"), new / "run.py")
+    if "decoder" in manifest["graphs"]:
+        genai.write(new, manifest)
 
     tokens = golden_tokens(brain)
     runtime = Runtime(new)
@@ -122,6 +144,7 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, overridden:
     if not recipe:
         check.judge(beside, False, f"export, batch {_SIDE_BATCH}", do)
     manifest["parity"], manifest["parity_of_a_batch"] = measured.to_dict(), beside.to_dict()
+    manifest["latency"] = latency.measure(new, manifest, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)
     (new / "README.md").write_text(card.write(manifest, source), encoding="utf-8", newline="\n")
     files = sorted(file for file in new.rglob("*") if file.is_file() and file.name != "manifest.json")

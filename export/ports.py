@@ -15,7 +15,11 @@ from neuro.brain import Brain
 from neuro.state import BrainState, leaves
 
 INTO, OUT = "state.", "next."
-BATCH = "batch"  # the one dynamic axis, by name
+BATCH, LENGTH = "batch", "length"  # the free axes, by name
+# Free axes of the ports that are no state, by name and rank: a prefill's have a length.
+TOKEN_AXES = {
+    (name, rank): (BATCH, LENGTH) for name, rank in (("tokens", 2), ("prosody", 3), ("logits", 3), ("spikes", 3))
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Recipes of quantization by name, and the names of the graphs' files: those that transformers.js looks for under ``onnx/``.
+"""Which graphs a profile has, how they are quantized, and their files: the names that transformers.js looks for.
 
-model.onnx               float32 step
-model_quantized.onnx     int8
+onnx/model.onnx             step, float32           onnx/commit.onnx     a span's end
+onnx/model_quantized.onnx   step, int8              onnx/prefill.onnx    many tokens
+                                                    onnx/decoder.onnx    step and commit in one, for ONNX Runtime GenAI
+
+The weights of the last two are those of the step's file.
 """
 
 from __future__ import annotations
@@ -11,10 +14,22 @@ from typing import Any
 
 from export import quantize
 
-STEMS = {"step": "model", "commit": "commit"}  # the graphs of an export, by the stem of their files
+FOLDER = "onnx"
+STEMS = {
+    "step": "model",
+    "commit": "commit",
+    "prefill": "prefill",
+    "decoder": "decoder",
+}  # the graphs by the stem of their files
 SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized"}
 RECIPES = tuple(recipe for recipe in SUFFIXES if recipe)
-FOLDER = "onnx"
+TRACED = ("step", "commit", "prefill")  # the others are made of them
+# A prefill is made of Scan, which the DirectML provider does not have; GenAI runs on the CPU here.
+PROFILES = {
+    "cpu": ("step", "commit", "prefill", "decoder"),
+    "web": ("step", "commit", "prefill"),
+    "dml": ("step", "commit"),
+}
 
 
 def file_of(graph: str, recipe: str | None) -> str:
@@ -22,6 +37,6 @@ def file_of(graph: str, recipe: str | None) -> str:
     return f"{FOLDER}/{STEMS[graph]}{SUFFIXES[recipe]}.onnx"
 
 
-def apply(step: Path, recipe: str | None) -> dict[str, Any] | None:
-    """Quantize the float32 graph at ``step`` in place -> what was done, for the manifest; None stays float32."""
-    return getattr(quantize, recipe)(step) if recipe else None
+def apply(graph: Path, recipe: str | None) -> dict[str, Any] | None:
+    """Quantize the float32 graph (step or prefill) in place -> what was done, for the manifest; None stays float32."""
+    return getattr(quantize, recipe)(graph) if recipe else None

@@ -24,6 +24,7 @@ import numpy as np
 import onnxruntime
 
 SCHEMA = "neuro.export/2"
+LEAST_LENGTH = 3  # of a prefill; what is shorter goes through the step
 
 
 class Runtime:
@@ -50,7 +51,8 @@ class Runtime:
             name: onnxruntime.InferenceSession(
                 str(folder / self.manifest["graphs"][name]["file"]), options, providers=["CPUExecutionProvider"]
             )
-            for name in ("step", "commit")
+            for name in ("step", "commit", "prefill")
+            if name in self.manifest["graphs"]
         }
         self._inputs = {name: [port.name for port in graph.get_inputs()] for name, graph in self._graphs.items()}
         self._outputs = {name: [port.name for port in graph.get_outputs()] for name, graph in self._graphs.items()}
@@ -80,9 +82,39 @@ class Runtime:
             prosody = np.zeros((self.batch, self.manifest["prosody_channels"]), np.float32)
         results = self._run("step", {"token": ids, "prosody": np.asarray(prosody, dtype=np.float32)})
         self.spikes = results["spikes"]
+        self._end_span()
+        return results["logits"]
+
+    def feed(self, tokens: Any) -> np.ndarray:
+        """tokens [B, T] ids, in silence -> logits [B, T, V]. As `step` on each, as few runs of the prefill as can be.
+
+        Raises:
+            ValueError: an id outside the vocabulary, or another batch.
+        """
+        ids, found, start = np.asarray(tokens, dtype=np.int64), [], 0
+        if ids.ndim != 2 or len(ids) != self.batch or ids.min() < 0 or ids.max() >= self.manifest["vocab_size"]:
+            raise ValueError(
+                f"feed: got ids of shape {list(ids.shape)}, expected {self.batch} rows of ids below "
+                f"{self.manifest['vocab_size']}."
+            )
+        while start < ids.shape[1]:
+            left = self.manifest["plasticity_span"] - int(self.state["state.clock"])
+            part = ids[:, start : start + left]
+            if part.shape[1] < LEAST_LENGTH or "prefill" not in self._graphs:
+                found.append(self.step(part[:, 0])[:, None])
+                start += 1
+                continue
+            silence = np.zeros((*part.shape, self.manifest["prosody_channels"]), np.float32)
+            results = self._run("prefill", {"tokens": part, "prosody": silence})
+            self.spikes = results["spikes"][:, -1]
+            self._end_span()
+            found.append(results["logits"])
+            start += part.shape[1]
+        return np.concatenate(found, 1)
+
+    def _end_span(self) -> None:
         if self.state["state.clock"] >= self.manifest["plasticity_span"]:
             self.commit()
-        return results["logits"]
 
     def commit(self) -> np.ndarray:
         """End the span now: update the hormones, write the memory -> slots written [B]."""
@@ -90,8 +122,7 @@ class Runtime:
 
     def generate(self, ids: list[int], n: int) -> list[int]:
         """Read ``ids`` (none: the beginning of a text), then write ``n`` tokens, always the likeliest. One stream."""
-        for token in ids or [self.manifest["bos"]]:
-            logits = self.step([token])
+        logits = self.feed([ids or [self.manifest["bos"]]])[:, -1]
         written: list[int] = []
         while len(written) < n:
             row = logits[0].copy()

@@ -15,6 +15,7 @@ COMMON = ("set", "out")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="what to write: " + ", ".join(TARGETS))
+    parser.add_argument("--profile", metavar="NAME", help="onnx, what will run it: cpu (default), dml, web")
     parser.add_argument("--quantize", metavar="RECIPE", help="int8: weights of 8 bits (default: float32)")
 
 

@@ -50,7 +50,7 @@ def exported(save_model, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("off", SWITCHES, ids=lambda name: f"no_{name}" if name else "everything_on")
 def test_step_and_commit_equal_torch_over_128_tokens_with_carried_state(off, save_model, tmp_path, tokens, measured):
     brain = folder.load(save_model([f"{off}.enabled=false"] if off else []), "cpu")
-    package.write_graphs(brain, tmp_path)
+    package.write_graphs(brain, tmp_path, profile="dml")
     runtime = Runtime(tmp_path)
     for batch in (1, 3):
         found = parity.measure(brain, runtime, tokens(batch, parity.TOKENS, vocab_size=280).numpy(), realign=True)
@@ -68,7 +68,7 @@ def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measu
     sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]
     sets += ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"]
     brain = folder.load(save_model(sets), "cpu")
-    package.write_graphs(brain, tmp_path)
+    package.write_graphs(brain, tmp_path, profile="dml")
     ids = tokens(2, parity.TOKENS, vocab_size=280).numpy()
     found = parity.measure(brain, Runtime(tmp_path), ids, realign=True)
     measured("logits", found.logits_max_abs)
