@@ -41,7 +41,7 @@ def steps(
             no whole number of steps.
     """
     dt = step_of(graph, dt)
-    given = _checked(graph, inputs)
+    given = checked(graph, inputs)
     run = {name: _runner(name, node, graph.shapes[name][0], dt) for name, node in graph.nodes.items()}
     last = {name: np.zeros(shape) for name, (_, shape) in graph.shapes.items()}
 
@@ -81,7 +81,7 @@ def delay_steps(name: str, node: nir.Delay, dt: float) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def _checked(graph: Graph, inputs: np.ndarray) -> np.ndarray:
+def checked(graph: Graph, inputs: np.ndarray) -> np.ndarray:
     given, shape = np.asarray(inputs), graph.shapes[graph.input][0]
     if given.dtype.kind not in "fiub" or given.shape[1:] != shape or given.ndim == 0 or not len(given):
         form = ", ".join(["T", *map(str, shape)])

@@ -48,8 +48,8 @@ DOORS = {
     "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "norse": ("neuro/neurons/interop.py", "benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py"),
     "neurobench": ("benchmarks/make_neurobench_fixtures.py",),
-    "nir": ("neuro/nir_graph.py",),
-    "h5py": ("neuro/nir_graph.py",),
+    "nir": ("neuro/nir_files.py",),
+    "h5py": ("neuro/nir_files.py", "neuro/nir_hdf5.py"),
     "librosa": ("neuro/sensors/prosody.py",),
     "pickle": (),
 }
