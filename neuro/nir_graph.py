@@ -35,7 +35,7 @@ from neuro.nir_nodes import (
     Threshold,
     Window,
 )
-from neuro.nir_wiring import Edge, Emitter, Graph, emitters, sequence, step_of
+from neuro.nir_wiring import Edge, Emitter, Graph, delay_steps, emitters, euler_rate, sequence, step_of
 
 __all__ = [
     "IF",
@@ -68,7 +68,9 @@ __all__ = [
     "SumPool2d",
     "Threshold",
     "Window",
+    "delay_steps",
     "emitters",
+    "euler_rate",
     "from_nir",
     "parse",
     "read",

@@ -30,8 +30,9 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARK = b"neuroNIR"
 _SEAL = len(_MARK) + hashlib.sha256().digest_size
 _END = {0: 40, 1: 44, 2: 28, 3: 28}  # where each version of the superblock says how long the file is
-_SECONDS = 120.0
+SECONDS = 120.0
 _SAID_NO = 3
+_CHILD = ("-P", "-m", "neuro.nir_hdf5")
 
 
 def seal(path: Path) -> None:
@@ -62,13 +63,13 @@ def load(path: str | Path) -> dict[str, Any]:
 def _read_apart(path: str) -> dict[str, Any]:
     """`_read` in a child process."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    command = [sys.executable, "-P", "-m", "neuro.nir_hdf5", path]
+    command = [sys.executable, *_CHILD, path]
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise FormatError(f"{path}: truncated or damaged (no end after {_SECONDS:g} s).", AGAIN) from error
+        raise FormatError(f"{path}: truncated or damaged (no end after {SECONDS:g} s).", AGAIN) from error
     if done.returncode == _SAID_NO:
         raise FormatError(*json.loads(done.stdout))
     if done.returncode:

@@ -18,8 +18,10 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from neuro.errors import UsageError, nearest
-from neuro.nir_nodes import INTEGRATORS, SPIKING, Input, Node, Output, Scale, Shape, Threshold
+from neuro.nir_nodes import INTEGRATORS, SPIKING, Delay, Input, Node, Output, Scale, Shape, Threshold
 
 Edge = tuple[str, str]
 
@@ -234,6 +236,39 @@ def step_of(graph: Graph, dt: float | None) -> float:
     if not 0.0 < found < float("inf"):
         raise UsageError(f"NIR graph dt: got {value!r}, expected more than 0.", "Give the step in seconds.")
     return found
+
+
+def euler_rate(name: str, node: Node, constant: str, dt: float) -> np.ndarray:
+    """dt / tau of a node's time constant, at most 1: what forward Euler moves in one step.
+
+    Raises:
+        UsageError: a step longer than the time constant.
+    """
+    tau: np.ndarray = node.arrays()[constant]
+    if (tau < dt * (1 - 1e-9)).any():
+        raise UsageError(
+            f"NIR graph, node '{name}': got {constant} {tau.min():g} s with dt {dt:g}, "
+            "expected a step no longer than it.",
+            "Euler's rule would overshoot: take a smaller dt.",
+        )
+    return np.minimum(dt / tau.astype(np.float64), 1.0)
+
+
+def delay_steps(name: str, node: Delay, dt: float) -> np.ndarray:
+    """Whole steps of a Delay, in the shape of its nodes.
+
+    Raises:
+        UsageError: a delay that is no whole number of steps.
+    """
+    exact = node.delay / dt
+    whole = np.round(exact)
+    if (np.abs(exact - whole) > 1e-6 * np.maximum(1.0, exact)).any():
+        worst = node.delay.ravel()[np.abs(exact - whole).argmax()]
+        raise UsageError(
+            f"NIR graph, node '{name}': got a delay of {worst:g} s at dt {dt:g}, expected whole steps.",
+            "Take a dt that divides it.",
+        )
+    return whole.astype(np.int64)
 
 
 def _circles(names: Sequence[str], edges: Iterable[Edge]) -> list[set[str]]:

@@ -18,8 +18,8 @@ import numpy as np
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.extras import require
-from neuro.nir_graph import Graph, step_of
-from sims.nir.simulate import checked, delay_steps
+from neuro.nir_graph import Graph, delay_steps, step_of
+from sims.nir.simulate import checked
 from sims.nir.windows import convolve, pool
 
 Array = np.ndarray
@@ -125,15 +125,14 @@ class _Builder:
         else:
             equations = f"dv/dt = {_MEMBRANES.get(type(node), _LEAKY)} : 1"
         lines = [equations, "x : 1", "y : 1", *(f"{key} : 1" for key in constant)]
-        resets = "v = v_reset" if "v_reset" in constant else None
-        group = self._group(place, size, "\n".join(lines), {}, "v > v_threshold" if fires else None, resets)
+        rule = ("v > v_threshold", "v = v_reset" if "v_reset" in constant else "") if fires else (None, None)
+        group = self._group(place, size, "\n".join(lines), {}, *rule)
         for key, value in constant.items():
             setattr(group, key, value)
         if cuba:
             hand_on = self._synapses(synapse, group, np.eye(size), f"c{place}")
-            hand_on.run_regularly("x_post = v_pre", dt=self.clock_dt, when=f"n{place}_in", order=2)
-        else:
-            group.run_regularly("x = 0", dt=self.clock_dt, when=f"n{place}_clear")
+            hand_on.run_regularly("x_post += w * v_pre", dt=self.clock_dt, when=f"n{place}_in", order=2)
+        group.run_regularly("x = 0", dt=self.clock_dt, when=f"n{place}_clear")
         group.run_regularly("y = 0" if fires else "y = v", dt=self.clock_dt, when=f"n{place}_out")
         if fires:  # y is 1 where the group fired in this step
             told = self._synapses(group, group, np.eye(size), f"s{place}", "y_post += w")
@@ -143,14 +142,14 @@ class _Builder:
     def _group(
         self, place: int, size: int, equations: str, namespace: Any = None, fires: Any = None, reset: Any = None
     ) -> Any:
-        group = self.brian2.NeuronGroup(
-            size, equations, threshold=fires, reset=reset, method="euler", dt=self.clock_dt, namespace=namespace or {}
-        )
+        rule = {"threshold": fires, "reset": reset, "namespace": namespace or {}}
+        group = self.brian2.NeuronGroup(size, equations, method="euler", dt=self.clock_dt, **rule)
         if group.state_updater is not None:
             group.state_updater.when = f"n{place}_update"
-        for kind in ("thresholds", "resets"):
-            for part in (group.thresholder if kind == "thresholds" else group.resetter).values():
-                part.when = f"n{place}_{kind}"
+        for part in group.thresholder.values():
+            part.when = f"n{place}_thresholds"
+        for part in group.resetter.values():
+            part.when = f"n{place}_resets"
         self.parts.append(group)
         return group
 
@@ -159,30 +158,19 @@ class _Builder:
         node, place = self.graph.nodes[target], self.graph.order.index(target)
         variable = "x" if type(node) in (*nir.SPIKING, *nir.INTEGRATORS) else "y"
         matrix, pre, post = self._matrix(target), self.exits[source], self.doors[target]
-        spikes = type(self.graph.nodes[source]) in nir.SPIKING
-        if isinstance(node, nir.Delay):
-            late = delay_steps(target, node, self.dt).ravel()
-            self._delayed(number, source, target, late)
-            return
+        spikes, late = type(self.graph.nodes[source]) in nir.SPIKING, None
+        if isinstance(node, nir.Delay):  # spikes wait in Brian2's queue of events, potentials would not
+            if not spikes:
+                raise UsageError(
+                    f"Brian2 network: got a Delay '{target}' of '{source}', which gives no spikes, expected neurons.",
+                    "Run the graph with sims.nir.run, or put the Delay behind the neurons.",
+                )
+            late = delay_steps(target, node, self.dt).ravel() * self.clock_dt
+        made = self._synapses(pre, post, matrix, f"e{number}", f"{variable}_post += w" if spikes else None, late)
         if spikes:
-            made = self._synapses(pre, post, matrix, f"e{number}", f"{variable}_post += w")
             made.pre.when = f"n{place}_in"
-            return
-        made = self._synapses(pre, post, matrix, f"e{number}")
-        made.run_regularly(f"{variable}_post += w * y_pre", dt=self.clock_dt, when=f"n{place}_in")
-
-    def _delayed(self, number: int, source: str, target: str, late: Array) -> None:
-        """Spikes wait in Brian2's queue of events."""
-        if type(self.graph.nodes[source]) not in nir.SPIKING:
-            raise UsageError(
-                f"Brian2 network: got a Delay '{target}' of '{source}', which gives no spikes, expected neurons that do.",
-                "Run the graph with sims.nir.run, or put the Delay behind the neurons.",
-            )
-        place = self.graph.order.index(target)
-        made = self._synapses(
-            self.exits[source], self.doors[target], np.eye(len(late)), f"e{number}", "y_post += w", late * self.clock_dt
-        )
-        made.pre.when = f"n{place}_in"
+        else:
+            made.run_regularly(f"{variable}_post += w * y_pre", dt=self.clock_dt, when=f"n{place}_in")
 
     def _synapses(
         self, pre: Any, post: Any, matrix: Array, name: str, on_pre: str | None = None, delay: Any = None
