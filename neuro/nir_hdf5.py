@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from neuro.errors import FormatError
+import neuro
+from neuro.errors import FormatError, NeuroError
 from neuro.extras import require
 
 AGAIN = "Give a file that nir.write wrote."
@@ -30,7 +31,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARK = b"neuroNIR"
 _SEAL = len(_MARK) + hashlib.sha256().digest_size
 _END = {0: 40, 1: 44, 2: 28, 3: 28}  # where each version of the superblock says how long the file is
-SECONDS = 120.0
+SECONDS = 30.0
 _SAID_NO = 3
 _CHILD = ("-P", "-m", "neuro.nir_hdf5")
 
@@ -47,6 +48,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FormatError: not HDF5, truncated, damaged, or without that group.
+        NeuroError: the process that reads it cannot.
     """
     data = Path(path).read_bytes() if Path(path).is_file() else b""
     if not data.startswith(_SIGNATURE):
@@ -62,7 +64,8 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def _read_apart(path: str) -> dict[str, Any]:
     """`_read` in a child process."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    homes = {str(Path(str(module.__file__)).parents[1]) for module in (require("h5py", "nir"), np, neuro)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sorted(homes))}
     command = [sys.executable, *_CHILD, path]
     try:
         done = subprocess.run(
@@ -72,6 +75,9 @@ def _read_apart(path: str) -> dict[str, Any]:
         raise FormatError(f"{path}: truncated or damaged (no end after {SECONDS:g} s).", AGAIN) from error
     if done.returncode == _SAID_NO:
         raise FormatError(*json.loads(done.stdout))
+    if done.returncode == 1:  # Python's own, of a traceback: nothing is said about the file
+        why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise NeuroError(f"{path}: the process that reads it failed ({why}).", "Repair the installation: neuro doctor")
     if done.returncode:
         raise FormatError(f"{path}: truncated or damaged (the HDF5 library failed on it).", AGAIN)
     with np.load(io.BytesIO(done.stdout), allow_pickle=False) as packed:

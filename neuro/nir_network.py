@@ -113,7 +113,7 @@ class NirNetwork(nn.Module):
         """The graph with the weights as they are now, and the step."""
         nodes = dict(self._graph.nodes)
         for cell in self._cells():
-            learned = {key: value.detach().cpu().numpy() for key, value in cell.named_parameters()}
+            learned: dict[str, Any] = {key: value.detach().cpu().numpy() for key, value in cell.named_parameters()}
             nodes[cell.node_name] = dataclasses.replace(nodes[cell.node_name], **learned)
         return Graph(nodes, self._graph.edges, {**self._graph.metadata, "dt": self.dt})
 

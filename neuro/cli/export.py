@@ -7,7 +7,7 @@ import json
 
 from neuro.errors import UsageError, nearest
 
-TARGETS = ("onnx",)
+TARGETS = ("onnx", "nir")
 
 COMMON = ("set", "out")
 
@@ -23,6 +23,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--to: got '{args.to}', expected one of {', '.join(TARGETS)}.", nearest(args.to, TARGETS))
     if not args.out:
         raise UsageError("neuro export: no folder to write to.", "Give one with --out DIR.")
+    if args.to == "nir":
+        from neuro.cli import _export_nir
+
+        return _export_nir.run(args)
     from export import package
     from neuro.cli import _model
 

@@ -91,10 +91,11 @@ def _full(shape: int | tuple[int, ...], value: float) -> Array:
     return np.full(shape, value, np.float32)
 
 
-def _lif(shape: int | tuple[int, ...], tau: float = 8e-4, r: float = 8.0, **changed: Any) -> nir.LIF:
+def _lif(shape: int | tuple[int, ...], tau: Any = 8e-4, r: Any = 8.0, **changed: Any) -> nir.LIF:
     """r = tau / dt, so that a current adds itself to the potential."""
     given: dict[str, Any] = {"tau": tau, "r": r, "v_leak": 0.0, "v_threshold": 0.97, "v_reset": 0.0} | changed
-    return nir.LIF(**{k: v if isinstance(v, np.ndarray) else _full(shape, v) for k, v in given.items()})
+    arrays: dict[str, Any] = {k: v if isinstance(v, np.ndarray) else _full(shape, v) for k, v in given.items()}
+    return nir.LIF(**arrays)
 
 
 def _if(shape: int | tuple[int, ...]) -> nir.IF:

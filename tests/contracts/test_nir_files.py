@@ -335,8 +335,12 @@ def test_a_child_hands_over_what_is_in_the_file(tmp_path, monkeypatch):
     assert_same(graph, nir.read(tmp_path / "b.nir"))
     theirs.write(tmp_path / "c.nir", nir.to_nir(graph))
     assert_same(graph, nir.read(tmp_path / "c.nir"))
-    monkeypatch.setattr(nir_hdf5, "_CHILD", ("-c", "raise SystemExit(1)"))
+    monkeypatch.setattr(nir_hdf5, "_CHILD", ("-c", "raise ImportError('no such thing')"))
     assert_same(graph, nir.read(tmp_path / "a.nir"))  # sealed: no child is asked
+    with pytest.raises(NeuroError) as error:
+        nir.read(tmp_path / "c.nir")
+    assert error.value.what == f"{tmp_path / 'c.nir'}: the process that reads it failed (ImportError: no such thing)."
+    assert error.value.do == "Repair the installation: neuro doctor" and type(error.value) is NeuroError
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
