@@ -21,6 +21,7 @@ from neuro import nir_graph as nir
 from neuro.nir_graph import Graph, Node
 
 DT, STEPS = 1e-4, 100
+TAU = 8.0  # steps
 Array = np.ndarray
 Step = Callable[[Array], Array]
 
@@ -77,22 +78,22 @@ class _Maker:
     def __init__(self, number: int) -> None:
         self.random = np.random.Generator(np.random.PCG64(number))
 
-    def weight(self, *shape: int, low: int = -6, high: int = 12) -> Array:
-        return (self.random.integers(low, high, shape, endpoint=True) / 16).astype(np.float32)
+    def weight(self, *shape: int, low: int = -6, high: int = 12, gain: float = 1.0) -> Array:
+        return (gain * self.random.integers(low, high, shape, endpoint=True) / 16).astype(np.float32)
 
     def spikes(self, *shape: int, rate: float = 0.3) -> Array:
         return (self.random.random((STEPS, *shape)) < rate).astype(np.float32)
 
     def affine(self, out: int, inputs: int, gain: float = 1.0) -> nir.Affine:
-        return nir.Affine(self.weight(out, inputs) * np.float32(gain), self.weight(out, low=0, high=2))
+        return nir.Affine(self.weight(out, inputs, gain=gain), self.weight(out, low=0, high=2, gain=gain))
 
 
 def _full(shape: int | tuple[int, ...], value: float) -> Array:
     return np.full(shape, value, np.float32)
 
 
-def _lif(shape: int | tuple[int, ...], tau: Any = 8e-4, r: Any = 8.0, **changed: Any) -> nir.LIF:
-    """r = tau / dt, so that a current adds itself to the potential."""
+def _lif(shape: int | tuple[int, ...], tau: Any = 8e-4, r: Any = 1.0, **changed: Any) -> nir.LIF:
+    """A step adds dt / tau, 1 / `TAU`, of a current to the potential: the form that most simulators read."""
     given: dict[str, Any] = {"tau": tau, "r": r, "v_leak": 0.0, "v_threshold": 0.97, "v_reset": 0.0} | changed
     arrays: dict[str, Any] = {k: v if isinstance(v, np.ndarray) else _full(shape, v) for k, v in given.items()}
     return nir.LIF(**arrays)
@@ -163,7 +164,7 @@ def _one(m: _Maker, node: Node, gain: float = 1.0) -> Any:
 
 def _two(m: _Maker, between: list[tuple[Node, Step | None]], last: int = 5) -> Any:
     """LIF, something, LIF."""
-    first, second = m.affine(8, 6), m.affine(last, 8)
+    first, second = m.affine(8, 6, TAU), m.affine(last, 8, TAU)
     parts: list[tuple[Node, Step | None]] = [(first, _dense(first)), (_lif(8), None), *between]
     return _chain(m, (6,), [*parts, (second, _dense(second)), (_lif(last), None)])
 
@@ -174,13 +175,9 @@ def _graph(nodes: dict[str, Node], edges: list[tuple[str, str]]) -> Graph:
 
 def _recurrent(m: _Maker, kind: str) -> Any:
     """A neuron whose spikes come back a step later through weights, some of them through a Delay as well."""
-    first, back, late = (
-        m.affine(8, 6, 3.0 if kind == "cuba" else 1.0),
-        nir.Linear(m.weight(8, 8, low=-8, high=4)),
-        np.arange(8) % 3,
-    )
-    cuba = nir.CubaLIF(*(_full(8, v) for v in (4e-4, 8e-4, 2.0, 0.0, 1.0, 0.97, 0.0)))
-    node: Any = cuba if kind == "cuba" else _lif(8)
+    gain, late = 0.5 if kind == "cuba" else TAU, np.arange(8) % 3
+    first, back = m.affine(8, 6, gain), nir.Linear(m.weight(8, 8, low=-8, high=4, gain=gain))
+    node: Any = nir.CubaLIF(*_CUBA) if kind == "cuba" else _lif(8)
     nodes: dict[str, Node] = {"input": nir.Input((6,)), "first": first, "neurons": node, "back": back}
     edges = [("input", "first"), ("first", "neurons"), ("back", "neurons"), ("neurons", "output")]
     if kind == "delay":
@@ -222,8 +219,8 @@ def _subtract(m: _Maker, leaky: bool) -> Any:
 
 def _branch(m: _Maker) -> Any:
     """The spikes of one layer reach the last both through a second layer and past it."""
-    first, second = m.affine(8, 6), m.affine(8, 8)
-    a, b, c = _lif(8), _lif(8), _lif(8, v_threshold=1.37)
+    first, second = m.affine(8, 6, TAU), m.affine(8, 8, TAU)
+    a, b, c = _lif(8), _lif(8), _lif(8, v_threshold=0.171)
     nodes: dict[str, Node] = {"input": nir.Input((6,)), "first": first, "a": a, "second": second, "b": b, "c": c}
     edges = [("input", "first"), ("first", "a"), ("a", "second"), ("second", "b"), ("a", "c"), ("b", "c")]
     every = [_Neurons(a), _Neurons(b), _Neurons(c)]
@@ -236,12 +233,13 @@ def _branch(m: _Maker) -> Any:
 
 
 def _picture(m: _Maker, pool: Node | None, step: Step | None) -> Any:
-    conv = nir.Conv2d(m.weight(3, 2, 3, 3, low=-4, high=6), m.weight(3, low=0, high=2), (1, 1), (1, 1))
+    weight, bias = m.weight(3, 2, 3, 3, low=-4, high=6, gain=TAU), m.weight(3, low=0, high=2, gain=TAU)
+    conv = nir.Conv2d(weight, bias, (1, 1), (1, 1))
     parts: list[tuple[Node, Step | None]] = [(conv, _conv(conv)), (_lif((3, 4, 4)), None)]
     side = 4
     if pool is not None:
         parts, side = [*parts, (pool, step)], 2
-    last = m.affine(5, 3 * side * side, 0.5)
+    last = m.affine(5, 3 * side * side, TAU / 2)
     rest: list[tuple[Node, Step | None]] = [(nir.Flatten(0, -1), np.ravel), (last, _dense(last)), (_lif(5), None)]
     return _chain(m, (2, 4, 4), [*parts, *rest], 0.15)
 
@@ -252,12 +250,12 @@ def _sound(m: _Maker) -> Any:
 
 
 def _scaled(m: _Maker) -> Any:
-    first, scale = m.affine(8, 6), nir.Scale(m.weight(8, low=4, high=20))
+    first, scale = m.affine(8, 6, TAU), nir.Scale(m.weight(8, low=4, high=20))
     return _chain(m, (6,), [(first, _dense(first)), (scale, lambda x: scale.scale * x), (_lif(8), None)])
 
 
 def _stepped(m: _Maker) -> Any:
-    first, second = m.affine(8, 6), m.affine(5, 8)
+    first, second = m.affine(8, 6), m.affine(5, 8, TAU)
     node = nir.Threshold(_full(8, 0.47))
     fires: Step = lambda x: (x > node.threshold).astype(float)  # noqa: E731
     return _chain(m, (6,), [(first, _dense(first)), (node, fires), (second, _dense(second)), (_lif(5), None)])
@@ -279,21 +277,30 @@ def _delayed(m: _Maker) -> Any:
 
 
 _SPREAD = (np.linspace(4, 24, 8) * 1e-4).astype(np.float32)
-_CUBA = [_full(8, v) for v in (4e-4, 8e-4, 2.0, 0.0, 1.0, 0.97, 0.0)]
+_CUBA = [_full(8, v) for v in (4e-4, 8e-4, 8.0, 0.0, 4.0, 0.97, 0.0)]
 _CASES: dict[str, tuple[str, int, Callable[[_Maker], Any]]] = {
-    "lif": ("LIF, r = tau / dt", 0, lambda m: _one(m, _lif(8))),
-    "lif_gain": ("LIF, r = 1, the factor in the weights", 0, lambda m: _one(m, _lif(8, r=1.0), 8.0)),
-    "lif_leak": ("LIF with a v_leak of 0.3", 0, lambda m: _one(m, _lif(8, v_leak=0.3))),
-    "lif_reset": ("LIF with a v_reset of -0.5", 0, lambda m: _one(m, _lif(8, v_reset=-0.5))),
-    "lif_taus": ("LIF, a tau for each neuron", 0, lambda m: _one(m, _lif(8, _SPREAD, _SPREAD / np.float32(DT)))),
+    "lif": ("LIF, r = tau / dt", 0, lambda m: _one(m, _lif(8, r=TAU))),
+    "lif_gain": ("LIF, r = 1, the factor in the weights", 0, lambda m: _one(m, _lif(8), TAU)),
+    "lif_leak": ("LIF with a v_leak of 0.3", 0, lambda m: _one(m, _lif(8, v_leak=0.3), TAU)),
+    "lif_reset": ("LIF with a v_reset of -0.5", 0, lambda m: _one(m, _lif(8, v_reset=-0.5), TAU)),
+    "lif_taus": (
+        "LIF, a tau for each neuron, r = tau / dt",
+        0,
+        lambda m: _one(m, _lif(8, _SPREAD, _SPREAD / np.float32(DT))),
+    ),
     "lif_thresholds": (
         "LIF, a threshold for each neuron",
         0,
-        lambda m: _one(m, _lif(8, v_threshold=np.linspace(0.61, 1.57, 8).astype(np.float32))),
+        lambda m: _one(m, _lif(8, v_threshold=np.linspace(0.61, 1.57, 8).astype(np.float32)), TAU),
     ),
     "lif_layers": ("two layers of LIF", 0, lambda m: _two(m, [])),
     "if": ("IF, r = 1 / dt", 0, lambda m: _one(m, _if(8))),
-    "cubalif": ("CubaLIF", 0, lambda m: _one(m, nir.CubaLIF(*_CUBA), 4.0)),
+    "cubalif": ("CubaLIF, r = tau_mem / dt, w_in = tau_syn / dt", 1, lambda m: _one(m, nir.CubaLIF(*_CUBA), 0.5)),
+    "cubalif_gain": (
+        "CubaLIF, r = w_in = 1, the factors in the weights",
+        2,
+        lambda m: _one(m, nir.CubaLIF(*_CUBA[:2], _full(8, 1.0), _CUBA[3], _full(8, 1.0), *_CUBA[5:]), 16.0),
+    ),
     "li": ("LI: potentials go out", 0, lambda m: _one(m, nir.LI(_full(8, 8e-4), _full(8, 1.0), _full(8, 0.0)))),
     "i": ("I: potentials go out", 0, lambda m: _one(m, nir.I(_full(8, 100.0)))),
     "cubali": ("CubaLI: potentials go out", 0, lambda m: _one(m, nir.CubaLI(*_CUBA[:5]))),

@@ -18,7 +18,7 @@ from sims.nir.conformance import DT, NAMES, STEPS, case
 
 CHAINS = (
     *("lif", "lif_gain", "lif_reset", "lif_taus", "lif_thresholds", "lif_layers", "if", "conv2d", "avgpool"),
-    *("conv1d", "reset_none", "reset_soft", "reset_soft_if"),
+    *("conv1d", "cubalif", "reset_none", "reset_soft", "reset_soft_if"),
 )
 """Of layers that `to_modules` has."""
 
