@@ -1,9 +1,9 @@
 """The HDF5 under a NIR file: groups as dictionaries, in this process only where the bytes are known to be whole.
 
 The HDF5 library trusts what it reads: a few changed bytes can end the process that opens the file. So what is written here
-ends with a seal, SHA-256 of all bytes before it behind a mark (HDF5 reads nothing after its own end). A file whose seal holds
-is opened here; any other file by a child process, which hands the data over, or ends alone. The seal tells of damage, not of
-intent: whoever means harm can seal a file too.
+ends with a seal, SHA-256 of all bytes before it behind a mark (HDF5 reads nothing after its own end, and drops the seal when
+it changes the file). A file whose seal holds is opened here, one whose seal is broken not at all, and one without by a child
+process, which hands the data over, or ends alone. The seal tells of damage, not of intent: whoever means harm can seal too.
 
     python -m neuro.nir_hdf5 FILE      is that child: npz on its standard output, or a complaint as JSON and exit code 3
 """
@@ -57,9 +57,11 @@ def load(path: str | Path) -> dict[str, Any]:
     if at is None or len(data) < at + 8 or int.from_bytes(data[at : at + 8], "little") > len(data):
         raise FormatError(f"{path}: truncated or damaged (shorter than it says).", AGAIN)
     body, end = data[:-_SEAL], data[-_SEAL:]
-    if end == _MARK + hashlib.sha256(body).digest():
-        return _read(str(path))
-    return _read_apart(str(path))
+    if not end.startswith(_MARK):
+        return _read_apart(str(path))
+    if end != _MARK + hashlib.sha256(body).digest():
+        raise FormatError(f"{path}: truncated or damaged (it is not what was written).", AGAIN)
+    return _read(str(path))
 
 
 def _read_apart(path: str) -> dict[str, Any]:

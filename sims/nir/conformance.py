@@ -179,12 +179,13 @@ def _recurrent(m: _Maker, kind: str) -> Any:
     first, back = m.affine(8, 6, gain), nir.Linear(m.weight(8, 8, low=-8, high=4, gain=gain))
     node: Any = nir.CubaLIF(*_CUBA) if kind == "cuba" else _lif(8)
     nodes: dict[str, Node] = {"input": nir.Input((6,)), "first": first, "neurons": node, "back": back}
-    edges = [("input", "first"), ("first", "neurons"), ("back", "neurons"), ("neurons", "output")]
+    edges = [("input", "first"), ("first", "neurons"), ("back", "neurons")]
     if kind == "delay":
         nodes["late"] = nir.Delay((late * DT).astype(np.float32))
         edges += [("neurons", "late"), ("late", "back")]
     else:
         edges += [("neurons", "back")]
+    edges.insert(0 if kind == "edges" else len(edges), ("neurons", "output"))
     neurons, delayed, last = _Neurons(node), _late(late), np.zeros(8)
 
     def step(x: Array) -> Array:
@@ -305,6 +306,7 @@ _CASES: dict[str, tuple[str, int, Callable[[_Maker], Any]]] = {
     "i": ("I: potentials go out", 0, lambda m: _one(m, nir.I(_full(8, 100.0)))),
     "cubali": ("CubaLI: potentials go out", 0, lambda m: _one(m, nir.CubaLI(*_CUBA[:5]))),
     "recurrent": ("LIF, all to all, a step late", 0, lambda m: _recurrent(m, "lif")),
+    "recurrent_edges": ("the same graph, its edges in another order", 0, lambda m: _recurrent(m, "edges")),
     "recurrent_cuba": ("CubaLIF, all to all, a step late", 0, lambda m: _recurrent(m, "cuba")),
     "recurrent_delay": ("LIF, back through a Delay of 0 to 2 steps", 0, lambda m: _recurrent(m, "delay")),
     "delay": ("a Delay of 0 to 3 steps between two layers", 0, _delayed),

@@ -301,13 +301,23 @@ def test_every_truncation_is_an_error(tmp_path):
             nir.read(cut)
 
 
-def test_damage_never_ends_the_process(tmp_path):
-    """Changes on which the HDF5 library itself ends the process that opens the file (found by trying), and one it survives."""
+def test_a_changed_byte_is_seen(tmp_path):
+    """HDF5 has no check sums here: most changes would be read as other weights, and some would end the process."""
     whole, bad = tmp_path / "a.nir", tmp_path / "b.nir"
     nir.write(every_node(), whole)
-    data = bytearray(whole.read_bytes())
-    tree = data.index(b"HEAP")
-    data[tree + 8 : tree + 40] = b"\xff" * 32
+    data = whole.read_bytes()
+    for at in range(48, len(data) - len(SEALED), 4999):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(FormatError, match="b.nir: truncated or damaged \\(it is not what was written\\)"):
+            nir.read(bad)
+
+
+def test_damage_to_a_file_without_a_seal(tmp_path):
+    whole, bad = tmp_path / "a.nir", tmp_path / "b.nir"
+    nir.write(every_node(), whole)
+    data = bytearray(whole.read_bytes()[: -len(SEALED)])
+    heap = data.index(b"HEAP")
+    data[heap + 8 : heap + 40] = b"\xff" * 32
     bad.write_bytes(data)
     with pytest.raises(FormatError, match="b.nir: (truncated or damaged|not a NIR file)"):
         nir.read(bad)
