@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-import neuro
 from neuro.errors import FormatError, NeuroError
 from neuro.extras import require
 
@@ -66,7 +65,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def _read_apart(path: str) -> dict[str, Any]:
     """`_read` in a child process."""
-    homes = {str(Path(str(module.__file__)).parents[1]) for module in (require("h5py", "nir"), np, neuro)}
+    homes = {str(Path(str(file)).parents[1]) for file in (require("h5py", "nir").__file__, np.__file__, __file__)}
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sorted(homes))}
     command = [sys.executable, *_CHILD, path]
     try:

@@ -59,7 +59,8 @@ class NirNetwork(nn.Module):
                 f"NirNetwork: got {len(graph.outputs)} Outputs ({got}), expected one.", "Join them, or cut the graph."
             )
         self._graph, self.dt = graph, nir.step_of(graph, dt)
-        kinds = [value.dtype for node in graph.nodes.values() for value in node.arrays().values()]
+        arrays = [(key, value.dtype) for node in graph.nodes.values() for key, value in node.arrays().items()]
+        kinds = [kind for key, kind in arrays if key == "weight"] or [kind for _, kind in arrays]
         self.dtype = dtype or (torch.float64 if np.float64 in kinds else torch.float32)
         slope = surrogate or Surrogate()
         cells = [_Cell(name, graph.nodes[name], graph.shapes[name], self.dt, slope, self.dtype) for name in graph.order]

@@ -99,6 +99,16 @@ def _lif(shape: int | tuple[int, ...], tau: Any = 8e-4, r: Any = 1.0, **changed:
     return nir.LIF(**arrays)
 
 
+def _cuba(r: float = TAU, w_in: float = TAU / 2) -> nir.CubaLIF:
+    tau_syn, tau_mem, zero = _full(8, 4e-4), _full(8, 8e-4), _full(8, 0.0)
+    return nir.CubaLIF(tau_syn, tau_mem, _full(8, r), zero, _full(8, w_in), _full(8, 0.97), zero)
+
+
+def _cubali() -> nir.CubaLI:
+    n = _cuba()
+    return nir.CubaLI(n.tau_syn, n.tau_mem, n.r, n.v_leak, n.w_in)
+
+
 def _if(shape: int | tuple[int, ...]) -> nir.IF:
     return nir.IF(_full(shape, 1 / DT), _full(shape, 0.97), _full(shape, 0.0))
 
@@ -177,7 +187,7 @@ def _recurrent(m: _Maker, kind: str) -> Any:
     """A neuron whose spikes come back a step later through weights, some of them through a Delay as well."""
     gain, late = 0.5 if kind == "cuba" else TAU, np.arange(8) % 3
     first, back = m.affine(8, 6, gain), nir.Linear(m.weight(8, 8, low=-8, high=4, gain=gain))
-    node: Any = nir.CubaLIF(*_CUBA) if kind == "cuba" else _lif(8)
+    node: Any = _cuba() if kind == "cuba" else _lif(8)
     nodes: dict[str, Node] = {"input": nir.Input((6,)), "first": first, "neurons": node, "back": back}
     edges = [("input", "first"), ("first", "neurons"), ("back", "neurons")]
     if kind == "delay":
@@ -278,7 +288,6 @@ def _delayed(m: _Maker) -> Any:
 
 
 _SPREAD = (np.linspace(4, 24, 8) * 1e-4).astype(np.float32)
-_CUBA = [_full(8, v) for v in (4e-4, 8e-4, 8.0, 0.0, 4.0, 0.97, 0.0)]
 _CASES: dict[str, tuple[str, int, Callable[[_Maker], Any]]] = {
     "lif": ("LIF, r = tau / dt", 0, lambda m: _one(m, _lif(8, r=TAU))),
     "lif_gain": ("LIF, r = 1, the factor in the weights", 0, lambda m: _one(m, _lif(8), TAU)),
@@ -296,15 +305,15 @@ _CASES: dict[str, tuple[str, int, Callable[[_Maker], Any]]] = {
     ),
     "lif_layers": ("two layers of LIF", 0, lambda m: _two(m, [])),
     "if": ("IF, r = 1 / dt", 0, lambda m: _one(m, _if(8))),
-    "cubalif": ("CubaLIF, r = tau_mem / dt, w_in = tau_syn / dt", 1, lambda m: _one(m, nir.CubaLIF(*_CUBA), 0.5)),
+    "cubalif": ("CubaLIF, r = tau_mem / dt, w_in = tau_syn / dt", 1, lambda m: _one(m, _cuba(), 0.5)),
     "cubalif_gain": (
         "CubaLIF, r = w_in = 1, the factors in the weights",
         2,
-        lambda m: _one(m, nir.CubaLIF(*_CUBA[:2], _full(8, 1.0), _CUBA[3], _full(8, 1.0), *_CUBA[5:]), 16.0),
+        lambda m: _one(m, _cuba(1.0, 1.0), 16.0),
     ),
     "li": ("LI: potentials go out", 0, lambda m: _one(m, nir.LI(_full(8, 8e-4), _full(8, 1.0), _full(8, 0.0)))),
     "i": ("I: potentials go out", 0, lambda m: _one(m, nir.I(_full(8, 100.0)))),
-    "cubali": ("CubaLI: potentials go out", 0, lambda m: _one(m, nir.CubaLI(*_CUBA[:5]))),
+    "cubali": ("CubaLI: potentials go out", 0, lambda m: _one(m, _cubali())),
     "recurrent": ("LIF, all to all, a step late", 0, lambda m: _recurrent(m, "lif")),
     "recurrent_edges": ("the same graph, its edges in another order", 0, lambda m: _recurrent(m, "edges")),
     "recurrent_cuba": ("CubaLIF, all to all, a step late", 0, lambda m: _recurrent(m, "cuba")),
