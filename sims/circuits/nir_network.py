@@ -18,7 +18,7 @@ import numpy as np
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
 from neuro.extras import require
-from neuro.nir_graph import Graph, delay_steps, step_of
+from neuro.nir_graph import Graph, delay_steps, euler_rate, step_of
 from sims.nir.simulate import checked
 from sims.nir.windows import convolve, pool
 
@@ -67,7 +67,7 @@ def build(graph: Graph, inputs: Array, dt: float | None = None) -> NirNetwork:
 class _Builder:
     def __init__(self, brian2: ModuleType, graph: Graph, inputs: Array, dt: float) -> None:
         self.brian2: Any = brian2
-        self.graph, self.dt, self.clock_dt = graph, dt, dt * brian2.second
+        self.graph, self.dt, self.clock = graph, dt, self.brian2.Clock(dt * brian2.second)
         self.parts: list[Any] = []
         self.doors: dict[str, Any] = {}  # what takes the input of each node
         self.exits: dict[str, Any] = {}  # and what holds y
@@ -82,7 +82,7 @@ class _Builder:
             self._edge(number, source, target)
         monitors = {}
         for name, group in self.exits.items():
-            monitors[name] = self.brian2.StateMonitor(group, "y", record=True, when="end", dt=self.clock_dt)
+            monitors[name] = self.brian2.StateMonitor(group, "y", record=True, when="end", clock=self.clock)
         network = self.brian2.Network(*self.parts, *monitors.values())
         network.schedule = ["start", *self.slots, "end"]
         return NirNetwork(network, monitors)
@@ -94,9 +94,9 @@ class _Builder:
         node: Any = self.graph.nodes[name]
         if isinstance(node, nir.Input):
             rows = self.inputs.reshape(len(self.inputs), -1).astype(np.float64)
-            given = self.brian2.TimedArray(rows, dt=self.clock_dt)
+            given = self.brian2.TimedArray(rows, dt=self.clock.dt)
             group = self._group(place, rows.shape[1], "y : 1", {"given": given})
-            group.run_regularly("y = given(t, i)", dt=self.clock_dt, when=f"n{place}_update")
+            group.run_regularly("y = given(t, i)", clock=self.clock, when=f"n{place}_update")
         elif type(node) in (*nir.SPIKING, *nir.INTEGRATORS):
             self._neurons(place, name, node)
             return
@@ -106,17 +106,20 @@ class _Builder:
             if "bias" in node.arrays():
                 each = size // len(node.bias)
                 group.bias = np.repeat(node.bias.astype(np.float64), each)
-            group.run_regularly("y = bias", dt=self.clock_dt, when=f"n{place}_clear")
+            group.run_regularly("y = bias", clock=self.clock, when=f"n{place}_clear")
         self.doors[name] = self.exits[name] = group
 
     def _neurons(self, place: int, name: str, node: Any) -> None:
         size, constant = int(np.prod(self.graph.shapes[name][0])), _flat(node)
+        for key in constant:
+            if key.startswith("tau"):
+                euler_rate(name, node, key, self.dt)  # refuses a step that is too long
         cuba, fires = isinstance(node, nir.CubaLI), type(node) in nir.SPIKING
         if cuba:  # the synapse: tau di/dt = -i + w_in x
             synapse = self._group(place, size, "dv/dt = (r * x - v) / (tau * second) : 1\nx : 1\nr : 1\ntau : 1")
             synapse.tau, synapse.r = constant.pop("tau_syn"), constant.pop("w_in")
             constant["tau"] = constant.pop("tau_mem")
-            synapse.run_regularly("x = 0", dt=self.clock_dt, when=f"n{place}_clear")
+            synapse.run_regularly("x = 0", clock=self.clock, when=f"n{place}_clear")
             synapse.state_updater.when = f"n{place}_in"
             synapse.state_updater.order = 1
         if isinstance(node, nir.Threshold):
@@ -131,9 +134,9 @@ class _Builder:
             setattr(group, key, value)
         if cuba:
             hand_on = self._synapses(synapse, group, np.eye(size), f"c{place}")
-            hand_on.run_regularly("x_post += w * v_pre", dt=self.clock_dt, when=f"n{place}_in", order=2)
-        group.run_regularly("x = 0", dt=self.clock_dt, when=f"n{place}_clear")
-        group.run_regularly("y = 0" if fires else "y = v", dt=self.clock_dt, when=f"n{place}_out")
+            hand_on.run_regularly("x_post += w * v_pre", clock=self.clock, when=f"n{place}_in", order=2)
+        group.run_regularly("x = 0", clock=self.clock, when=f"n{place}_clear")
+        group.run_regularly("y = 0" if fires else "y = v", clock=self.clock, when=f"n{place}_out")
         if fires:  # y is 1 where the group fired in this step
             told = self._synapses(group, group, np.eye(size), f"s{place}", "y_post += w")
             told.pre.when, told.pre.order = f"n{place}_out", 1
@@ -143,7 +146,7 @@ class _Builder:
         self, place: int, size: int, equations: str, namespace: Any = None, fires: Any = None, reset: Any = None
     ) -> Any:
         rule = {"threshold": fires, "reset": reset, "namespace": namespace or {}}
-        group = self.brian2.NeuronGroup(size, equations, method="euler", dt=self.clock_dt, **rule)
+        group = self.brian2.NeuronGroup(size, equations, method="euler", clock=self.clock, **rule)
         if group.state_updater is not None:
             group.state_updater.when = f"n{place}_update"
         for part in group.thresholder.values():
@@ -165,18 +168,18 @@ class _Builder:
                     f"Brian2 network: got a Delay '{target}' of '{source}', which gives no spikes, expected neurons.",
                     "Run the graph with sims.nir.run, or put the Delay behind the neurons.",
                 )
-            late = delay_steps(target, node, self.dt).ravel() * self.clock_dt
+            late = delay_steps(target, node, self.dt).ravel() * self.clock.dt
         made = self._synapses(pre, post, matrix, f"e{number}", f"{variable}_post += w" if spikes else None, late)
         if spikes:
             made.pre.when = f"n{place}_in"
         else:
-            made.run_regularly(f"{variable}_post += w * y_pre", dt=self.clock_dt, when=f"n{place}_in")
+            made.run_regularly(f"{variable}_post += w * y_pre", clock=self.clock, when=f"n{place}_in")
 
     def _synapses(
         self, pre: Any, post: Any, matrix: Array, name: str, on_pre: str | None = None, delay: Any = None
     ) -> Any:
         """``matrix`` [post, pre]; weights of 0 are no synapses."""
-        made = self.brian2.Synapses(pre, post, "w : 1", on_pre=on_pre, dt=self.clock_dt, name=f"nir_{name}*")
+        made = self.brian2.Synapses(pre, post, "w : 1", on_pre=on_pre, clock=self.clock, name=f"nir_{name}*")
         targets, sources = np.nonzero(matrix)
         if not len(targets):
             targets, sources = np.zeros(1, int), np.zeros(1, int)  # Brian2 runs no Synapses without one

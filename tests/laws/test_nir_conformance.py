@@ -41,6 +41,12 @@ def test_a_case_asks_something(name):
     assert case(name).answer.closest > 5e-5 or case(name).analog
 
 
+def test_the_suite_is_the_one_that_was_published():
+    """Its graphs and samples are drawn; another generator would make other ones."""
+    sums = {name: int(case(name).answer.values.sum()) for name in ("lif", "recurrent", "delay", "conv2d", "reset_soft")}
+    assert sums == {"lif": 162, "recurrent": 124, "delay": 169, "conv2d": 202, "reset_soft": 215}
+
+
 def test_the_suite_has_every_node():
     kinds = {type(node).__name__ for name in NAMES for node in case(name).graph.nodes.values()}
     assert kinds == set(nir.NODES)
