@@ -1,11 +1,13 @@
 """NIR graphs: what counting adds to running, and how far layers in float32 stay with their graph in float64.
 
     python benchmarks/nir_graphs.py
-    python benchmarks/nir_graphs.py --rounds 15
+    python benchmarks/nir_graphs.py --rounds 15 --text $NEURO_DATA/wikitext-2/valid.txt.gz
 
 cost     two networks of LIF neurons (784-512-512-10; 2x34x34 through convolutions of 16, 32 and 64 channels to 10) on
          random spikes at 0.1 a step: running alone against running and counting, by turns, in processor time of this
          process. The graph's spikes are first checked against the same layers in torch in float64, one by one.
+brain    the spiking feed-forwards of the shipped brain over a text (--text FILE, its first --tokens tokens): the spikes of the
+         brain itself, in float32, against those of its exported graphs, as a torch module in float32 and in float64.
 drift    the dense network as torch layers in float32 against its graph, run in float64: spikes that differ, for resets by
          subtraction and to a value.
 
@@ -16,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import gzip
 import json
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import _machine
@@ -27,10 +31,15 @@ import numpy as np
 import torch
 from torch import nn
 
+import neuro
 from backends import LifRule
+from export.nir_graph import of_brain
+from neuro.layers.feedforward import SpikingFeedforward
 from neuro.neurons import LIF, Neuron
-from neuro.nir_graph import SPIKING, Graph, emitters
+from neuro.nir_graph import SPIKING, Graph, Output, emitters
 from neuro.nir_modules import from_modules
+from neuro.nir_network import NirNetwork
+from neuro.session import Session
 from sims.nir import count
 from sims.nir.inputs import draw
 from sims.nir.simulate import run, steps
@@ -115,10 +124,50 @@ def drift(reset: str, length: int) -> dict[str, Any]:
     }
 
 
+def brain(path: Path, tokens: int) -> dict[str, Any]:
+    model = neuro.load("small", "cpu")
+    came: dict[Any, list[tuple[np.ndarray, np.ndarray]]] = {}
+    own = SpikingFeedforward.scan
+
+    def scan(module: Any, x: torch.Tensor, route: torch.Tensor, state: Any) -> Any:
+        out, gate = own(module, x, route, state), route.unsqueeze(-1)
+        came.setdefault(module, []).append((torch.cat([x * gate, gate], -1)[0].numpy(), out[2][-1].spikes[0].numpy()))
+        return out
+
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        ids = model.tokenizer.encode(file.read(12 * tokens))[:tokens]
+    SpikingFeedforward.scan = scan  # type: ignore[method-assign]
+    with torch.no_grad():
+        Session(model).feed(torch.tensor([ids]))
+    SpikingFeedforward.scan = own  # type: ignore[method-assign]
+    record: dict[str, Any] = {"tokens": len(ids), "updates": 0, "spikes": 0, "differ": {"float32": 0, "float64": 0}}
+    for part, pairs in zip(of_brain(model), came.values(), strict=True):
+        x, spikes = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        network = NirNetwork(fired_last(part.graph))
+        with torch.no_grad():
+            out = network.scan(torch.from_numpy(x).unsqueeze(1), network.init_state(1))[0][:, 0].numpy()
+        record["updates"] += spikes.size
+        record["spikes"] += int(spikes.sum())
+        record["differ"]["float32"] += int((out != spikes).sum())
+        record["differ"]["float64"] += int((of_graph(part.graph, x)[0] != spikes).sum())
+    return record
+
+
+def fired_last(graph: Graph) -> Graph:
+    """The graph up to its spikes."""
+    nodes = {name: node for name, node in graph.nodes.items() if name != "2_linear"}
+    nodes["output"] = Output(graph.shapes["1_threshold"][1])
+    edges = [edge for edge in graph.edges if "2_linear" not in edge]
+    return Graph(nodes, (*edges, ("1_threshold", "output")), graph.metadata)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--text", type=Path, metavar="FILE", help="a text, or .gz")
+    parser.add_argument("--tokens", type=int, default=512)
     args = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
@@ -127,6 +176,7 @@ def main() -> None:
     for name, (layers, shape) in (("784-512-512-10", dense("hard")), ("2x34x34-16-32-64-10", picture())):
         print(name, file=sys.stderr)
         record["cost"][name] = cost(layers, shape, args.steps, args.rounds)
+    record["brain"] = brain(args.text, args.tokens) if args.text else None
     record["drift"] = {reset: drift(reset, args.steps) for reset in ("soft", "hard")}
     print(json.dumps(record, indent=1))
 

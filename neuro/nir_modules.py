@@ -54,15 +54,8 @@ def from_modules(layers: nn.Sequential | Sequence[nn.Module | Node], shape: Sequ
     if len(steps) > 1:
         got = ", ".join(f"{dt:g}" for dt in sorted(steps))
         raise UsageError(f"from_modules: got neurons with steps of {got} ms, expected one.", "Give all the same dt_ms.")
-    parameters = [p for layer in chain if isinstance(layer, nn.Module) for p in layer.parameters()]
-    dtype = parameters[0].dtype if parameters else torch.get_default_dtype()
-    draft = _Draft(tuple(shape), max(steps, default=0.0) / 1000.0, _numpy_type(dtype))
-    for place, layer in enumerate(chain):
-        try:
-            draft.add(place, layer)
-        except UsageError as error:
-            raise UsageError(f"from_modules, layer {place}: {error.what}", error.do) from error
-    return draft.graph()
+    draft = _Draft(tuple(shape), max(steps, default=0.0) / 1000.0, _type_of(chain))
+    return draft.all(chain)
 
 
 def from_classifier(model: SpikingClassifier, dt_ms: float) -> Graph:
@@ -73,26 +66,29 @@ def from_classifier(model: SpikingClassifier, dt_ms: float) -> Graph:
         dt_ms: the step, which the classifier counts by.
 
     Raises:
-        UsageError: graded neurons, membranes that start elsewhere, or a step that is not positive.
+        UsageError: graded neurons, bursts, membranes that start elsewhere, or a step that is not positive.
     """
     config = model.config
+    if config.burst > 1:
+        got = f"got bursts of up to {config.burst} spikes a step"
+        _refuse("from_classifier", f"{got}, expected 1", "A spike is one bit in NIR: train with burst=1.")
     if config.neuron != "spiking" or config.start:
         got = f"{config.neuron} neurons" if config.neuron != "spiking" else f"membranes that start at {config.start:g}"
         _refuse("from_classifier", f"got {got}, expected spiking ones that start at 0", "Train a classifier of these.")
     layers: list[nn.Module | Node] = []
     for projection in model.projections:
-        weight, bias = _array(projection.weight), _array(projection.bias)
+        charge = 1.0 if projection is model.projections[-1] else config.synapse_decay or 1.0
+        weight, bias = charge * _array(projection.weight), charge * _array(projection.bias)
         if projection.config.kernel:
             layers.append(nir.Conv2d(weight, bias, stride=(projection.config.stride,)))
         else:
             layers += [nir.Flatten(0, -1)] if len(projection.shape) > 1 else []
             layers.append(nir.Affine(weight, bias))
-        layers.append(LIF(math.prod(projection.out), beta=config.decay, rule=model.rule, dt_ms=dt_ms))
-    dtype = model.projections[0].weight.dtype
-    draft = _Draft(config.shape, dt_ms / 1000.0, _numpy_type(dtype))
-    for place, layer in enumerate(layers[:-1]):  # the readout has no neurons
-        draft.add(place, layer)
-    return draft.graph()
+        common: dict[str, Any] = {"beta": config.decay, "rule": model.rule, "dt_ms": dt_ms}
+        common |= {"alpha": config.synapse_decay} if config.synapse_decay else {}
+        layers.append((Synaptic if config.synapse_decay else LIF)(math.prod(projection.out), **common))
+    draft = _Draft(config.shape, dt_ms / 1000.0, _type_of([model]))
+    return draft.all(layers[:-1])  # the readout has no neurons
 
 
 def to_modules(graph: Graph, dt: float | None = None) -> list[nn.Module]:
@@ -153,7 +149,12 @@ class _Draft:
         self.edges: list[nir.Edge] = []
         self.shape, self.dt, self.dtype, self.last = shape, dt, dtype, "input"
 
-    def graph(self) -> Graph:
+    def all(self, layers: Sequence[nn.Module | Node]) -> Graph:
+        for place, layer in enumerate(layers):
+            try:
+                self.add(place, layer)
+            except UsageError as error:
+                raise UsageError(f"from_modules, layer {place}: {error.what}", error.do) from error
         self.put("output", nir.Output(self.shape))
         return Graph(self.nodes, tuple(self.edges), {"dt": self.dt} if self.dt else {})
 
@@ -172,9 +173,8 @@ class _Draft:
 
     def fire(self, place: int, neuron: Neuron) -> None:
         if not isinstance(neuron, LIF | IF | Synaptic):
-            _refuse(
-                neuron.name, f"got {neuron.name}, expected IF, LIF, PLIF or Synaptic", "NIR has no other in common."
-            )
+            got = f"got {neuron.name}, expected IF, LIF, PLIF or Synaptic"
+            _refuse(neuron.name, got, "NIR has no other in common.")
         if neuron.neurons != math.prod(self.shape):
             _refuse(
                 neuron.name,
@@ -362,9 +362,8 @@ def _rule(
 
 
 def _firing(node: Node, fires: np.ndarray, dtype: torch.dtype, rule: LifRule) -> dict[str, Any]:
-    told = node.metadata.get(FIRES_AT)
-    if told in ("float32", "float64"):
-        kind = np.dtype(told).type
+    if node.metadata.get(FIRES_AT) in ("float32", "float64"):
+        kind = np.dtype(node.metadata[FIRES_AT]).type
         fires = np.nextafter(fires.astype(kind), kind(np.inf)).astype(np.float64)
         rule = dataclasses.replace(rule, strict=False)
     return {"rule": rule, "threshold": _constant(fires, dtype)}
@@ -384,8 +383,13 @@ def _array(value: Tensor) -> np.ndarray:
     return value.detach().cpu().numpy().copy()
 
 
-def _numpy_type(dtype: torch.dtype) -> Any:
-    return np.float64 if dtype == torch.float64 else np.float32
+def _type_of(layers: Sequence[nn.Module | Node]) -> Any:
+    """NumPy's type of the first weights, which are a module's or a node's; torch's own without any."""
+    for layer in layers:
+        values = layer.parameters() if isinstance(layer, nn.Module) else layer.arrays().values()
+        for value in values:
+            return np.float64 if value.dtype in (torch.float64, np.float64) else np.float32
+    return np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -188,10 +188,8 @@ class Conv(Window):
             )
         groups = int(self.groups)
         if groups < 1 or self.weight.shape[0] % groups:
-            raise UsageError(
-                f"{name}: got {self.weight.shape[0]} channels in {groups} groups, expected groups that divide them.",
-                "Correct the groups.",
-            )
+            got = f"{name}: got {self.weight.shape[0]} channels in {groups} groups"
+            raise UsageError(f"{got}, expected groups that divide them.", "Correct the groups.")
         object.__setattr__(self, "groups", groups)
         if self.input_shape is not None:
             object.__setattr__(self, "input_shape", _tuple(name, "input_shape", self.input_shape, self.dims, 1, 1))

@@ -32,6 +32,8 @@ NMNIST_BINS = 6
 MNIST_STEPS = 8
 WORD_BINS, BANDS = 24, 32
 THRESHOLDS_DB = (-45.0, -35.0, -25.0, -15.0)
+STEP_MS = {"nmnist": 50.0}
+"""Of a task's bins; the others' are no time, and a step of theirs counts as 1 ms."""
 DELAYS = (0, 2, 4, 6, 8)  # bins: each fibre reaches the first layer over so many synapses
 
 

@@ -7,7 +7,11 @@ import importlib
 
 from neuro.errors import UsageError, nearest
 
-TARGETS = {"onnx": "_to_onnx"}  # what --to names -> module with run(args) -> exit code
+# What --to names -> module with run(args) -> exit code, and the options that it reads.
+TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "onnx": ("_to_onnx", ("profile", "quantize")),
+    "nir": ("_to_nir", ()),
+}
 
 COMMON = ("set", "out")
 
@@ -24,6 +28,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--to: got '{args.to}', expected one of {', '.join(TARGETS)}.", nearest(args.to, list(TARGETS))
         )
+    module, options = TARGETS[args.to]
+    for option in {option for _, known in TARGETS.values() for option in known} - set(options):
+        if getattr(args, option) is not None:
+            raise UsageError(f"neuro export --to {args.to}: --{option} has no effect here.", f"Leave out --{option}.")
     if not args.out:
         raise UsageError("neuro export: nowhere to write to.", "Give a place with --out.")
-    return int(importlib.import_module(f"neuro.cli.{TARGETS[args.to]}").run(args))
+    return int(importlib.import_module(f"neuro.cli.{module}").run(args))

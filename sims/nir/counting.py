@@ -18,10 +18,10 @@ import numpy as np
 
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
-from neuro.nir_graph import PRODUCTS, Graph, step_of
+from neuro.nir_graph import PRODUCTS, Graph, delay_steps, step_of
 from neuro.workload import Operation, Phase, Population, Traffic, Workload
 from sims.nir.fan import Fan
-from sims.nir.simulate import delay_steps, steps
+from sims.nir.simulate import steps
 
 CHIP_WEIGHT_BITS = 8
 FLOAT_BYTES = 4

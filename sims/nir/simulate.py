@@ -19,7 +19,7 @@ import numpy as np
 
 from neuro import nir_graph as nir
 from neuro.errors import UsageError
-from neuro.nir_graph import Graph, Node, Shape, step_of
+from neuro.nir_graph import Graph, Node, Shape, delay_steps, euler_rate, step_of
 from sims.nir.windows import convolve, pool
 
 Step = Callable[[np.ndarray], np.ndarray]
@@ -41,7 +41,7 @@ def steps(
             no whole number of steps.
     """
     dt = step_of(graph, dt)
-    given = _checked(graph, inputs)
+    given = checked(graph, inputs)
     run = {name: _runner(name, node, graph.shapes[name][0], dt) for name, node in graph.nodes.items()}
     last = {name: np.zeros(shape) for name, (_, shape) in graph.shapes.items()}
 
@@ -64,24 +64,7 @@ def run(graph: Graph, inputs: np.ndarray, dt: float | None = None) -> dict[str, 
     return {name: np.stack([now[name][1] for now in found]) for name in graph.nodes}
 
 
-def delay_steps(name: str, node: nir.Delay, dt: float) -> np.ndarray:
-    """Whole steps of a Delay, in the shape of its nodes.
-
-    Raises:
-        UsageError: a delay that is no whole number of steps.
-    """
-    exact = node.delay / dt
-    whole = np.round(exact)
-    if (np.abs(exact - whole) > 1e-6 * np.maximum(1.0, exact)).any():
-        worst = node.delay.ravel()[np.abs(exact - whole).argmax()]
-        raise UsageError(
-            f"NIR graph, node '{name}': got a delay of {worst:g} s at dt {dt:g}, expected whole steps.",
-            "Take a dt that divides it.",
-        )
-    return whole.astype(np.int64)
-
-
-def _checked(graph: Graph, inputs: np.ndarray) -> np.ndarray:
+def checked(graph: Graph, inputs: np.ndarray) -> np.ndarray:
     given, shape = np.asarray(inputs), graph.shapes[graph.input][0]
     if given.dtype.kind not in "fiub" or given.shape[1:] != shape or given.ndim == 0 or not len(given):
         form = ", ".join(["T", *map(str, shape)])
@@ -96,14 +79,6 @@ def _checked(graph: Graph, inputs: np.ndarray) -> np.ndarray:
 
 def _runner(name: str, node: Node, shape: Shape, dt: float) -> Step:
     """What a node does at each step; its state lives in the function."""
-
-    def rate(tau: np.ndarray, what: str) -> np.ndarray:
-        if (tau < dt * (1 - 1e-9)).any():
-            raise UsageError(
-                f"NIR graph, node '{name}': got {what} {tau.min():g} s with dt {dt:g}, expected a step no longer than it.",
-                "Euler's rule would overshoot: take a smaller dt.",
-            )
-        return np.minimum(dt / tau.astype(np.float64), 1.0)
 
     constant = {key: value.astype(np.float64) for key, value in node.arrays().items()}
     match node:
@@ -133,10 +108,10 @@ def _runner(name: str, node: Node, shape: Shape, dt: float) -> Step:
         case nir.I() | nir.IF():
             return _membrane(shape, np.ones(shape), dt * constant["r"], np.zeros(shape), constant)
         case nir.LI():  # and LIF
-            k = rate(node.tau, "tau")
+            k = euler_rate(name, node, "tau", dt)
             return _membrane(shape, 1.0 - k, k * constant["r"], k * constant["v_leak"], constant)
         case nir.CubaLI():  # and CubaLIF
-            k, s = rate(node.tau_mem, "tau_mem"), rate(node.tau_syn, "tau_syn")
+            k, s = (euler_rate(name, node, key, dt) for key in ("tau_mem", "tau_syn"))
             synapse = _membrane(shape, 1.0 - s, s * constant["w_in"], np.zeros(shape), {})
             membrane = _membrane(shape, 1.0 - k, k * constant["r"], k * constant["v_leak"], constant)
             return lambda x: membrane(synapse(x))

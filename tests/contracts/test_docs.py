@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from sims.nir.conformance import NAMES
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
     ("page", "blocks"),
-    [("neurons.md", 4), ("spiking.md", 1), ("hippocampus.md", 3), ("limbic.md", 1), ("energy.md", 2), ("memory.md", 2)],
+    [
+        ("neurons.md", 4),
+        ("spiking.md", 1),
+        ("hippocampus.md", 3),
+        ("limbic.md", 1),
+        ("energy.md", 2),
+        ("memory.md", 2),
+        ("nir.md", 2),
+    ],
 )
 def test_what_a_page_shows_runs(page, blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -21,3 +31,14 @@ def test_what_a_page_shows_runs(page, blocks, tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for block in shown:
         exec(compile(block, page, "exec"), names)
+
+
+def test_the_page_of_nir_has_every_case_and_ours_are_equal():
+    rows = [line.split(" | ") for line in (DOCS / "nir.md").read_text(encoding="utf-8").splitlines()]
+    table = {row[0].removeprefix("| "): row for row in rows if len(row) > 8}
+    heads = [name.split()[0] for name in table.pop("graph")[2:6]]
+    assert heads == ["layers", "network", "sims.nir", "Brian2"]
+    assert set(table) == set(NAMES)
+    assert all(
+        row[3:6] == ["equal"] * 3 and row[2] in ("equal", "refused") for name, row in table.items() if name in NAMES
+    )

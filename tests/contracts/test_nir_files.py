@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from neuro import nir_graph as nir
+from neuro import nir_hdf5
 from neuro.errors import FormatError, MissingError, NeuroError, UsageError
 from neuro.nir_graph import Graph
 
+SEALED = bytes(40)  # as long as the seal that a file written here ends with
 RNG = np.random.default_rng(3)
 
 
@@ -292,11 +294,63 @@ def test_what_is_no_nir_file(tmp_path):
 def test_every_truncation_is_an_error(tmp_path):
     whole, cut = tmp_path / "a.nir", tmp_path / "b.nir"
     nir.write(every_node(), whole)
-    data = whole.read_bytes()
+    data = whole.read_bytes()[: -len(SEALED)]
     for size in [0, 7, 8, *range(9, len(data), 997), len(data) - 1]:
         cut.write_bytes(data[:size])
         with pytest.raises(FormatError, match="b.nir: (not a NIR file|truncated or damaged)"):
             nir.read(cut)
+
+
+def test_a_changed_byte_is_seen(tmp_path):
+    """HDF5 has no check sums here: most changes would be read as other weights, and some would end the process."""
+    whole, bad = tmp_path / "a.nir", tmp_path / "b.nir"
+    nir.write(every_node(), whole)
+    data = whole.read_bytes()
+    for at in range(48, len(data) - len(SEALED), 4999):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(FormatError, match="b.nir: truncated or damaged \\(it is not what was written\\)"):
+            nir.read(bad)
+
+
+def test_damage_to_a_file_without_a_seal(tmp_path):
+    whole, bad = tmp_path / "a.nir", tmp_path / "b.nir"
+    nir.write(every_node(), whole)
+    data = bytearray(whole.read_bytes()[: -len(SEALED)])
+    heap = data.index(b"HEAP")
+    data[heap + 8 : heap + 40] = b"\xff" * 32
+    bad.write_bytes(data)
+    with pytest.raises(FormatError, match="b.nir: (truncated or damaged|not a NIR file)"):
+        nir.read(bad)
+
+
+def test_a_library_that_ends_its_process_is_a_damaged_file(tmp_path, monkeypatch):
+    path = written(tmp_path, lambda nodes: None)  # changed since it was sealed: a child reads it
+    monkeypatch.setattr(nir_hdf5, "_CHILD", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
+    with pytest.raises(FormatError) as error:
+        nir.read(path)
+    assert error.value.what == f"{path}: truncated or damaged (the HDF5 library failed on it)."
+    assert error.value.do == "Give a file that nir.write wrote."
+    monkeypatch.setattr(nir_hdf5, "_CHILD", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(nir_hdf5, "SECONDS", 0.05)
+    with pytest.raises(FormatError, match="truncated or damaged \\(no end after 0.05 s\\)"):
+        nir.read(path)
+
+
+def test_a_child_hands_over_what_is_in_the_file(tmp_path, monkeypatch):
+    """A file without its seal, or one of the nir package, is the same graph."""
+    graph = every_node()
+    nir.write(graph, tmp_path / "a.nir")
+    data = (tmp_path / "a.nir").read_bytes()
+    (tmp_path / "b.nir").write_bytes(data[: -len(SEALED)])
+    assert_same(graph, nir.read(tmp_path / "b.nir"))
+    theirs.write(tmp_path / "c.nir", nir.to_nir(graph))
+    assert_same(graph, nir.read(tmp_path / "c.nir"))
+    monkeypatch.setattr(nir_hdf5, "_CHILD", ("-c", "raise ImportError('no such thing')"))
+    assert_same(graph, nir.read(tmp_path / "a.nir"))  # sealed: no child is asked
+    with pytest.raises(NeuroError) as error:
+        nir.read(tmp_path / "c.nir")
+    assert error.value.what == f"{tmp_path / 'c.nir'}: the process that reads it failed (ImportError: no such thing)."
+    assert error.value.do == "Repair the installation: neuro doctor" and type(error.value) is NeuroError
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
