@@ -32,6 +32,17 @@ from neuro.train.streams import Streams
 TASKS = "task:delayed:pairs=4,delay=16+delayed:pairs=4,delay=48+delayed:pairs=8,delay=80"
 
 
+def _documents(whole: str, least: int = 4000) -> list[str]:
+    """The text in pieces of ``least`` characters or more that end at a blank line: places for a stream to begin."""
+    pieces, piece = [], ""
+    for part in whole.split("\n\n"):
+        piece += part + "\n\n"
+        if len(piece) >= least:
+            pieces.append(piece)
+            piece = ""
+    return [*pieces, piece] if piece else pieces
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text")
@@ -50,12 +61,14 @@ def main() -> None:
     cut = len(whole) * 9 // 10
     lines = (line + "\n" for line in whole[:cut].split("\n"))
     tokenizer = Tokenizer.train(lines, run.brain.vocab_size)
-    train, valid = (corpus.encode([part], tokenizer) for part in (whole[:cut], whole[cut:]))
+    parts = [corpus.encode([part], tokenizer) for part in _documents(whole[:cut])]
+    train, starts = np.concatenate(parts), np.cumsum([0, *map(len, parts[:-1])])
+    valid = corpus.encode([whole[cut:]], tokenizer)
     backend = backends.select("cpu")
     brain = Brain(run.brain, backend)
     brain.tokenizer = tokenizer
     span = run.brain.plasticity_span
-    reading = Streams(train, np.array([0]), t.batch, span, t.rehearsal, t.seed)
+    reading = Streams(train, starts, t.batch, span, t.rehearsal, t.seed)
     asking = Examples(options.tasks, run.brain.vocab_size, t.batch, t.seed)
     adam = optimizer.make(brain, backend, t.learning_rate, t.weight_decay)
     initial = brain.init_state(t.batch)

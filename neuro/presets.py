@@ -75,7 +75,7 @@ def micro() -> RunConfig:
         ),
         procedural=ProceduralConfig(rank=8),
     )
-    train = TrainConfig(steps=6000, batch=16, learning_rate=5e-3, warmup_steps=100, eval_every=500, eval_tokens=8192)
+    train = TrainConfig(steps=2400, batch=16, learning_rate=5e-3, warmup_steps=100, eval_every=400, eval_tokens=8192)
     return RunConfig(brain, DataConfig(), train)
 
 

@@ -126,9 +126,7 @@ def source(model: Quantized) -> str:
             counts[kind] = counts.get(kind, 0) + 1
         names = [f"layer{index}_{name}" for name in layer.vectors]
         parts += [f"         .{name} = {full}," for name, full in zip(layer.vectors, names, strict=True)]
-        parts += [
-            f"         .{name} = {{layer{index}_{name}, layer{index}_{name}_scales}}," for name in layer.matrices
-        ]
+        parts += [f"         .{name} = {{layer{index}_{name}, layer{index}_{name}_scales}}," for name in layer.matrices]
         parts[-1] = parts[-1].rstrip(",") + "},"
     parts += ["    },", "};"]
     return "\n".join(parts) + "\n"

@@ -18,7 +18,7 @@ from neuro.brain import Brain
 from neuro.config import HORMONES, BrainConfig
 from neuro.errors import UsageError
 
-GROUP = 4  # inputs of a product are read four at a time
+GROUP = 4  # inputs of a product are read four at a time; rows are filled with zeros
 
 
 class Matrix(NamedTuple):
@@ -48,7 +48,7 @@ class Quantized:
     matrices: dict[str, Matrix]
     layers: tuple[Layer, ...]
     constants: dict[str, float]  # float32 numbers of the C header
-    parameters: int
+    parameters: int  # of the parts that are in
 
     @property
     def active(self) -> int:
@@ -88,10 +88,8 @@ def check(config: BrainConfig) -> None:
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
-    widths = {"d_model": config.d_model, "hippocampus.place_cells": h.place_cells, "hippocampus.key_width": h.key_width}
-    widths["d_model divided by cortex.heads"] = config.d_model // c.heads
-    if "dense" in c.feedforwards:
-        widths["cortex.feedforward_width * 2/3"] = c.feedforward_width * 2 // 3
+    widths = {"d_model": config.d_model, "hippocampus.key_width": h.key_width}
+    widths["d_model / cortex.heads"] = config.d_model // c.heads
     for key, width in widths.items():
         need(width % GROUP == 0, key, width, f"a multiple of {GROUP}")
 
@@ -195,7 +193,8 @@ def quantize(brain: Brain, memory: bool = True) -> Quantized:
             m["out_sense"] = matrix(path + "mixer.out.sense")
             m["down_sense"] = matrix(f"{path}feedforward.{back}.sense", spiking)
         layers.append(Layer(mixer, feedforward, v, m))
-    count = sum(p.numel() for p in brain.parameters())
+    left_out = () if memory else ("hippocampus.", "cortex.procedural.", ".sense")
+    count = sum(p.numel() for name, p in brain.named_parameters() if not any(part in name for part in left_out))
     return Quantized(config, memory, vectors, matrices, tuple(layers), constants, count)
 
 

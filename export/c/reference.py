@@ -97,7 +97,11 @@ class Reference:
         x, shift, traces, rate = relay, np.zeros_like(relay), [], F(0.0)
         for index, layer in enumerate(self.model.layers):
             near = normed(x, layer.vectors["mixer_norm"], EPS) * (F(1.0) + _thin(layer.vectors["mixer_mood"], mood))
-            mixed = self._recurrence(index, layer, near) if layer.mixer == "recurrence" else self._window(layer, index, near)
+            mixed = (
+                self._recurrence(index, layer, near)
+                if layer.mixer == "recurrence"
+                else self._window(layer, index, near)
+            )
             given, scale = quantize(mixed)
             y = self._product(layer.matrices["out"], given, scale)
             trace = self._trace(layer, "out_sense", given, scale)
@@ -349,5 +353,3 @@ def _eligible(z: np.ndarray) -> np.ndarray:
 def _shorten(weights: np.ndarray, most: np.float32) -> np.ndarray:
     square = total((weights * weights).ravel())
     return weights * np.minimum(most * rescale(np.maximum(square, F(1e-24))), F(1.0))
-
-

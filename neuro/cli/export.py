@@ -1,4 +1,4 @@
-"""neuro export: write a model as ONNX graphs with a small runner."""
+"""neuro export: write a model as ONNX graphs with a small runner, or as C99 for a microcontroller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 from neuro.errors import UsageError, nearest
 
-TARGETS = ("onnx",)
+TARGETS = ("onnx", "c")
 
 COMMON = ("set", "out")
 
@@ -15,6 +15,7 @@ COMMON = ("set", "out")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="what to write: " + ", ".join(TARGETS))
+    parser.add_argument("--target", metavar="CORE", help="with --to c: cortex-m4, cortex-m7 or cortex-m55")
     parser.add_argument("--quantize", metavar="RECIPE", help="int8: weights of 8 bits (default: float32)")
 
 
@@ -23,6 +24,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--to: got '{args.to}', expected one of {', '.join(TARGETS)}.", nearest(args.to, TARGETS))
     if not args.out:
         raise UsageError("neuro export: no folder to write to.", "Give one with --out DIR.")
+    if args.to == "c":
+        from neuro.cli import _to_c
+
+        return _to_c.run(args)
     from export import package
     from neuro.cli import _model
 
