@@ -67,6 +67,8 @@ def main() -> None:
     backend = backends.select("cpu")
     brain = Brain(run.brain, backend)
     brain.tokenizer = tokenizer
+    if t.init:
+        folder.adopt_weights(brain, folder.locate(t.init))
     span = run.brain.plasticity_span
     reading = Streams(train, starts, t.batch, span, t.rehearsal, t.seed)
     asking = Examples(options.tasks, run.brain.vocab_size, t.batch, t.seed)

@@ -7,6 +7,8 @@ reduction; coefficients of Cephes' ``expf`` and ``logf``, Moshier 1989), because
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 F = np.float32
@@ -25,7 +27,7 @@ _LOG = tuple(
 _SQRT_HALF = F(0.707106781186547524)
 
 
-def exp(x: np.ndarray) -> np.ndarray:
+def exp(x: Any) -> Any:
     """e^x, relative error below 2e-7; 0 below -87 and e^88 above 88."""
     x = np.asarray(x, F)
     clipped = np.minimum(np.maximum(x, F(-87.0)), F(88.0))
@@ -40,7 +42,7 @@ def exp(x: np.ndarray) -> np.ndarray:
     return np.where(x < F(-87.0), F(0.0), p * scale)
 
 
-def log(x: np.ndarray) -> np.ndarray:
+def log(x: Any) -> Any:
     """ln x of positive normal numbers."""
     bits = np.asarray(x, F).view(np.int32)
     e = ((bits >> 23) - 126).astype(np.int32)
@@ -58,28 +60,28 @@ def log(x: np.ndarray) -> np.ndarray:
     return m + y + e * _LN2_HIGH
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: Any) -> Any:
     return F(1.0) / (F(1.0) + exp(-np.asarray(x, F)))
 
 
-def tanh(x: np.ndarray) -> np.ndarray:
+def tanh(x: Any) -> Any:
     """Absolute error below 2e-7."""
     x = np.asarray(x, F)
     t = exp(F(2.0) * np.minimum(np.maximum(x, F(-9.0)), F(9.0)))
     return (t - F(1.0)) / (t + F(1.0))
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: Any) -> Any:
     """The tanh form."""
     return F(0.5) * x * (F(1.0) + tanh(F(0.79788456) * (x + F(0.044715) * x * x * x)))
 
 
-def total(x: np.ndarray) -> np.ndarray:
+def total(x: Any) -> Any:
     """The sum over the last axis, from left to right."""
     return np.add.accumulate(np.asarray(x, F), axis=-1, dtype=F)[..., -1]
 
 
-def rescale(x: np.ndarray) -> np.ndarray:
+def rescale(x: Any) -> Any:
     """1 / sqrt(x)."""
     return F(1.0) / np.sqrt(np.asarray(x, F))
 

@@ -10,10 +10,8 @@ tokenizer.json                      text to tokens and back, on the computer bes
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import neuro
-from export.c import board, emit
+from export.c import board, card, emit
+from export.c import parity as parities
 from export.c.board import TARGETS, Target
 from export.c.quantized import Quantized, check, quantize
-from export.c.reference import Reference
 from neuro import config, folder
 from neuro.brain import Brain
 from neuro.config import BrainConfig
@@ -39,7 +36,6 @@ DIVERGENCE_LIMIT = 0.1  # nats per token between torch and the reference, as of 
 CODE_BYTES = 16 * 1024  # of neuro.c and main.c, where no compiler says
 STACK_BYTES = 2048  # what board.ld reserves
 GOLDEN_TOKENS = 96
-_GOLDEN_EVERY = 8  # tokens between two rows of logits in golden/
 GOLDEN_TEXT = """Who walks there on the wall? Speak low, the night has ears. I bring the king a letter and a ring; the \
 letter must be read before the bell. Then come within, and say it to his face. The rain fell on the stones, and no one spoke.
 """
@@ -127,62 +123,6 @@ def carries(path: str | Path) -> bool:
     return isinstance(manifest, dict) and str(manifest.get("schema")).startswith("neuro.export.c/")
 
 
-def measure(brain: Brain | None, quantized: Quantized, tokens: Sequence[int]) -> tuple[dict[str, Any], Any, Any]:
-    """Run the reference, and torch beside it, over one stream -> (parity, orders, expected answers).
-
-    Without a memory there is no torch brain of the same tensors, and the parity holds the reference's loss alone.
-    """
-    reference, orders, expected = Reference(quantized), [], []
-    nats = own_nats = divergence = 0.0
-    agreed = macs = adds = commits = flips = spikes = 0
-    with torch.no_grad():
-        state = brain.init_state(1) if brain else None
-        for at, token in enumerate(tokens):
-            logits = reference.step(token)
-            macs, adds = macs + reference.macs, adds + reference.adds
-            orders.append(token)
-            if (at + 1) % _GOLDEN_EVERY == 0:
-                orders.append(board.LOGITS)
-                expected.append(logits)
-            following = tokens[at + 1] if at + 1 < len(tokens) else None
-            own = _log_softmax(logits)
-            own_nats -= float(own[following]) if following is not None else 0.0
-            if brain and state:
-                out = brain.step(torch.tensor([token]), state)
-                state = out.state
-                theirs = _log_softmax(out.logits[0].numpy())
-                nats -= float(theirs[following]) if following is not None else 0.0
-                agreed += int(own.argmax() == theirs.argmax())
-                divergence += float((np.exp(theirs) * (theirs - own)).sum())
-                counts = out.events.spikes[0, 0].tolist()
-                pairs = zip(reference.spikes, quantized.layers, strict=True)
-                fired = [count for count, layer in pairs if layer.feedforward == "spiking"]
-                spikes += sum(counts)
-                flips += sum(abs(a - b) for a, b in zip(counts, fired, strict=True))
-                if brain.remaining(state) == 0:
-                    state = brain.commit(state)[0]
-            if reference.clock == quantized.config.plasticity_span:
-                reference.commit()
-                commits += 1
-    orders.append(board.MEMORIES)
-    expected.append(reference.state["modulators"])
-    if quantized.memory:
-        expected += [reference.state["fast"].ravel(), reference.state["strengths"]]
-    count = len(tokens)
-    parity: dict[str, Any] = {"tokens": count, "commits": commits, "nats": own_nats / max(1, count - 1)}
-    if brain:
-        neurons = sum(quantized.hidden(layer) for layer in quantized.layers if layer.feedforward == "spiking")
-        parity |= {
-            "torch_nats": nats / max(1, count - 1),
-            "top1_agreement": agreed / count,
-            "divergence": divergence / count,
-            "spike_mismatch": flips / max(1, neurons * count),
-            "spike_rate": spikes / max(1, neurons * count),
-        }
-    parity |= {"macs_per_token": macs / count, "spike_additions_per_token": adds / count}
-    return parity, np.array(orders, np.int16), np.concatenate(expected).astype(np.float32)
-
-
 def _fill(new: Path, work: Path, brain: Brain, quantized: Quantized, target: str) -> dict[str, Any]:
     """Write everything but the manifest into ``new``."""
     shutil.copytree(SOURCES, new)
@@ -190,8 +130,10 @@ def _fill(new: Path, work: Path, brain: Brain, quantized: Quantized, target: str
     (new / "neuro_model.c").write_text(emit.source(quantized), encoding="ascii", newline="\n")
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(GOLDEN_TEXT)]
     tokens = np.resize(np.array(ids), GOLDEN_TOKENS).tolist()
-    parity, orders, expected = measure(brain if quantized.memory else None, quantized, tokens)
-    if quantized.memory and not parity["divergence"] <= DIVERGENCE_LIMIT:
+    parity, orders, expected = parities.measure(
+        brain if quantized.memory else parities.without_memory(brain), quantized, tokens
+    )
+    if not parity["divergence"] <= DIVERGENCE_LIMIT:
         raise CheckError(
             f"export --to c: parity with torch is broken: got a divergence of {parity['divergence']:.4f} nats per token, "
             f"expected at most {DIVERGENCE_LIMIT}.",
@@ -216,8 +158,9 @@ def _fill(new: Path, work: Path, brain: Brain, quantized: Quantized, target: str
         "ports": {
             "neuro_step": {"token": "uint16", "logits": ["float32", quantized.config.vocab_size]},
             "neuro_commit": {"every": quantized.config.plasticity_span},
-            "state": dataclasses.asdict(quantized.config) | {"bytes": sum(emit.state_bytes(quantized).values())},
+            "neuro_state": {"bytes": sum(emit.state_bytes(quantized).values())},
         },
+        "brain": config.to_dict(quantized.config),
         "flash": flash,
         "ram": ram,
         "parity": parity,
@@ -228,7 +171,7 @@ def _fill(new: Path, work: Path, brain: Brain, quantized: Quantized, target: str
             "unpriced": "no published energy per instruction of this core was found; only instructions are counted",
         },
     }
-    (new / "README.md").write_text(_card(manifest), encoding="utf-8", newline="\n")
+    (new / "README.md").write_text(card.text(manifest), encoding="utf-8", newline="\n")
     return manifest
 
 
@@ -245,7 +188,7 @@ def _fits(
     ram = emit.state_bytes(quantized) | {"activations": activation_bytes(quantized), "stack (reserved)": STACK_BYTES}
     if size:
         ram["the program around it"] = size.bss - sum(ram.values())
-    found = []
+    found: list[dict[str, Any]] = []
     for name, terms, most in (("flash", flash, limits.flash), ("RAM", ram, limits.ram)):
         total = sum(terms.values())
         if total > most:
@@ -333,11 +276,6 @@ def _same(path: Path, where: str, output: np.ndarray) -> None:
         )
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    wide = logits.astype(np.float64) - logits.max()
-    return wide - math.log(np.exp(wide).sum())
-
-
 def _refuse_foreign(out: Path) -> None:
     if out == Path.cwd():
         raise UsageError(f"{out}: is the folder you are in, and would be replaced.", "Name a new folder with --out.")
@@ -363,55 +301,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _describe(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _card(manifest: dict[str, Any]) -> str:
-    parity, ram, flash, counted = (manifest[key] for key in ("parity", "ram", "flash", "instructions"))
-    rows = "\n".join(f"| {name} | {count:,} |" for name, count in ram["terms"].items())
-    weights = "\n".join(f"| {name} | {count:,} |" for name, count in flash["terms"].items())
-    if manifest["memory"]:
-        what = "with every memory on: the window, the procedural fast weights and the episodic slots"
-        beside = (
-            f"Beside torch over {parity['tokens']} tokens and {parity['commits']} commits: {parity['nats']:.4f} nats per token "
-            f"for {parity['torch_nats']:.4f}, the same likeliest token for {100 * parity['top1_agreement']:.1f} %, a divergence "
-            f"of {parity['divergence']:.5f} nats, spike counts apart by {100 * parity['spike_mismatch']:.3f} % of all neuron "
-            "updates."
-        )
-    else:
-        what = "WITHOUT its episodic and procedural memory: it does not learn while it runs"
-        beside = f"Over {parity['tokens']} tokens: {parity['nats']:.4f} nats per token."
-    cost = "Instructions were not counted: no compiler or no QEMU for this core was here."
-    if counted:
-        cost = (
-            f"{counted['per_token']:,} instructions a token and {counted['per_commit']:,} a commit, {counted['per_mac']:.2f} "
-            f"per int8 product, commits included ({counted['counted_by']}); {counted['stack_bytes']} bytes of stack."
-        )
-    return f"""# A neuro brain in C99 for {manifest["target"]}
-
-{manifest["parameters"]:,} parameters, {what}. int8 weights, no heap, no library.
-
-    neuro_reset(&state);
-    neuro_step(&state, token);                          /* state.logits says what comes next */
-    if (neuro_due(&state)) neuro_commit(&state);
-
-    make check                             # on this computer, bit for bit against golden/
-    make BOARD={manifest["target"]} check  # in QEMU ({manifest["machine"]}): gcc-arm-none-eabi, qemu-system-arm
-
-Take `neuro.h neuro.c neuro_math.h neuro_model.h neuro_model.c` into your firmware and keep `-ffp-contract=off
--fno-math-errno`. `neuro.c` keeps its activations in one static place: one step at a time. The program here against the
-reference: this computer {parity["host"]}, board {parity["board"]}.
-
-{beside}
-
-{cost} Joules: {manifest["energy"]["unpriced"]}.
-
-| flash | bytes |
-|---|---|
-{weights}
-| all (limit {flash["limit"]:,}) | {flash["total"]:,}, {flash["bytes_per_parameter"]:.2f} per parameter |
-
-| RAM | bytes |
-|---|---|
-{rows}
-| all (limit {ram["limit"]:,}) | {ram["total"]:,} |
-"""

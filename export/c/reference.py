@@ -74,9 +74,15 @@ class Reference:
             }
         self.state = state
         self.seen = self.clock = 0  # tokens of the stream, capped where nothing reads it; tokens of the span
-        self.trust = F(0.0)
+        self.trust: Any = F(0.0)
         self.spikes = [0] * len(self.model.layers)
         self.macs = self.adds = 0  # int8 multiply-accumulates, and additions that spikes caused, of the last step
+
+    @property
+    def fired(self) -> list[int]:
+        """Spikes of each spiking layer at the last token."""
+        pairs = zip(self.spikes, self.model.layers, strict=True)
+        return [count for count, layer in pairs if layer.feedforward == "spiking"]
 
     def step(self, token: int) -> np.ndarray:
         """One token -> logits [V] for the next."""

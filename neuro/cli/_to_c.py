@@ -33,12 +33,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {count:>9,}  {term}")
     print(f"{flash['bytes_per_parameter']:.2f} bytes of flash per parameter")
     print(f"program against reference: this computer {parity['host']}; {manifest['target']} {parity['board']}")
-    if "torch_nats" in parity:
-        print(
-            f"reference against torch over {parity['tokens']} tokens: {parity['nats']:.4f} nats for "
-            f"{parity['torch_nats']:.4f}, same likeliest token {100 * parity['top1_agreement']:.1f} %, divergence "
-            f"{parity['divergence']:.5f}"
-        )
+    print(
+        f"reference against torch over {parity['tokens']} tokens: {parity['nats']:.4f} nats for "
+        f"{parity['torch_nats']:.4f}, same likeliest token {100 * parity['top1_agreement']:.1f} %, divergence "
+        f"{parity['divergence']:.5f}"
+    )
     if counted:
         print(
             f"{counted['per_token_with_commits']:,} instructions a token with commits, {counted['per_mac']:.2f} per int8 "
