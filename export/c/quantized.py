@@ -88,6 +88,7 @@ def check(config: BrainConfig) -> None:
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
+    need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")
     widths = {"d_model": config.d_model, "hippocampus.key_width": h.key_width}
     widths["d_model / cortex.heads"] = config.d_model // c.heads
     for key, width in widths.items():

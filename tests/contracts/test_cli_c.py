@@ -111,6 +111,7 @@ def test_what_is_refused_and_leaves_nothing_behind(arguments, code, text, model,
         (["procedural.rule=delta"], "brain.procedural.rule 'delta'"),
         (["hippocampus.rebind=true"], "brain.hippocampus.rebind true"),
         (["hippocampus.controller=learned"], "brain.hippocampus.controller 'learned'"),
+        (["vocab_size=40000"], "brain.vocab_size 40000"),
         (["hippocampus.key_width=18"], "brain.hippocampus.key_width 18"),
         (["cortex.heads=16"], "brain.d_model / cortex.heads 2"),
         (
