@@ -47,6 +47,38 @@ def tiny() -> RunConfig:
     return RunConfig(brain, DataConfig(), train)
 
 
+def micro() -> RunConfig:
+    """About 130,000 parameters with every part and memory on: what fits a microcontroller (`export.c`).
+
+    ``benchmarks/train_micro.py`` trains it, on a text and on recall in turns.
+    """
+    brain = BrainConfig(
+        vocab_size=320,
+        d_model=64,
+        plasticity_span=16,
+        amygdala=AmygdalaConfig(hidden=16),
+        cortex=CortexConfig(
+            mixers=("recurrence", "window"),
+            feedforwards=("spiking", "spiking"),
+            heads=4,
+            window=32,
+            feedforward_width=208,
+        ),
+        hippocampus=HippocampusConfig(
+            place_cells=96,
+            sparsity=0.1,
+            key_width=16,
+            slots=128,
+            top_k=4,
+            writes_per_span=16,
+            half_life_tokens=16_384.0,
+        ),
+        procedural=ProceduralConfig(rank=8),
+    )
+    train = TrainConfig(steps=2400, batch=16, learning_rate=5e-3, warmup_steps=100, eval_every=400, eval_tokens=8192)
+    return RunConfig(brain, DataConfig(), train)
+
+
 def wikitext2_word() -> RunConfig:
     """The closed vocabulary of the published WikiText-2 protocol (33,278 types); never what `run` loads."""
     base = small()
@@ -166,6 +198,7 @@ def spiking() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "small": small,
     "tiny": tiny,
+    "micro": micro,
     "wikitext2-word": wikitext2_word,
     "mqar": mqar,
     "delayed": delayed,

@@ -11,6 +11,7 @@ from neuro.errors import UsageError, nearest
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnx": ("_to_onnx", ("profile", "quantize")),
     "nir": ("_to_nir", ()),
+    "c": ("_to_c", ("target", "quantize")),
 }
 
 COMMON = ("set", "out")
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="small", help="a shipped model, a folder or a Hugging Face id")
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="what to write: " + ", ".join(TARGETS))
     parser.add_argument("--profile", metavar="NAME", help="onnx, what will run it: cpu (default), dml, web")
+    parser.add_argument("--target", metavar="CORE", help="c: cortex-m4, cortex-m7 or cortex-m55")
     parser.add_argument("--quantize", metavar="RECIPE", help="int8: weights of 8 bits (default: float32)")
 
 

@@ -127,6 +127,15 @@ def test_it_holds_the_shipped_model_with_its_own_licence(wheel):
     assert sum(i.file_size for i in wheel.infolist() if i.filename.startswith("neuro/models/small/")) <= 20_000_000
 
 
+def test_it_holds_the_model_for_microcontrollers_and_the_c_it_is_exported_with(wheel):
+    names = wheel.namelist()
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE"):
+        assert f"neuro/models/micro/{file}" in names
+    assert sum(i.file_size for i in wheel.infolist() if i.filename.startswith("neuro/models/micro/")) <= 600_000
+    sources = {path.name for path in (ROOT / "export" / "c" / "sources").iterdir()}
+    assert {name.rsplit("/", 1)[1] for name in names if name.startswith("export/c/sources/")} == sources
+
+
 def test_it_holds_the_affect_heads_with_their_credits_and_nothing_share_alike(wheel):
     names = [name for name in wheel.namelist() if name.startswith("neuro/models/affect/")]
     assert {Path(name).name for name in names} == {
