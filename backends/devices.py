@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 ACCELERATORS = ("cuda", "xpu", "mps")  # in the order in which "auto" takes them
-_PEOPLE = {"cuda": "CUDA device", "xpu": "XPU", "mps": "Metal device"}
+_CALLED = {"cuda": "a CUDA device", "xpu": "an XPU", "mps": "Metal"}
 
 
 class Found(NamedTuple):
@@ -31,13 +31,13 @@ def find(kind: str) -> Found:
             count = _count(kind)
             names = tuple(_name(kind, index) for index in range(count))
         except Exception as error:  # noqa: BLE001 - a broken driver may fail in any way; it must not take the CPU along
-            return Found((), f"asking for a {_PEOPLE[kind]} failed ({_line(error)})")
+            return Found((), f"asking for {_CALLED[kind]} failed ({_line(error)})")
     if names:
         return Found(names, f"{', '.join(dict.fromkeys(names))} answer{'s' if len(names) == 1 else ''}")
     if kind == "cuda" and not torch.backends.cuda.is_built():
         return Found((), "this torch was built without CUDA")
     because = f" ({_line(told[0].message)})" if told else ""
-    return Found((), f"torch finds no {_PEOPLE[kind]}{because}")
+    return Found((), f"torch does not find {_CALLED[kind]}{because}")
 
 
 def _count(kind: str) -> int:
