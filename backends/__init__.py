@@ -1,6 +1,6 @@
 """Devices and operators. Decides once, at construction, what runs where; knows no brain.
 
-``select("auto")`` prefers a CUDA device, else the CPU; DirectML, XPU and MPS are used when asked for by name.
+``select("auto")`` takes the first of cuda, xpu, mps and the CPU that is here; DirectML is used when asked for by name.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import dataclasses
 
 import torch
 
-from backends import directml, native, portable
+from backends import devices, directml, native, portable
 from backends.contract import Backend, LifRule, Ops
+from backends.devices import Found
 from backends.errors import BackendError, ForbiddenOperatorError
 from backends.surrogate import Surrogate
 
@@ -24,10 +25,13 @@ __all__ = [
     "Ops",
     "Surrogate",
     "available",
+    "parse",
     "select",
 ]
 
-NAMES = ("auto", "cpu", "cuda", "xpu", "mps", "directml")
+NAMES = ("auto", "cpu", *devices.ACCELERATORS, "directml")
+NO_FLOAT64 = ("xpu", "mps")  # no mps and not every xpu has it
+NUMBERED = ("cuda", "xpu", "directml")  # a machine may have several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,69 +47,85 @@ class Availability:
 def available() -> list[Availability]:
     """Every backend this build knows, with what stands in the way of those that cannot be used."""
     rows = [Availability("cpu", True, "cpu", f"always here; threads: {torch.get_num_threads()}")]
-    for name in ("cuda", "xpu", "mps"):
-        ok, device, reason = _probe_torch(name)
-        rows.append(Availability(name, ok, device, reason))
-    ok, reason = directml.probe()
-    rows.append(Availability("directml", ok, "privateuseone" if ok else "", reason))
+    for name in (*devices.ACCELERATORS, "directml"):
+        found = directml.probe(directml.GLANCE_S) if name == "directml" else devices.find(name)
+        device = {"directml": "privateuseone"}.get(name, name) if found.names else ""
+        rows.append(Availability(name, bool(found.names), device, found.reason))
     return rows
+
+
+def parse(name: str) -> tuple[str, int | None]:
+    """A backend's name and its device's number: "cuda:1" -> ("cuda", 1), "cuda" -> ("cuda", None).
+
+    Raises:
+        BackendError: an unknown name, or a number that is none or belongs to no device.
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in NAMES:
+        raise BackendError(f"backend: got '{name}', expected one of {', '.join(NAMES)}.", "Correct the name.")
+    if not colon:
+        return kind, None
+    if kind not in NUMBERED:
+        raise BackendError(f"backend: got '{name}', expected {kind} without a number.", f"Give it as {kind}.")
+    if not (number.isascii() and number.isdigit()):
+        raise BackendError(f"backend: got '{name}', expected a device's number after the colon.", f"Try {kind}:0.")
+    return kind, int(number)
 
 
 def select(name: str = "auto", dtype: torch.dtype | None = None) -> Backend:
     """The backend of that name with its frozen operator table.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`; cuda, xpu and directml take a device's number, as in "cuda:1".
         dtype: type of the weights; None is float32 everywhere. Half precision is for products only (autocast).
 
     Raises:
         BackendError: an unknown name, a type that weights cannot have, or a device that is not here.
     """
-    if name not in NAMES:
-        raise BackendError(f"backend: got '{name}', expected one of {', '.join(NAMES)}.", "Correct the name.")
-    if name == "directml":
-        return directml.select(dtype)
-    if dtype not in (None, torch.float32, torch.float64):
-        raise BackendError(f"backend {name}: got {dtype} weights, expected float32 or float64.", "Leave the dtype out.")
-    if name == "auto":
-        ok, _, why = _probe_torch("cuda")
-        if ok:
-            return _cuda(dtype, f"auto: {why}")
-        return _cpu(dtype, f"auto: no CUDA device ({why}); the CPU is always here")
-    if name == "cpu":
+    kind, index = parse(name)
+    if kind != "directml" and dtype not in (None, torch.float32, torch.float64):
+        raise BackendError(f"backend {kind}: got {dtype} weights, expected float32 or float64.", "Leave the dtype out.")
+    if kind == "auto":
+        return _auto(dtype)
+    if kind == "cpu":
         return _cpu(dtype, "cpu was asked for")
-    ok, _, why = _probe_torch(name)
-    if not ok:
-        raise BackendError(f"backend {name}: {why}.", "Use --backend auto; 'neuro doctor' lists what is here.")
-    if name == "cuda":
-        return _cuda(dtype, f"cuda was asked for; {why}")
-    # xpu and mps run the plain torch operators of the portable table.
-    return Backend(name, torch.device(name), dtype or torch.float32, portable.OPS, f"{name} was asked for; {why}")
+    found = directml.probe() if kind == "directml" else devices.find(kind)
+    if not found.names:
+        elsewhere = "Use --backend auto, or run on Windows with a DirectX 12 GPU."
+        do = elsewhere if kind == "directml" else "Use --backend auto; 'neuro doctor' lists what is here."
+        raise BackendError(f"backend {kind}: {found.reason}.", do)
+    if index is not None and index >= len(found.names):
+        last = f"{kind}:{len(found.names) - 1}"
+        got = f"backend {name}: got device {index}, expected at most {len(found.names) - 1}: {found.reason}."
+        raise BackendError(got, f"Use {kind}:0." if len(found.names) == 1 else f"Use {kind}:0 to {last}.")
+    return _device(kind, index, found, f"{name} was asked for; {found.reason}", dtype)
+
+
+def _auto(dtype: torch.dtype | None) -> Backend:
+    absent = []
+    for kind in devices.ACCELERATORS:
+        found = devices.find(kind)
+        if found.names and not (dtype == torch.float64 and kind in NO_FLOAT64):
+            return _device(kind, None, found, f"auto: {found.reason}", dtype)
+        absent.append(f"{kind}: {'it has no float64' if found.names else found.reason}")
+    return _cpu(dtype, f"auto: no accelerator ({'; '.join(absent)}); the CPU is always here")
 
 
 def _cpu(dtype: torch.dtype | None, reason: str) -> Backend:
     # bfloat16 products pay only where the CPU multiplies them in hardware.
     fast_bf16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     autocast = torch.bfloat16 if fast_bf16 else None
-    return Backend("cpu", torch.device("cpu"), dtype or torch.float32, native.OPS, reason, autocast=autocast)
+    device = torch.device("cpu")
+    return Backend("cpu", device, dtype or torch.float32, native.OPS, reason, devices.cpu_name(), autocast=autocast)
 
 
-def _cuda(dtype: torch.dtype | None, reason: str) -> Backend:
-    bf16 = torch.cuda.is_bf16_supported()
-    autocast = torch.bfloat16 if bf16 else None
-    device = torch.device("cuda")
-    return Backend("cuda", device, dtype or torch.float32, native.OPS, reason, autocast=autocast)
-
-
-def _probe_torch(name: str) -> tuple[bool, str, str]:
-    if name == "cuda":
-        if not torch.backends.cuda.is_built():
-            return False, "", "this torch was built without CUDA"
-        if not torch.cuda.is_available():
-            return False, "", "torch finds no CUDA device"
-        return True, "cuda", f"{torch.cuda.get_device_name(0)} answers"
-    if name == "mps":
-        ok = torch.backends.mps.is_available()
-        return ok, "mps" if ok else "", "Metal answers" if ok else "Metal is not here"
-    ok = hasattr(torch, "xpu") and torch.xpu.is_available()
-    return ok, "xpu" if ok else "", "an XPU answers" if ok else "torch finds no XPU"
+def _device(kind: str, index: int | None, found: Found, reason: str, dtype: torch.dtype | None) -> Backend:
+    hardware = found.names[index or 0]
+    if kind == "directml":
+        return directml.make(index or 0, hardware, reason, dtype)
+    device = torch.device(kind) if index is None else torch.device(kind, index)
+    if kind == "cuda":
+        autocast = torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        return Backend(kind, device, dtype or torch.float32, native.OPS, reason, hardware, autocast=autocast)
+    # xpu and mps run the plain torch operators of the portable table.
+    return Backend(kind, device, dtype or torch.float32, portable.OPS, reason, hardware, fp64=kind not in NO_FLOAT64)

@@ -95,14 +95,26 @@ class Ops:
 
     Row c goes to slot index[c] where keep[c]; every other slot is returned as it was, bit for bit.
     """
+    scatter_free: bool = False
+    """Whether none of them scatters, or makes a shape that depends on data, forward or backward (held by `backends.guard`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """Where a brain runs.
+    """Where a brain runs, and what can be done there: code asks these fields, never the name of the device.
 
-    ``reason`` says in words why this backend was chosen. ``scatter_free``: the operators and the optimizer must use
-    no scatter, index_put, data-dependent shape or float64 (DirectML). ``autocast``: mixed precision is worth asking for.
+    Attributes:
+        name: one of `backends.NAMES`, without "auto".
+        ops: its operators.
+        reason: in words, why this backend was chosen.
+        hardware: the processor's or the device's own name.
+        scatter_free: the device cannot scatter (DirectML): its operators must not.
+        autocast: the type in which mixed precision multiplies; None where it is absent or does not pay.
+        fp64: float64 tensors can be made there, so that long sums may be.
+        torch_optimizers: torch's own optimizers run there; without, nothing uses lerp or foreach.
+
+    Raises:
+        BackendError: operators that scatter on a device that cannot, or float64 weights on one that has none.
     """
 
     name: str
@@ -110,8 +122,19 @@ class Backend:
     dtype: torch.dtype
     ops: Ops
     reason: str
+    hardware: str = ""
     scatter_free: bool = False
     autocast: torch.dtype | None = None
+    fp64: bool = True
+    torch_optimizers: bool = True
+
+    def __post_init__(self) -> None:
+        if self.scatter_free and not self.ops.scatter_free:
+            got = f"backend {self.name}: got the {self.ops.name} operators, expected some that do not scatter."
+            raise BackendError(got, "Use backends.portable.OPS there.")
+        if self.dtype == torch.float64 and not self.fp64:
+            got = f"backend {self.name}: got torch.float64 weights, expected float32: the device has no float64."
+            raise BackendError(got, "Leave the dtype out.")
 
 
 def check_affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> None:

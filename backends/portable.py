@@ -1,4 +1,4 @@
-"""Operators for devices without scatter (DirectML): no scatter, index_put, data-dependent shape, in-place write or float64.
+"""Operators for devices without scatter (DirectML): no scatter, index_put, data-dependent shape or float64.
 
 Selections are one-hot masks and matrix products, the affine recurrence is solved for all chunks of a span at once; so are
 their gradients.
@@ -155,11 +155,58 @@ def take_rows(source: Tensor, index: Tensor) -> Tensor:
     return one_hot(index, source.shape[1], source.dtype) @ source
 
 
+class _WriteRows(torch.autograd.Function):
+    # A slot has at most one writer, so that who writes where is a gather in both directions: nothing is multiplied.
+    @staticmethod
+    def forward(ctx, memory: Tensor, rows: Tensor, index: Tensor, keep: Tensor) -> Tensor:  # type: ignore[override]
+        writer = _writers(index, keep, memory.shape[1])
+        written = (writer > 0).unsqueeze(-1)
+        ctx.save_for_backward(index, keep, written)
+        out = _rows(rows, (writer - 1.0).clamp_min(0.0).to(torch.int64))
+        return torch.where(written, out, memory, out=out)  # a memory is large: it is made once
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        index, keep, written = ctx.saved_tensors
+        nothing = grad.new_zeros(())
+        grad_rows = torch.where(keep.unsqueeze(-1), _rows(grad, index), nothing)
+        return torch.where(written, nothing, grad), grad_rows, None, None
+
+
+def _writers(index: Tensor, keep: Tensor, slots: int) -> Tensor:
+    """[B,M]: 1 for a slot that row 0 is written to, 2 for row 1, ..., 0 for one that none is.
+
+    A slot's number has two digits, and the slots are a square whose sides the rows mark: two narrow one-hot masks and one
+    product in place of a mask [B,C,M].
+    """
+    side = math.isqrt(slots - 1) + 1
+    high = (index.to(torch.float32) / side).floor()
+    low = index - (high * side).to(index.dtype)
+    numbers = torch.arange(1, index.shape[1] + 1, device=index.device, dtype=torch.float32) * keep
+    marks = one_hot(high.to(index.dtype), side, torch.float32) * numbers.unsqueeze(-1)
+    return (marks.transpose(1, 2) @ one_hot(low, side, torch.float32)).flatten(1)[:, :slots]
+
+
+def _rows(source: Tensor, index: Tensor) -> Tensor:
+    """source [B,M,D], index [B,C] -> [B,C,D], without a gradient of its own: that of index_select scatters."""
+    first = torch.arange(source.shape[0], device=index.device).unsqueeze(-1) * source.shape[1]
+    flat = source.flatten(0, 1).index_select(0, (index + first).flatten())
+    return flat.unflatten(0, index.shape)
+
+
 def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
-    chosen = one_hot(index, memory.shape[1], memory.dtype) * keep.unsqueeze(-1).to(memory.dtype)
-    written = chosen.amax(1).unsqueeze(-1) > 0
-    rows = torch.where(keep.unsqueeze(-1), rows, torch.zeros_like(rows))  # 0 * NaN would be NaN
-    return torch.where(written, chosen.transpose(1, 2) @ rows, memory)
+    return _WriteRows.apply(memory, rows, index, keep)
 
 
-OPS = Ops("portable", embed, F.linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+OPS = Ops(
+    "portable",
+    embed,
+    F.linear,
+    spike_linear,
+    affine_scan,
+    lif_scan,
+    attention,
+    take_rows,
+    write_rows,
+    scatter_free=True,
+)

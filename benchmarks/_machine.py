@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from neuro.accounting import cpu_name
+from backends.devices import cpu_name
 
 PACKAGES = ("torch", "numpy", "brian2", "onnxruntime", "tokenizers", "transformers", "neuro-hybrid")
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from torch import nn
@@ -161,7 +159,7 @@ def workload(
         parameters=sum(brain.parameter_counts().values()),
         layers=len(products) + 1,  # and the vocabulary
         spans=tally.commits,
-        hardware=cpu_name() if brain.backend.device.type == "cpu" else str(brain.backend.device),
+        hardware=brain.backend.hardware,
         backend=brain.backend.name,
         phases=tuple(phases),
         measured_joules=measured_joules,
@@ -359,13 +357,3 @@ def _channels(brain: Brain, counted: Counted) -> list[Traffic]:
             if size:
                 rows.append(Traffic("bus", name, "bus", readers * size, size))
     return rows
-
-
-def cpu_name() -> str:
-    """The processor's model name, as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").split("\n"):
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

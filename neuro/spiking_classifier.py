@@ -134,8 +134,8 @@ class Projection(nn.Module):
 
     def operations(self, x: Tensor) -> int:
         """Synaptic operations of the spikes (or counts of spikes) ``x``."""
-        arrived = x.reshape(-1, self.fan_out.numel()).sum(0, dtype=torch.float64).round().to(torch.int64)
-        return int((arrived * self.fan_out).sum())
+        arrived = x.reshape(-1, self.fan_out.numel()).cpu().sum(0, dtype=torch.float64).round().to(torch.int64)
+        return int((arrived * self.fan_out.cpu()).sum())
 
 
 class SpikingClassifier(nn.Module):
@@ -192,14 +192,14 @@ class SpikingClassifier(nn.Module):
             current = self._heard(layer(x))
             decay = torch.full_like(current, self.config.decay)
             u = self.ops.affine_scan(decay, current, current.new_zeros(current.shape[1:]))
-            layer.weight.mul_(spread / u.std().clamp_min(1e-6))
+            layer.weight.mul_(spread / u.var().sqrt().clamp_min(1e-6))
             x = self.fire(layer(x))
 
     @torch.no_grad()
     def count(self, entered: list[Tensor]) -> Counts:
         """The integers of a batch, from what `forward` returned."""
         steps = entered[0].shape[0] * entered[0].shape[1]
-        spikes = [int(x.sum(dtype=torch.float64).round()) for x in entered]
+        spikes = [int(x.cpu().sum(dtype=torch.float64).round()) for x in entered]
         operations = [layer.operations(x) for layer, x in zip(self.projections, entered, strict=True)]
         return Counts(spikes, operations, [layer.synapses for layer in self.projections], self.neurons * steps, steps)
 

@@ -109,7 +109,7 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv[1:])  # options may stand between MODEL and ARG
     args.given = {name for name in COMMON if getattr(args, name) is not None}
     args.backend, args.seed, args.set = args.backend or "auto", args.seed or 0, args.set or []
-    if args.backend not in BACKENDS:
+    if args.backend.partition(":")[0] not in BACKENDS:
         raise UsageError(f"--backend: got '{args.backend}'.", nearest(args.backend, BACKENDS))
     if not 0 <= args.seed < 2**63:
         raise UsageError(f"--seed: got {args.seed}, expected 0 to 2^63 - 1.", "Give a number in that range.")
@@ -134,7 +134,7 @@ def _add_common(parser: argparse.ArgumentParser, effective: Iterable[str]) -> No
     def says(name: str, text: str) -> str:
         return text if name in effective else "no effect here: refused"
 
-    where = f"where to run: {', '.join(BACKENDS)}"
+    where = f"where to run: {', '.join(BACKENDS)}; or a device by its number, such as cuda:1"
     group.add_argument("--backend", metavar="NAME", help=says("backend", where))
     group.add_argument("--seed", type=int, help=says("seed", "of everything random (default: 0)"))
     group.add_argument("--set", action="append", metavar="KEY=VALUE", help=says("set", "override a configuration key"))

@@ -72,7 +72,7 @@ def _system() -> list[Row]:
 
 def _processor() -> str:
     _siblings.check("backends")
-    from neuro.accounting import cpu_name
+    from backends.devices import cpu_name
 
     return cpu_name()
 

@@ -98,7 +98,7 @@ def train(
             step, position = progress["step"], streams.state()
             window = streams.window(t.spans_per_step)
             tokens, fresh = (torch.from_numpy(array).to(chosen.device) for array in (window.tokens, window.fresh))
-            scored = None if window.scored is None else torch.from_numpy(window.scored).to(chosen.device)
+            scored = None if window.scored is None else torch.from_numpy(window.scored)
             spiking_encoder.anneal(brain, step, t.spike_anneal * t.steps)
             loss = objective.window_loss(brain, tokens, objective.fresh_rows(state, initial, fresh), t, scored)
             adam.zero_grad(set_to_none=True)
@@ -200,7 +200,7 @@ def held_out_nats(brain: Brain, tokens: np.ndarray, most: int, batch: int = 8) -
     try:
         for span in rows.split(brain.config.plasticity_span, 1):
             out = brain.scan(span, state)
-            surprise = out.aux.surprise if brain.backend.scatter_free else out.aux.surprise.double()
+            surprise = out.aux.surprise.double() if brain.backend.fp64 else out.aux.surprise
             nats += float(surprise.sum())
             count += float(out.aux.predicted.sum())
             state = brain.commit(out.state)[0]

@@ -82,7 +82,9 @@ def _surprise_at(brain: Brain, features: Tensor, tokens: Tensor, scored: Tensor)
 
     The numbers of ``aux.surprise``, without a gradient through V logits of every token that does not count.
     """
-    place = scored.nonzero()[:, 1].reshape(tokens.shape[0], -1)
+    # Found on the host, where the mask comes from: a shape that depends on data would stop the device.
+    found = scored.cpu().numpy().nonzero()[1].reshape(tokens.shape[0], -1)
+    place = torch.from_numpy(found).to(tokens.device)
     logits = wide(brain.ops.take_rows(features, place - 1) @ brain.embedding.T)
     return F.cross_entropy(logits.flatten(0, 1), tokens.gather(1, place).flatten())
 

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) without lerp or fused kernels, for scatter-free devices."""
+"""AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) without lerp, foreach or fused kernels, for devices without them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def make(model: nn.Module, backend: Backend, learning_rate: float, weight_decay:
     for name, p in model.named_parameters():
         (matrices if p.dim() >= 2 and name != "embedding" else rest).append(p)
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    if backend.scatter_free:
-        return PortableAdamW(groups, learning_rate)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS)
+    if backend.torch_optimizers:
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS)
+    return PortableAdamW(groups, learning_rate)

@@ -67,7 +67,7 @@ class SpikeMap(nn.Module):
             layer.bias.zero_()
             current = layer(x)
             u = self.ops.affine_scan(torch.full_like(current, self.decay), current, torch.zeros_like(current[0]))
-            layer.weight.mul_(0.6 / u.std().clamp_min(1e-6))
+            layer.weight.mul_(0.6 / u.var().sqrt().clamp_min(1e-6))
             x = self._fire(layer(x))
 
 
