@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
 from neuro.errors import FormatError, NeuroError, UsageError
 from neuro.layers import spiking_encoder
+from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
 from neuro.train import checkpoint, objective, optimizer
@@ -114,6 +115,8 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = learning_rate(t, step)
             adam.step()
+            if "thalamus" in brain.regions:
+                cast(Thalamus, brain.regions["thalamus"]).hold_budget(loss.route)
             state = detach(loss.state)
             progress["step"] += 1
             progress["tokens"] += window.tokens.size

@@ -33,6 +33,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "prosody_channels": ("2", {"parameters"}),
     "thalamus.enabled": ("false", {"parameters", "logits"}),
     "thalamus.route_budget": ("0.3", {"gradients"}),
+    "thalamus.skips": ("layer", {"parameters", "logits"}),
     "amygdala.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "amygdala.hidden": ("12", {"parameters"}),
     "amygdala.half_life_tokens": ("2", {"logits"}),

@@ -1,0 +1,93 @@
+"""Mixture of depths: which layers run for a token, and how a layer runs over the tokens that were sent to it alone.
+
+    z_t = w . x_t + d_t,   the layer runs for token t where z_t > 0
+
+x_t is what the layer would read and d_t what the thalamus adds, its threshold taken off (`neuro.regions.thalamus`). A token
+is sent by its own z, never by its rank in the sequence, which would see the future. differs: mixture of depths
+(arXiv:2404.02258) ranks tokens (top-k).
+
+One rule for what a skipped token does to the layer: nothing. The layer's time stands still; its state and its output are
+those of a layer that never met the token, so a run over T tokens is the same run over the n <= T tokens that were sent.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backends import LifRule, Ops
+from neuro.layers.norm import wide
+
+
+class DepthRouter(nn.Module):
+    """(x [B,T,D], drive [B,T]) -> [B,T] of 0 and 1: straight through, forward a step and backward the sigmoid's slope."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.score.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor, drive: Tensor) -> Tensor:
+        return straight_through(wide(self.score(x)).squeeze(-1) + drive)
+
+
+def straight_through(z: Tensor) -> Tensor:
+    """1 where z > 0, else 0 (as a float rounds sigmoid(z) above 1/2); the gradient is that of sigmoid(z)."""
+    p = torch.sigmoid(z)
+    return (p > 0.5).to(p.dtype) + (p - p.detach())
+
+
+class Sent(NamedTuple):
+    """The tokens that a layer runs for, in order, each row filled up to the longest with tokens that count for nothing."""
+
+    index: Tensor  # [B, n] int64, distinct in a row
+    real: Tensor  # [B, n] 1 for a token that was sent
+
+    def take(self, x: Tensor) -> Tensor:
+        """[B,T,...] -> [B,n,...]."""
+        return x.gather(1, self.index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+    def put(self, rows: Tensor, over: Tensor) -> Tensor:
+        """``over`` [B,T,...] with the rows [B,n,...] of the tokens that were sent in their places."""
+        index = self.index.unsqueeze(-1).expand_as(rows)
+        return over.scatter(1, index, torch.where(self.real.unsqueeze(-1) > 0, rows, over.gather(1, index)))
+
+
+def gathers(ops: Ops) -> bool:
+    """Whether a shape may depend on the data: no graph is being recorded, and the device has gather and scatter.
+
+    With gradients every token goes through the layer, so that the router learns what a token that was not sent missed.
+    """
+    recording = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return ops.name != "portable" and not recording
+
+
+def sent(gate: Tensor) -> Sent:
+    """gate [B,T] of 0 and 1 -> the tokens at 1."""
+    longest = int(gate.sum(1).max())
+    index = torch.sort(gate, dim=1, descending=True, stable=True).indices[:, :longest]
+    return Sent(index, gate.gather(1, index))
+
+
+def held_lif_scan(
+    ops: Ops, current: Tensor, gate: Tensor, v0: Tensor, decay: float, threshold: float, rule: LifRule
+) -> tuple[Tensor, Tensor]:
+    """LIF over the tokens at gate 1 alone: (current [B,T,N], gate [B,T], v0 [B,N]) -> (spikes [B,T,N], v [B,N]).
+
+    In between a membrane neither leaks nor fires. The tokens that count are moved to the end, behind tokens on which neurons
+    without charge do nothing; what v0 has left over joins the current of the first.
+    """
+    tokens = current.shape[1]
+    ran = gate.sum(1, keepdim=True)
+    current = current * gate.unsqueeze(-1)
+    if tokens == 1:
+        spikes, v = ops.lif_scan(current.transpose(0, 1), v0, decay, threshold, rule)
+        return spikes.transpose(0, 1) * gate.unsqueeze(-1), torch.where(ran > 0, v, v0)
+    order = torch.sort(gate, dim=1, stable=True).indices
+    first = (torch.arange(tokens, device=gate.device) == tokens - ran).to(v0.dtype)
+    moved = ops.take_rows(current, order) + decay * first.unsqueeze(-1) * v0.unsqueeze(1)
+    spikes, v = ops.lif_scan(moved.transpose(0, 1).contiguous(), torch.zeros_like(v0), decay, threshold, rule)
+    back = torch.sort(order, dim=1).indices
+    return ops.take_rows(spikes.transpose(0, 1), back), torch.where(ran > 0, v, v0)
