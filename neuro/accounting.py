@@ -254,7 +254,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", module.weight.numel() * tokens, signal), fast, row("elementwise", 3 * rank * tokens)]
         case nn.Linear():
             macs = module.in_features * module.out_features
-            if name == "procedural.modulation":
+            if name in ("procedural.modulation", "decay_modulation"):
                 return [row("mac", macs * counted.commits)]
             if name.endswith("modulation") or name == "gain":
                 return [row("mac", macs * counted.row_calls)]  # the hormones are constant within a call

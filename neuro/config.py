@@ -53,6 +53,9 @@ class EndocrineConfig:
 
     enabled: bool = True  # off: every hormone stays at 0.5
     half_lives_tokens: tuple[float, ...] = (64.0, 32.0, 128.0, 1024.0, 512.0)  # in the order of HORMONES
+    modulates_decay: bool = False  # how fast the memories forget depends on the hormones, by trained weights
+    # Sampling temperature times 2^(this (2 noradrenaline - 1)); 0: hormones leave it alone.
+    temperature_octaves: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +138,11 @@ class BrainConfig:
         return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
 
     @property
+    def modulates_decay(self) -> bool:
+        """Whether hormones set how fast memories forget."""
+        return self.endocrine.enabled and self.endocrine.modulates_decay
+
+    @property
     def skips_layers(self) -> bool:
         """Whether a token may go without a whole layer, which then does nothing for it."""
         return self.thalamus.enabled and self.thalamus.skips == "layer" and self.cortex.enabled
@@ -158,6 +166,7 @@ class BrainConfig:
         lives = self.endocrine.half_lives_tokens
         positive = len(lives) == len(HORMONES) and all(life > 0 for life in lives)
         need(positive, "endocrine.half_lives_tokens", f"{len(HORMONES)} positive numbers")
+        need(-4 <= self.endocrine.temperature_octaves <= 4, "endocrine.temperature_octaves", "from -4 to 4")
         for name in c.mixers:
             _need(name in MIXERS, "brain.cortex.mixers", f"'{name}'", " or ".join(MIXERS))
         for name in c.feedforwards:
@@ -189,6 +198,20 @@ class BrainConfig:
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
+
+
+def cautions(brain: BrainConfig) -> list[str]:
+    """What is allowed but does not do what it seems to say, one sentence each."""
+    found = []
+    if brain.endocrine.enabled:
+        for hormone, life in zip(HORMONES, brain.endocrine.half_lives_tokens, strict=True):
+            if life < brain.plasticity_span:
+                left = 2.0 ** (-brain.plasticity_span / life)
+                found.append(
+                    f"config brain.endocrine.half_lives_tokens: {hormone}'s {life:g} tokens are fewer than a plasticity span "
+                    f"of {brain.plasticity_span}: it moves once a span, and then {100 * left:.0f} % of its past is left."
+                )
+    return found
 
 
 def _only_spikes(cortex: CortexConfig, fast_rank: int) -> None:

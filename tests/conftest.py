@@ -49,6 +49,7 @@ LAYERS = {
         "procedural.enabled=false",
     ],
     "window longer than two spans": ["cortex.window=40"],
+    "hormones on decay": ["endocrine.modulates_decay=true"],
     "no cortex": ["cortex.enabled=false"],
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],

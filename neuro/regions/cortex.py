@@ -27,7 +27,7 @@ from neuro.layers.mixture_of_depths import DepthRouter, gathers, sent
 from neuro.layers.norm import RMSNorm, wide
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.procedural import ProceduralMemory
-from neuro.regions.base import Channels, Region
+from neuro.regions.base import Channels, DecayModulation, Region
 from neuro.state import CortexState, Held, LayerState, ProceduralState, SpanBuffer
 
 
@@ -90,6 +90,7 @@ class Cortex(Region):
         if self.rank:
             self.writes = (*self.writes, "eligibility")
             self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural)
+        self.decay_modulation = DecayModulation() if self.rank and config.modulates_decay else None
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
         self.emitters = tuple(
             emitter._replace(name=f"{path}.{emitter.name}".rstrip("."), projection=f"{path}.{emitter.projection}")
@@ -243,6 +244,8 @@ class Cortex(Region):
         memory = state.procedural
         if self.procedural is None or not isinstance(memory, ProceduralState):
             return state
+        if self.decay_modulation is not None:
+            tokens = self.decay_modulation(modulators, tokens)
         return state._replace(
             procedural=self.procedural.write(memory, span.error, span.eligibility, modulators, tokens)
         )
