@@ -3,8 +3,8 @@
     z_t = w . x_t + d_t,   the layer runs for token t where z_t > 0
 
 x_t is what the layer would read and d_t what the thalamus adds, its threshold taken off (`neuro.regions.thalamus`). A token
-is sent by its own z, never by its rank in the sequence, which would see the future. differs: mixture of depths
-(arXiv:2404.02258) ranks tokens (top-k).
+is sent by its own z, never by its rank in the sequence, which would see the future. The gradient of z ends at w: what decides
+does not pull at what it decides about. differs: mixture of depths (arXiv:2404.02258) ranks tokens (top-k).
 
 One rule for what a skipped token does to the layer: nothing. The layer's time stands still; its state and its output are
 those of a layer that never met the token, so a run over T tokens is the same run over the n <= T tokens that were sent.
@@ -20,6 +20,19 @@ from torch import Tensor, nn
 from backends import LifRule, Ops
 from neuro.layers.norm import wide
 
+# Of z at the start: how far tokens lie apart, and layers. Layers first: a brain of fewer layers learns faster than one in
+# which every token meets others by chance, and tokens come apart as the router learns.
+TOKENS, SPREAD = 0.1, 1.5
+
+
+def order_of(layers: int) -> list[int]:
+    """Which layer is the first, second, ... to go on running as the budget shrinks: those that do lie evenly spread."""
+    found: list[int] = [0]
+    while len(found) < layers:
+        rest = [layer for layer in range(layers) if layer not in found]
+        found.append(max(rest, key=lambda layer: (min(abs(layer - other) for other in found), -layer)))
+    return found
+
 
 class DepthRouter(nn.Module):
     """(x [B,T,D], drive [B,T]) -> [B,T] of 0 and 1: straight through, forward a step and backward the sigmoid's slope."""
@@ -27,10 +40,10 @@ class DepthRouter(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False)
-        nn.init.normal_(self.score.weight, std=width**-0.5)
+        nn.init.normal_(self.score.weight, std=TOKENS * width**-0.5)
 
     def forward(self, x: Tensor, drive: Tensor) -> Tensor:
-        return straight_through(wide(self.score(x)).squeeze(-1) + drive)
+        return straight_through(wide(self.score(x.detach())).squeeze(-1) + drive)
 
 
 def straight_through(z: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.linear import Linear
-from neuro.layers.mixture_of_depths import straight_through
+from neuro.layers.mixture_of_depths import SPREAD, TOKENS, order_of, straight_through
 from neuro.layers.norm import RMSNorm, wide
 from neuro.regions.base import Channels, Region
 
@@ -55,6 +55,10 @@ class Thalamus(Region):
         if self.skips_layers:
             self.writes = ("relay", "route_drive")
             self.register_buffer("threshold", torch.zeros(()))
+            with torch.no_grad():
+                self.route.weight *= TOKENS
+                for rank, layer in enumerate(order_of(layers)):
+                    self.route.bias[layer] = SPREAD * (0.5 - rank / max(1, layers - 1))
 
     def scan(self, inputs: Channels, state: tuple[()]) -> tuple[dict[str, Tensor], tuple[()]]:
         x = self.norm(inputs["embedding"])
@@ -63,7 +67,8 @@ class Thalamus(Region):
         outputs = {"relay": inputs["embedding"] * gate}
         if not self.routes:
             return outputs, state
-        drive = wide(self.route(x) + self.route_modulation(mood))
+        read = x.detach() if self.skips_layers else x
+        drive = wide(self.route(read) + self.route_modulation(mood))
         if self.skips_layers:
             return outputs | {"route_drive": drive - self.threshold}, state
         return outputs | {"route": straight_through(drive)}, state
