@@ -83,7 +83,9 @@ class Trial:
         def changed(inputs: Any, state: Any) -> Any:
             outputs, after = scan(inputs, state)
             x = outputs[channel]
-            ratio = x / inputs["embedding"] if name == "gate" else x
+            ratio = x
+            if name == "gate":  # what is 0 passes as it is
+                ratio = torch.where(inputs["embedding"] == 0, torch.ones_like(x), x / inputs["embedding"])
             if self.real is None:
                 total, count = self.sums.get(name, (torch.zeros_like(ratio[0, 0]), 0))
                 self.sums[name] = (total + ratio.sum((0, 1)), count + ratio.shape[0] * ratio.shape[1])
@@ -147,7 +149,7 @@ def run(brain: Brain, ids: dict[str, Tensor], signal: str, arm: str, real: Trial
                     for row, x in enumerate((out.aux.predicted, confidence * out.aux.predicted, hit)):
                         bins[:, row].scatter_add_(1, place, x.double())
                 if name != "retention" and real is None:
-                    levels = state.regions.endocrine.modulators[:, noradrenaline]
+                    levels = brain.modulators(state)[:, noradrenaline]
                     rest = torch.full_like(levels, 0.5) if not trial.hormones else levels.mean().expand_as(levels)
                     for o, octaves in enumerate(OCTAVES):
                         for k, level in enumerate((levels, rest, levels.roll(1, 0))):
@@ -181,7 +183,7 @@ def compare(real: np.ndarray, other: np.ndarray, tokens: dict[str, int]) -> dict
 
 def streams(options: argparse.Namespace, brain: Brain) -> dict[str, Tensor]:
     """Token ids [rows, tokens] of each part."""
-    first = []
+    first: list[np.ndarray] = []
     for text in prepare_corpus.wikitext(options.data / "wikitext-2" / "valid.txt.gz")[0]:
         ids = corpus.encode([text], brain.tokenizer)[: options.first]
         if len(ids) == options.first and len(first) < options.rows:

@@ -71,7 +71,9 @@ class Tally:
         self.evictions = self.filled = self._seen = 0
         self.routed = [0] * len(brain.config.cortex.layers)
         self.phases = {
-            name: Counted(*[0] * 5, [0] * len(emitters(brain)), self.routed.copy(), self.routed.copy())
+            name: Counted(
+                spikes=[0] * len(emitters(brain)), ran=[0] * len(self.routed), attended=[0] * len(self.routed)
+            )
             for name in ("prefill", "decode")
         }
 

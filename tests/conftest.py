@@ -141,7 +141,9 @@ def tiny_brain() -> Callable[..., Brain]:
                 if not p.any():  # what starts at zero would hide what lies behind it
                     p.copy_(0.3 * torch.randn(p.shape, generator=generator))
                 if name.endswith("depth.score.weight"):
-                    p.mul_(10.0)  # tokens differ in which layers run for them
+                    p.mul_(10.0)  # tokens differ in which layers run for them,
+                if config.skips_layers and name.endswith("thalamus.route.bias"):
+                    p.zero_()  # and layers do not
                 if name.endswith("memory.null.bias"):
                     p.zero_()  # recall competes with nothing from the first item on
         return brain

@@ -1,6 +1,6 @@
 """Mixture of depths: which layers run for a token, and how a layer runs over the tokens that were sent to it alone.
 
-    z_t = w . x_t + d_t,   the layer runs for token t where z_t > 0
+    z_t = w . x_t / 10 + d_t,   the layer runs for token t where z_t > 0
 
 x_t is what the layer would read and d_t what the thalamus adds, its threshold taken off (`neuro.regions.thalamus`). A token
 is sent by its own z, never by its rank in the sequence, which would see the future. The gradient of z ends at w: what decides
@@ -12,17 +12,16 @@ those of a layer that never met the token, so a run over T tokens is the same ru
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from backends import LifRule, Ops
 from neuro.layers.norm import wide
 
-# Of z at the start: how far tokens lie apart, and layers. Layers first: a brain of fewer layers learns faster than one in
-# which every token meets others by chance, and tokens come apart as the router learns.
-TOKENS, SPREAD = 0.1, 1.5
+# How far z lies apart at the start between tokens, and between the first layer to go on running and the last. Layers first:
+# a brain of fewer layers learns faster than one in which a token's past lies in other layers by chance; a small factor, for
+# an optimizer whose steps know no scale, lets tokens come apart only as the router learns.
+TOKENS, SPREAD = 0.1, 4.0
 
 
 def order_of(layers: int) -> list[int]:
@@ -40,10 +39,10 @@ class DepthRouter(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False)
-        nn.init.normal_(self.score.weight, std=TOKENS * width**-0.5)
+        nn.init.normal_(self.score.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, drive: Tensor) -> Tensor:
-        return straight_through(wide(self.score(x.detach())).squeeze(-1) + drive)
+        return straight_through(TOKENS * wide(self.score(x.detach())).squeeze(-1) + drive)
 
 
 def straight_through(z: Tensor) -> Tensor:
@@ -52,36 +51,14 @@ def straight_through(z: Tensor) -> Tensor:
     return (p > 0.5).to(p.dtype) + (p - p.detach())
 
 
-class Sent(NamedTuple):
-    """The tokens that a layer runs for, in order, each row filled up to the longest with tokens that count for nothing."""
+def gathers(ops: Ops, batch: int) -> bool:
+    """Whether only the tokens that are sent go through a layer: one row, no graph being recorded, gather and scatter at hand.
 
-    index: Tensor  # [B, n] int64, distinct in a row
-    real: Tensor  # [B, n] 1 for a token that was sent
-
-    def take(self, x: Tensor) -> Tensor:
-        """[B,T,...] -> [B,n,...]."""
-        return x.gather(1, self.index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-    def put(self, rows: Tensor, over: Tensor) -> Tensor:
-        """``over`` [B,T,...] with the rows [B,n,...] of the tokens that were sent in their places."""
-        index = self.index.unsqueeze(-1).expand_as(rows)
-        return over.scatter(1, index, torch.where(self.real.unsqueeze(-1) > 0, rows, over.gather(1, index)))
-
-
-def gathers(ops: Ops) -> bool:
-    """Whether a shape may depend on the data: no graph is being recorded, and the device has gather and scatter.
-
-    With gradients every token goes through the layer, so that the router learns what a token that was not sent missed.
+    With gradients every token does, so that the router learns what a token that was not sent missed. So does it in a batch:
+    how many tokens a product has decides how it is rounded, and no row may depend on what the others send.
     """
     recording = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return ops.name != "portable" and not recording
-
-
-def sent(gate: Tensor) -> Sent:
-    """gate [B,T] of 0 and 1 -> the tokens at 1."""
-    longest = int(gate.sum(1).max())
-    index = torch.sort(gate, dim=1, descending=True, stable=True).indices[:, :longest]
-    return Sent(index, gate.gather(1, index))
+    return batch == 1 and ops.name != "portable" and not recording
 
 
 def held_lif_scan(

@@ -3,7 +3,7 @@
     x <- x + mixer(norm(x) * (1 + U m)),   x <- x + feedforward(norm(x), route)
 
 With ``thalamus.skips = "layer"`` a layer runs for the tokens that are sent to it and does nothing for the others
-(`neuro.layers.mixture_of_depths`); where shapes may depend on the data only those tokens go through it.
+(`neuro.layers.mixture_of_depths`); of one row at a time only those tokens go through it.
 
 The hormones m (held since the last commit, centred) scale the features that the mixers see. With a procedural memory each
 mixer and feed-forward adds F^T e to its output (`neuro.layers.fast_linear`); ``context`` is the hidden state less what was so
@@ -23,7 +23,7 @@ from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
-from neuro.layers.mixture_of_depths import DepthRouter, gathers, sent
+from neuro.layers.mixture_of_depths import DepthRouter, gathers
 from neuro.layers.norm import RMSNorm, wide
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.procedural import ProceduralMemory
@@ -53,6 +53,16 @@ class CortexLayer(nn.Module):
             self.feedforward = DenseFeedforward(width, c.feedforward_width, rank, ops)
         self.depth = DepthRouter(width) if holds else None
         self.channels = tuple(e.channels for e in (*self.mixer.emitters, *self.feedforward.emitters))
+
+
+class _Given(NamedTuple):
+    """What a layer starts from."""
+
+    x: Tensor  # [B,T,D]
+    shift: Tensor  # [B,T,D] what the fast weights have added so far
+    scaled: Tensor  # [B,T,D] what the mixer reads
+    before: LayerState
+    habits: Sequence[Tensor]  # fast weights [B,r,D] of the mixer and of the feed-forward, or none
 
 
 class _Ran(NamedTuple):
@@ -120,13 +130,12 @@ class Cortex(Region):
         shift = torch.zeros_like(x)  # what the fast weights have added
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
             scaled = layer.mixer_norm(x) * (1.0 + layer.modulation(mood))
-            habits = fast[2 * index : 2 * index + 2]
+            given = _Given(x, shift, scaled, before, fast[2 * index : 2 * index + 2])
             if layer.depth is None:
-                ran = self._run(layer, x, shift, scaled, valid, drive[..., index] * valid, before, habits)
+                ran = self._run(layer, given, valid, drive[..., index] * valid)
             else:
-                route = layer.depth(scaled, drive[..., index])
-                routes.append(route)
-                ran = self._skipping(layer, x, shift, scaled, route, valid, before, habits)
+                routes.append(layer.depth(scaled, drive[..., index]))
+                ran = self._skipping(layer, given, routes[-1], valid)
             x, shift = ran.x, ran.shift
             states.append(ran.state)
             traces += ran.traces
@@ -152,18 +161,9 @@ class Cortex(Region):
             procedural = procedural._replace(last_eligibility=eligibility[:, -1])
         return outputs, CortexState(tuple(states), procedural)
 
-    def _run(
-        self,
-        layer: CortexLayer,
-        x: Tensor,
-        shift: Tensor,
-        scaled: Tensor,
-        valid: Tensor,
-        gate: Tensor,
-        before: LayerState,
-        habits: Sequence[Tensor],
-    ) -> _Ran:
-        """One layer: ``scaled`` is what its mixer reads, ``gate`` [B,T] of the feed-forward, ``habits`` the fast weights."""
+    def _run(self, layer: CortexLayer, given: _Given, valid: Tensor, gate: Tensor) -> _Ran:
+        """One layer over every token; ``valid`` [B,T] is the mixer's, ``gate`` [B,T] the feed-forward's."""
+        x, shift, scaled, before, habits = given
         traces: list[Tensor] = []
 
         def add(y: Tensor, trace: Tensor) -> None:
@@ -187,55 +187,38 @@ class Cortex(Region):
                 membranes.append(replay(scaled, gate, raster, before.feedforward) if u is None else u)
         return _Ran(x, shift, traces, spikes, membranes, LayerState(mixer, feedforward))
 
-    def _skipping(
-        self,
-        layer: CortexLayer,
-        x: Tensor,
-        shift: Tensor,
-        scaled: Tensor,
-        route: Tensor,
-        valid: Tensor,
-        before: LayerState,
-        habits: Sequence[Tensor],
-    ) -> _Ran:
+    def _skipping(self, layer: CortexLayer, given: _Given, route: Tensor, valid: Tensor) -> _Ran:
         """`_run` for the tokens at route 1; the others pass by, and the layer does not notice."""
         gate = route.detach() * valid
-        if gathers(self.ops) and not self.record_membrane:
-            return self._gathered(layer, x, shift, scaled, gate, before, habits)
-        ran = self._run(layer, x, shift, scaled, gate, gate, before, habits)
-        on = gate.unsqueeze(-1) > 0
-        after = torch.where(on, ran.x, x)
+        if gathers(self.ops, gate.shape[0]) and not self.record_membrane:
+            return self._gathered(layer, given, gate)
+        ran, on = self._run(layer, given, gate, gate), gate.unsqueeze(-1) > 0
+        x = torch.where(on, ran.x, given.x)
         if route.requires_grad:  # forward nothing; backward what running would have changed
-            after = after + ((route - route.detach()) * valid).unsqueeze(-1) * (ran.x - x)
+            x = x + ((route - route.detach()) * valid).unsqueeze(-1) * (ran.x - given.x)
         traces = [trace * gate.unsqueeze(-1) for trace in ran.traces]
-        return ran._replace(x=after, shift=torch.where(on, ran.shift, shift), traces=traces)
+        return ran._replace(x=x, shift=torch.where(on, ran.shift, given.shift), traces=traces)
 
-    def _gathered(
-        self,
-        layer: CortexLayer,
-        x: Tensor,
-        shift: Tensor,
-        scaled: Tensor,
-        gate: Tensor,
-        before: LayerState,
-        habits: Sequence[Tensor],
-    ) -> _Ran:
-        """`_skipping` without work for a token that passes by."""
-        tokens = sent(gate)
-        widths = [self.rank, self.rank]
-        if tokens.index.shape[1] == 0:
-            nothing = [[x.new_zeros(*gate.shape, n) for n in sizes] for sizes in (widths, layer.channels)]
-            return _Ran(x, shift, *nothing, [], before)
-        if tokens.index.shape == gate.shape and bool(tokens.real.all()):
-            return self._run(layer, x, shift, scaled, gate, gate, before, habits)
-        real = tokens.real
-        ran = self._run(layer, *map(tokens.take, (x, shift, scaled)), real, real, before, habits)
+    def _gathered(self, layer: CortexLayer, given: _Given, gate: Tensor) -> _Ran:
+        """`_skipping` of one row without work for a token that passes by."""
+        sent = gate[0].nonzero().squeeze(1)
+        if len(sent) == gate.shape[1]:
+            return self._run(layer, given, gate, gate)
+        if len(sent) == 0:
+            widths = ([self.rank, self.rank], layer.channels)
+            traces, spikes = ([gate.new_zeros(*gate.shape, n) for n in each] for each in widths)
+            return _Ran(given.x, given.shift, traces, spikes, [], given.before)
+        few = given._replace(x=given.x[:, sent], shift=given.shift[:, sent], scaled=given.scaled[:, sent])
+        ran = self._run(layer, few, gate[:, sent], gate[:, sent])
 
-        def spread(parts: Sequence[Tensor]) -> list[Tensor]:
-            return [tokens.put(part, part.new_zeros(*gate.shape, part.shape[-1])) for part in parts]
+        def spread(part: Tensor) -> Tensor:
+            return part.new_zeros(*gate.shape, part.shape[-1]).index_copy(1, sent, part)
 
-        return _Ran(
-            tokens.put(ran.x, x), tokens.put(ran.shift, shift), spread(ran.traces), spread(ran.spikes), [], ran.state
+        return ran._replace(
+            x=given.x.index_copy(1, sent, ran.x),
+            shift=given.shift.index_copy(1, sent, ran.shift),
+            traces=[spread(trace) for trace in ran.traces],
+            spikes=[spread(spikes) for spikes in ran.spikes],
         )
 
     def commit(

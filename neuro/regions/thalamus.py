@@ -3,8 +3,9 @@
     relay = embedding * 2 sigmoid(W_g norm(embedding) + U (m - 1/2))
     d_l = w_l . norm(embedding) + c_l + u_l . (m - 1/2)
     skips = "feedforward":  route_l = 1 where d_l > 0; a loss on the mean route holds the budget
-    skips = "layer":        drive_l = d_l - theta, to which layer l adds what it would read (`neuro.layers.mixture_of_depths`);
-                            theta <- theta + (mean route - budget) / 10 after a training step holds the budget
+    skips = "layer":        drive_l = c_l + (d_l - c_l) / 10 - theta, and layer l adds what it would read
+                            (`neuro.layers.mixture_of_depths`); theta <- theta + (mean route - budget) / 10 after a
+                            training step holds the budget
 
 A token is routed by its own learned threshold, never by its rank in the sequence, which would see the future. differs:
 mixture of depths (arXiv:2404.02258) ranks tokens (top-k). Source of a threshold that is controlled and not trained, so that
@@ -14,6 +15,7 @@ no gradient of a budget disturbs that of the surprise: arXiv:2408.15664, where i
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends import Ops
@@ -56,7 +58,6 @@ class Thalamus(Region):
             self.writes = ("relay", "route_drive")
             self.register_buffer("threshold", torch.zeros(()))
             with torch.no_grad():
-                self.route.weight *= TOKENS
                 for rank, layer in enumerate(order_of(layers)):
                     self.route.bias[layer] = SPREAD * (0.5 - rank / max(1, layers - 1))
 
@@ -67,11 +68,10 @@ class Thalamus(Region):
         outputs = {"relay": inputs["embedding"] * gate}
         if not self.routes:
             return outputs, state
-        read = x.detach() if self.skips_layers else x
-        drive = wide(self.route(read) + self.route_modulation(mood))
-        if self.skips_layers:
-            return outputs | {"route_drive": drive - self.threshold}, state
-        return outputs | {"route": straight_through(drive)}, state
+        if not self.skips_layers:
+            return outputs | {"route": straight_through(wide(self.route(x) + self.route_modulation(mood)))}, state
+        of_token = F.linear(x.detach(), self.route.weight) + self.route_modulation(mood)
+        return outputs | {"route_drive": TOKENS * wide(of_token) + self.route.bias - self.threshold}, state
 
     @torch.no_grad()
     def hold_budget(self, share: Tensor) -> None:

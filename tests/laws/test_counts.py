@@ -174,7 +174,9 @@ def test_skipped_layers_are_not_counted(feedforward):
     """By hand: the matrices of a layer times the tokens that it ran for, what decides times all of them."""
     brain = make(["thalamus.skips=layer", f"cortex.feedforwards={feedforward},{feedforward}"])
     with torch.no_grad():
-        brain.regions["thalamus"].threshold += 1.5
+        brain.regions["thalamus"].route.bias.zero_()
+        for layer in brain.regions["cortex"].layers:
+            layer.depth.score.weight *= 10.0
     tally = drive(brain)
     assert all(0 < count < 53 for count in tally.routed)
     load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))

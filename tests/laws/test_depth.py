@@ -8,7 +8,8 @@ from torch import nn
 
 from backends import native, portable
 from neuro.config import TrainConfig
-from neuro.layers.mixture_of_depths import held_lif_scan, sent
+from neuro.layers.mixture_of_depths import held_lif_scan
+from neuro.regions.cortex import _Given
 from neuro.state import leaves
 from neuro.train import objective
 
@@ -59,15 +60,14 @@ def test_a_layer_with_skips_is_the_layer_over_the_tokens_sent_to_it(layers, piec
     for at in range(0, 40, pieces):
         part = slice(at, at + pieces)
         with torch.no_grad():
-            out = cortex._skipping(
-                layer, x[:, part], torch.zeros_like(x[:, part]), layer.mixer_norm(x[:, part]),
-                gate[:, part], torch.ones_like(gate[:, part]), before, (),
-            )  # fmt: skip
+            given = _Given(x[:, part], torch.zeros_like(x[:, part]), layer.mixer_norm(x[:, part]), before, ())
+            out = cortex._skipping(layer, given, gate[:, part], torch.ones_like(gate[:, part]))
         ran.append(out.x)
         before = out.state
     only = x[:, gate[0] > 0]
     ones = torch.ones_like(only[..., 0])
-    alone = cortex._run(layer, only, torch.zeros_like(only), layer.mixer_norm(only), ones, ones, start, ())
+    given = _Given(only, torch.zeros_like(only), layer.mixer_norm(only), start, ())
+    alone = cortex._run(layer, given, ones, ones)
     after = torch.cat(ran, 1)
     assert torch.equal(after[:, gate[0] == 0], x[:, gate[0] == 0])  # bit for bit: it passed by
     assert torch.allclose(after[:, gate[0] > 0], alone.x, rtol=0, atol=1e-9)
@@ -77,7 +77,7 @@ def test_a_layer_with_skips_is_the_layer_over_the_tokens_sent_to_it(layers, piec
 
 @pytest.mark.parametrize("tokens_at_once", [None, 1, 5])
 def test_masked_equals_gathered(layers, tokens_at_once, tiny_brain, drive, tokens):
-    """The portable operators mask, the native ones gather; rows of unequal counts."""
+    """Portable operators and batches mask, native ones gather the tokens of one row: the same in all three."""
     ids, found = tokens(3, 53), []
     for ops in (native.OPS, portable.OPS):
         brain = tiny_brain(layers, ops=ops, dtype=torch.float64)
@@ -85,10 +85,19 @@ def test_masked_equals_gathered(layers, tokens_at_once, tiny_brain, drive, token
         found.append(drive(brain, ids, pieces=tokens_at_once))
     a, b = found
     assert torch.equal(a.spikes, b.spikes)
-    assert a.gap(a.logits, b.logits) <= 1e-9
-    for (name, x), (_, y) in zip(leaves(a.state), leaves(b.state), strict=True):
-        assert a.gap(x, y) <= 1e-9, name
     assert torch.equal(a.events["route"].permute(2, 0, 1), gates.to(a.events["route"].dtype))
+    pairs = [(a.logits, b.logits), *((x, y) for (_, x), (_, y) in zip(leaves(a.state), leaves(b.state), strict=True))]
+    for row in range(3):
+        brain = tiny_brain(layers, ops=native.OPS, dtype=torch.float64)
+        half(brain, 3, 53)
+        for layer, gate in zip(brain.regions["cortex"].layers, gates, strict=True):
+            layer.depth = Given(gate[row : row + 1])
+        alone = drive(brain, ids[row : row + 1], pieces=tokens_at_once)
+        assert torch.equal(alone.spikes[0], a.spikes[row])
+        pairs.append((alone.logits[0], a.logits[row]))
+        state = zip(leaves(alone.state), leaves(a.state), strict=True)
+        pairs += [(x[0], y[row]) for (_, x), (_, y) in state if x.dim()]
+    assert max(a.gap(x, y) for x, y in pairs) <= 1e-9
 
 
 def test_a_held_membrane_is_that_of_the_tokens_that_count():
@@ -107,15 +116,6 @@ def test_a_held_membrane_is_that_of_the_tokens_that_count():
             assert torch.equal(spikes[row, on], alone[:, 0]) and not spikes[row, ~on].any()
             assert torch.allclose(v[row], last[0], rtol=0, atol=1e-12)
         assert torch.equal(v[2], v0[2]) and not spikes[2].any()
-
-
-def test_sent_tokens_keep_their_order_and_place():
-    gate = torch.tensor([[0.0, 1, 1, 0, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    found, x = sent(gate), torch.arange(15.0).reshape(3, 5, 1)
-    assert found.real.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
-    assert found.take(x)[0].flatten().tolist() == [1, 2, 4] and found.take(x)[1, 0] == 5
-    put = found.put(-found.take(x) - 100, x)
-    assert put[..., 0].tolist() == [[0, -101, -102, 3, -104], [-105, 6, 7, 8, 9], [10, 11, 12, 13, 14]]
 
 
 @pytest.mark.parametrize("length", [1, 16])
