@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import nn
 
 from neuro.brain import Brain
@@ -21,6 +22,7 @@ from neuro.events import CommitEvents, Events
 from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
+from neuro.layers.mixture_of_depths import DepthRouter
 from neuro.layers.norm import RMSNorm
 from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
 from neuro.layers.window_attention import WindowAttention
@@ -46,10 +48,11 @@ class Counted:
     tokens: int = 0
     calls: int = 0
     row_calls: int = 0
-    attended: int = 0  # pairs of a query and a key
     commits: int = 0
     writes: int = 0
     spikes: list[int] = dataclasses.field(default_factory=list)  # of each population
+    ran: list[int] = dataclasses.field(default_factory=list)  # tokens that each layer ran for
+    attended: list[int] = dataclasses.field(default_factory=list)  # pairs of a query and a key, were it a window
 
 
 class Tally:
@@ -65,7 +68,12 @@ class Tally:
         self.brain, self.prefill = brain, prefill
         self.evictions = self.filled = self._seen = 0
         self.routed = [0] * len(brain.config.cortex.layers)
-        self.phases = {name: Counted(spikes=[0] * len(emitters(brain))) for name in ("prefill", "decode")}
+        self.phases = {
+            name: Counted(
+                spikes=[0] * len(emitters(brain)), ran=[0] * len(self.routed), attended=[0] * len(self.routed)
+            )
+            for name in ("prefill", "decode")
+        }
 
     def span(self, events: Sequence[Events], commit: CommitEvents) -> None:
         for event in events:
@@ -75,11 +83,16 @@ class Tally:
             now.tokens += batch * length
             now.calls += 1
             now.row_calls += batch
-            now.attended += batch * length * (self.brain.config.cortex.window + length)
             for layer, count in enumerate(event.spikes.sum((0, 1)).tolist()):
                 now.spikes[layer] += int(count)
-            for layer, count in enumerate((event.route > 0.5).sum((0, 1)).tolist()):
-                self.routed[layer] += int(count)
+            routed = (event.route > 0.5).sum(1)  # [B, L] tokens
+            ran = torch.full_like(routed, length)
+            if self.brain.config.skips_layers:
+                ran = ((event.route > 0.5) & (event.valid > 0).unsqueeze(-1)).sum(1)
+            pairs = ran * (self.brain.config.cortex.window + ran)
+            for total, counts in ((self.routed, routed), (now.ran, ran), (now.attended, pairs)):
+                for layer, count in enumerate(counts.sum(0).tolist()):
+                    total[layer] += int(count)
         now = self._now()
         now.commits += commit.writes.shape[0]
         now.writes += int(commit.writes.sum())
@@ -171,6 +184,7 @@ def _populations(brain: Brain, counted: Counted) -> tuple[Population, ...]:
     rows = []
     for emitter, spikes in zip(emitters(brain), counted.spikes, strict=True):
         neurons = emitter.channels * emitter.neurons
+        tokens = counted.ran[int(emitter.name.split(".")[1])]
         rows.append(
             Population(
                 name=f"cortex.{emitter.name}",
@@ -182,8 +196,8 @@ def _populations(brain: Brain, counted: Counted) -> tuple[Population, ...]:
                 weight_bits=CHIP_WEIGHT_BITS,
                 spikes=spikes,
                 synaptic_ops=spikes * emitter.fan_out,
-                updates=neurons * emitter.steps * counted.tokens,
-                products=emitter.channels * emitter.fan_out * counted.tokens,
+                updates=neurons * emitter.steps * tokens,
+                products=emitter.channels * emitter.fan_out * tokens,
             )
         )
     return tuple(rows)
@@ -222,6 +236,10 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
     """What one module did itself, without its children. Width D, window W, slots M, place cells N."""
     c, tokens = brain.config, counted.tokens
     d = c.d_model
+    layer = name.split(".")[1:3] if region == "cortex" and name.startswith("layers.") else []
+    ran = counted.ran[int(layer[0])] if layer else tokens
+    if len(layer) == 2 and layer[1] in ("mixer", "feedforward", "feedforward_norm"):
+        tokens = ran  # the rest of a layer decides what it runs for
 
     def row(kind: str, count: int, signal: str = "dense") -> Operation:
         return Operation(region, name, kind, signal, count)
@@ -236,7 +254,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", module.weight.numel() * tokens, signal), fast, row("elementwise", 3 * rank * tokens)]
         case nn.Linear():
             macs = module.in_features * module.out_features
-            if name == "procedural.modulation":
+            if name in ("procedural.modulation", "decay_modulation"):
                 return [row("mac", macs * counted.commits)]
             if name.endswith("modulation") or name == "gain":
                 return [row("mac", macs * counted.row_calls)]  # the hormones are constant within a call
@@ -251,7 +269,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             gated = 0 if module.inward is None else d * tokens
             return [row("elementwise", 7 * d * tokens + gated), row("transcendental", 2 * d * tokens)]
         case WindowAttention():
-            pairs = counted.attended
+            pairs = counted.attended[int(layer[0])]
             return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
         case DenseFeedforward():
             hidden = module.down.in_features
@@ -264,7 +282,9 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
                 row("elementwise", (module.config.feedforward_width + gated) * tokens)
             ]  # the route; LIFs are populations
         case CortexLayer():
-            return [row("elementwise", 3 * d * tokens)]
+            return [row("elementwise", d * tokens + 2 * d * ran)]
+        case DepthRouter():
+            return [row("elementwise", tokens), row("transcendental", tokens)]
         case ProceduralMemory():
             span, rank = c.plasticity_span, module.config.rank
             weights = d * module.projections * rank

@@ -32,6 +32,7 @@ CHANNELS = {
         Channel("valid", "[B,T]"),
         Channel("relay", "[B,T,D]", "embedding"),
         Channel("route", "[B,T,L]", 1.0),
+        Channel("route_drive", "[B,T,L]"),
         Channel("affect", "[B,T,2]", 0.0),
         Channel("salience", "[B,T]", 0.5),
         Channel("hidden", "[B,T,D]"),

@@ -17,6 +17,7 @@ HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol
 MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
 ENCODINGS = ("dense", "spikes")
+SKIPS = ("feedforward", "layer")
 CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 
@@ -31,7 +32,10 @@ class ThalamusConfig:
     """Sensory gate and mixture-of-depths route."""
 
     enabled: bool = True  # off: the embedding passes unchanged and every layer runs for every token
-    route_budget: float = 0.8  # share of (token, feed-forward) pairs that run; held by a loss, never by a ranking
+    route_budget: float = 0.8  # share of (token, feed-forward or layer) pairs that run; never by a ranking
+    # What a token that is not routed goes without: the 'feedforward', whose output is masked, or the whole 'layer', which
+    # then does no work for it.
+    skips: str = "feedforward"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,9 @@ class EndocrineConfig:
 
     enabled: bool = True  # off: every hormone stays at 0.5
     half_lives_tokens: tuple[float, ...] = (64.0, 32.0, 128.0, 1024.0, 512.0)  # in the order of HORMONES
+    modulates_decay: bool = False  # how fast the memories forget depends on the hormones, by trained weights
+    # Sampling temperature times 2^(this (2 noradrenaline - 1)); 0: hormones leave it alone.
+    temperature_octaves: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +137,16 @@ class BrainConfig:
         """Rank of the fast weights on each of the cortex's output projections; 0 without a procedural memory."""
         return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
 
+    @property
+    def modulates_decay(self) -> bool:
+        """Whether hormones set how fast memories forget."""
+        return self.endocrine.enabled and self.endocrine.modulates_decay
+
+    @property
+    def skips_layers(self) -> bool:
+        """Whether a token may go without a whole layer, which then does nothing for it."""
+        return self.thalamus.enabled and self.thalamus.skips == "layer" and self.cortex.enabled
+
     def __post_init__(self) -> None:
         def need(ok: bool, key: str, expected: str) -> None:
             got: Any = self
@@ -143,11 +160,13 @@ class BrainConfig:
         need(self.plasticity_span >= 1, "plasticity_span", "at least 1 token")
         need(self.prosody_channels >= 1, "prosody_channels", "at least 1")
         need(0 < self.thalamus.route_budget <= 1, "thalamus.route_budget", "in (0, 1]")
+        need(self.thalamus.skips in SKIPS, "thalamus.skips", " or ".join(SKIPS))
         need(self.amygdala.hidden >= 1, "amygdala.hidden", "at least 1")
         need(self.amygdala.half_life_tokens > 0, "amygdala.half_life_tokens", "a positive number")
         lives = self.endocrine.half_lives_tokens
         positive = len(lives) == len(HORMONES) and all(life > 0 for life in lives)
         need(positive, "endocrine.half_lives_tokens", f"{len(HORMONES)} positive numbers")
+        need(-4 <= self.endocrine.temperature_octaves <= 4, "endocrine.temperature_octaves", "from -4 to 4")
         for name in c.mixers:
             _need(name in MIXERS, "brain.cortex.mixers", f"'{name}'", " or ".join(MIXERS))
         for name in c.feedforwards:
@@ -179,6 +198,20 @@ class BrainConfig:
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
+
+
+def cautions(brain: BrainConfig) -> list[str]:
+    """What is allowed but does not do what it seems to say, one sentence each."""
+    found = []
+    if brain.endocrine.enabled:
+        for hormone, life in zip(HORMONES, brain.endocrine.half_lives_tokens, strict=True):
+            if life < brain.plasticity_span:
+                left = 2.0 ** (-brain.plasticity_span / life)
+                found.append(
+                    f"config brain.endocrine.half_lives_tokens: {hormone}'s {life:g} tokens are fewer than a plasticity span "
+                    f"of {brain.plasticity_span}: it moves once a span, and then {100 * left:.0f} % of its past is left."
+                )
+    return found
 
 
 def _only_spikes(cortex: CortexConfig, fast_rank: int) -> None:
@@ -229,7 +262,7 @@ class TrainConfig:
     final_share: float = 0.05  # cosine ends at this share of the learning rate
     clip_norm: float = 1.0
     rate_weight: float = 20.0  # of the firing-rate loss
-    route_weight: float = 2.0  # of the routing-budget loss
+    route_weight: float = 2.0  # of the routing-budget loss; whole layers are held to theirs by a controller
     rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
     memory_dropout: float = 0.0  # share of streams that go without a memory, so that the model does not only lean on it
     spike_anneal: float = (

@@ -44,6 +44,10 @@ class CheckError(NeuroError):
     exit_code = 4
 
 
+class NeuroWarning(UserWarning):
+    """Something that runs, but not as its settings seem to say."""
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """``"did you mean 'x'?"`` for the closest known word, or the list of all of them."""
     import difflib

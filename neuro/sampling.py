@@ -43,13 +43,14 @@ class Sampler:
             raise UsageError(f"--top-p: got {self.top_p}, expected in (0, 1].", "1 samples from all tokens.")
         self._generator = torch.Generator().manual_seed(self.seed)
 
-    def __call__(self, logits: Tensor) -> int:
+    def __call__(self, logits: Tensor, warmth: float = 1.0) -> int:
+        """Draw one id; the temperature is multiplied by ``warmth``, greedy stays greedy."""
         logits = logits.detach().float().cpu().clone()
         if not bool(torch.isfinite(logits).all()):
             raise NeuroError("sampling: the logits are not finite.", "Use another model or another --backend.")
         logits[list(self.banned)] = -torch.inf
         if self.temperature == 0:
             return int(logits.argmax())
-        p, ids = torch.softmax(logits / self.temperature, 0).sort(descending=True)
+        p, ids = torch.softmax(logits / (self.temperature * warmth), 0).sort(descending=True)
         outside = p.cumsum(0) - p >= self.top_p
         return int(ids[torch.multinomial(p.masked_fill(outside, 0.0), 1, generator=self._generator)])

@@ -85,6 +85,8 @@ class Session:
     def generate(self, sampler: Sampler, most: int) -> Iterator[int]:
         """Sample up to ``most`` tokens of row 0, each fed back; continues from what was fed before.
 
+        Hormones change the temperature where the configuration says so (`Brain.warmth`).
+
         Raises:
             UsageError: a batch other than 1.
         """
@@ -92,7 +94,7 @@ class Session:
             raise UsageError("generate: got a batch, expected one stream.", "Use neuro.hf for batched generation.")
         logits = self.state.logits
         for _ in range(most):
-            token = sampler(logits[0])
+            token = sampler(logits[0], self.brain.warmth(self.state))
             yield token
             logits = self.feed(torch.tensor([[token]]), source="written")
 

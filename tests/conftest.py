@@ -38,7 +38,18 @@ LAYERS = {
     ],
     "window only": ["cortex.mixers=window,window"],
     "window first": ["cortex.mixers=window,recurrence", "cortex.feedforwards=dense,spiking"],
+    "whole layers skipped": ["thalamus.skips=layer"],
+    "whole dense layers skipped": ["thalamus.skips=layer", "cortex.feedforwards=dense,spiking", "cortex.window=5"],
+    "whole layers of spikes skipped": [
+        "thalamus.skips=layer",
+        "cortex.encoding=spikes",
+        "cortex.burst=2",
+        "cortex.mixers=recurrence,recurrence",
+        "cortex.feedforwards=spiking,spiking",
+        "procedural.enabled=false",
+    ],
     "window longer than two spans": ["cortex.window=40"],
+    "hormones on decay": ["endocrine.modulates_decay=true"],
     "no cortex": ["cortex.enabled=false"],
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
@@ -129,6 +140,10 @@ def tiny_brain() -> Callable[..., Brain]:
             for name, p in brain.named_parameters():
                 if not p.any():  # what starts at zero would hide what lies behind it
                     p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+                if name.endswith("depth.score.weight"):
+                    p.mul_(10.0)  # tokens differ in which layers run for them,
+                if config.skips_layers and name.endswith("thalamus.route.bias"):
+                    p.zero_()  # and layers do not
                 if name.endswith("memory.null.bias"):
                     p.zero_()  # recall competes with nothing from the first item on
         return brain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from neuro import atomic, config
 from neuro.cli import refuse
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
         refuse(args, "config check", ["out"])
     resolved = config.load(args.target, args.set)
     if args.action == "check":
+        for caution in [] if args.quiet else config.cautions(resolved.brain):
+            print(f"note: {caution}", file=sys.stderr)
         print(json.dumps({"schema": "neuro.config/1", "ok": True}) if args.json else f"{args.target}: fine")
         return 0
     if args.out:

@@ -226,7 +226,7 @@ def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tu
         _say(f"spikes  {p.name}: {per_token:.1f} {what} per token ({rate:.1f} %)")
     routed = [count / load.tokens for count in tally.routed]
     _say(
-        "route   feed-forwards are driven for "
+        ("route   layers run for " if brain.config.skips_layers else "route   feed-forwards are driven for ")
         + ", ".join(f"{100 * share:.0f} %" for share in routed)
         + " of the tokens"
     )

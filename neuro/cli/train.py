@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from neuro.cli import _tasks
-from neuro.errors import MissingError, nearest
+from neuro.errors import MissingError, NeuroWarning, nearest
 
 COMMON = ("backend", "seed", "set", "out")
 
@@ -36,8 +37,12 @@ def run(args: argparse.Namespace) -> int:
     run_config = config.load(args.config, _sets(args))
     out = Path(args.out or "run")
     line = _Progress(run_config.train.steps, args)
+    for caution in [] if args.quiet else config.cautions(run_config.brain):
+        print(f"note: {caution}", file=sys.stderr)
     try:
-        loop.train(run_config, out, args.backend, line.report)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NeuroWarning)  # said above
+            loop.train(run_config, out, args.backend, line.report)
     except KeyboardInterrupt:
         line.close()
         print(f"interrupted: saved in {out}; the same command goes on from there.", file=sys.stderr)

@@ -4,8 +4,9 @@ Dense:    y = r * W_2 (silu(W_g x) * W_u x)                        (SwiGLU, arXi
 Spiking:  i_t = r_t * (W_in x_t + b),  LIF over tokens,  y_t = W_out s_t
           u_t = decay v_{t-1} + i_t;  s_t = 1 where u_t >= threshold;  v_t = u_t - threshold s_t
 
-r is the thalamus's route (1 = runs). W_out has no bias: no spikes, no output. With spikes, neurons stand before W_in too: it
-sees enc(r_t x_t) (`neuro.layers.spiking_encoder`).
+r is the thalamus's route (1 = runs). With ``holds`` the membranes stand still over a token at 0
+(`neuro.layers.mixture_of_depths`); without, they leak and may fire what they had left over. W_out has no bias: no spikes, no
+output. With spikes, neurons stand before W_in too: it sees enc(r_t x_t) (`neuro.layers.spiking_encoder`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from backends import LifRule, Ops, Surrogate
 from neuro.config import CortexConfig
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.linear import Linear
+from neuro.layers.mixture_of_depths import held_lif_scan
 from neuro.layers.norm import wide
 from neuro.layers.spiking_encoder import Emitter, Fired, SpikingEncoder
 from neuro.state import LifState
@@ -46,9 +48,9 @@ class DenseFeedforward(nn.Module):
 class SpikingFeedforward(nn.Module):
     """[B,T,D] -> [B,T,D]; the membranes are carried from token to token."""
 
-    def __init__(self, width: int, config: CortexConfig, rank: int, ops: Ops) -> None:
+    def __init__(self, width: int, config: CortexConfig, rank: int, ops: Ops, holds: bool = False) -> None:
         super().__init__()
-        self.ops, self.config = ops, config
+        self.ops, self.config, self.holds = ops, config, holds
         self.rule = LifRule(surrogate=Surrogate(slope=config.surrogate_slope))
         neurons = config.feedforward_width
         self.inject = Linear(width, neurons, ops, bias=True)
@@ -79,8 +81,12 @@ class SpikingFeedforward(nn.Module):
             x, said = self.inward(x * route.unsqueeze(-1))
             fired = (said,)
         current = wide(self.inject(x)) * route.unsqueeze(-1)
-        spikes, v = self.ops.lif_scan(current.transpose(0, 1).contiguous(), state.v, c.decay, c.v_threshold, self.rule)
-        spikes = spikes.transpose(0, 1)
+        if self.holds:
+            spikes, v = held_lif_scan(self.ops, current, route, state.v, c.decay, c.v_threshold, self.rule)
+        else:
+            moved = current.transpose(0, 1).contiguous()
+            spikes, v = self.ops.lif_scan(moved, state.v, c.decay, c.v_threshold, self.rule)
+            spikes = spikes.transpose(0, 1)
         return *self.project(spikes), (*fired, Fired(spikes, None)), LifState(v)
 
     @torch.no_grad()
@@ -93,5 +99,7 @@ class SpikingFeedforward(nn.Module):
         u = torch.empty_like(current)
         for t in range(u.shape[1]):
             u[:, t] = c.decay * v + current[:, t]
+            if self.holds:
+                u[:, t] = torch.where(route[:, t, None] > 0, u[:, t], v)
             v = u[:, t] - c.v_threshold * spikes[:, t]
         return u

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuro.config import HORMONES
+from neuro.layers.norm import wide
 from neuro.state import Held, SpanBuffer
 
 Channels = Mapping[str, Tensor]
@@ -41,3 +43,17 @@ class Region(nn.Module):
     def commit(self, state: Any, span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor) -> Any:
         """Plasticity over a span in which each row saw ``tokens`` [B] tokens -> state. Default: unchanged."""
         return state
+
+
+class DecayModulation(nn.Linear):
+    """How fast a memory ages: (modulators [B,H], tokens [B]) -> tokens 2^(-w . (m - 1/2)), what it is as if had gone by.
+
+    w is trained by the main loss, through what is still there to be read; it starts at 0, where a token is a token.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(len(HORMONES), 1, bias=False)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, modulators: Tensor, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        return tokens * torch.exp2(-wide(super().forward(modulators - 0.5)).squeeze(-1))

@@ -22,7 +22,7 @@ from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells
-from neuro.regions.base import Channels, Region
+from neuro.regions.base import Channels, DecayModulation, Region
 from neuro.state import Held, HippocampusState, SpanBuffer
 
 _DOPAMINE = HORMONES.index("dopamine")
@@ -49,6 +49,7 @@ class Hippocampus(Region):
         # A recalled token starts as itself: both projections near the identity.
         for linear in (self.value, self.out):
             nn.init.eye_(linear.weight)
+        self.decay_modulation = DecayModulation() if config.modulates_decay else None
         self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
@@ -107,7 +108,8 @@ class Hippocampus(Region):
         strengths = span.salience * (0.5 + modulators[:, _DOPAMINE].unsqueeze(1))
         pairs = Pairs(span.keys, span.values, strengths, origins, self._priority(span, origins) * span.candidate)
         memory = (state.keys, state.values, state.strengths, state.origins)
-        (keys, values, strengths, origins), writes, evictions = self.memory.write(*memory, pairs, tokens)
+        aged = tokens if self.decay_modulation is None else self.decay_modulation(modulators, tokens)
+        (keys, values, strengths, origins), writes, evictions = self.memory.write(*memory, pairs, aged)
         position = (state.position + tokens).clamp_max(_LAST_EXACT)
         after = state._replace(keys=keys, values=values, strengths=strengths, origins=origins, position=position)
         return after, writes, evictions

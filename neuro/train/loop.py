@@ -9,9 +9,10 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from neuro import atomic, corpus, folder, tasks
 from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
-from neuro.errors import FormatError, NeuroError, UsageError
+from neuro.errors import FormatError, NeuroError, NeuroWarning, UsageError
 from neuro.layers import spiking_encoder
+from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
 from neuro.train import checkpoint, objective, optimizer
@@ -55,10 +57,15 @@ def train(
             otherwise the one that ``data.tokenizer`` asks for; of a task it is the brain's, and every word a number.
         report: called with one record per step and per evaluation.
 
+    Warns:
+        NeuroWarning: for each of `neuro.config.cautions`.
+
     Raises:
         NeuroError: a gradient that is not finite (after saving), or files that cannot be read or written.
     """
     t = run.train
+    for caution in configs.cautions(run.brain):
+        warnings.warn(caution, NeuroWarning, stacklevel=2)
     chosen = backends.select(backend)
     start = folder.locate(t.init) if t.init else None
     path, kept = out / "checkpoint.safetensors", out / "tokenizer.json"
@@ -114,6 +121,8 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = learning_rate(t, step)
             adam.step()
+            if "thalamus" in brain.regions:
+                cast(Thalamus, brain.regions["thalamus"]).hold_budget(loss.route)
             state = detach(loss.state)
             progress["step"] += 1
             progress["tokens"] += window.tokens.size

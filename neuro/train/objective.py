@@ -21,7 +21,7 @@ class WindowLoss(NamedTuple):
     total: Tensor  # [] what is minimised
     nats: Tensor  # [] mean surprise per predicted token
     spike_rate: Tensor  # [] mean spikes per neuron and token over the spiking layers
-    route: Tensor  # [] mean share of feed-forwards that ran
+    route: Tensor  # [] mean share of feed-forwards, or of layers, that ran
     state: BrainState  # after the window, still attached
 
 
@@ -58,7 +58,7 @@ def window_loss(
     layer_rates = torch.stack(rates).mean(0)
     route = torch.stack(routes).mean() if routes else torch.ones_like(mean_nats)  # nothing to route: all of it ran
     total = mean_nats + config.rate_weight * _overspent(brain, layer_rates)
-    if routes and brain.config.thalamus.enabled:
+    if routes and brain.config.thalamus.enabled and not brain.config.skips_layers:
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)

@@ -167,3 +167,26 @@ def test_a_module_without_a_rule_is_an_error():
     session.commit()
     with pytest.raises(NeuroError, match="no counting rule for Bilinear"):
         accounting.workload(brain, tally, "tiny", (1.0, 0.0))
+
+
+@pytest.mark.parametrize("feedforward", ["dense", "spiking"])
+def test_skipped_layers_are_not_counted(feedforward):
+    """By hand: the matrices of a layer times the tokens that it ran for, what decides times all of them."""
+    brain = make(["thalamus.skips=layer", f"cortex.feedforwards={feedforward},{feedforward}"])
+    with torch.no_grad():
+        brain.regions["thalamus"].route.bias.zero_()
+        for layer in brain.regions["cortex"].layers:
+            layer.depth.score.weight *= 10.0
+    tally = drive(brain)
+    assert all(0 < count < 53 for count in tally.routed)
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
+    counts = {(row.name, row.kind): row.count for row in load.operations if row.region == "cortex"}
+    for index, layer in enumerate(brain.regions["cortex"].layers):
+        ran = tally.routed[index]
+        for name, part in layer.named_modules():
+            if isinstance(part, torch.nn.Linear) and not name.endswith("modulation"):
+                tokens = 53 if name == "depth.score" else ran
+                assert counts[f"layers.{index}.{name}", "mac"] == part.weight.numel() * tokens
+    for population in load.populations:
+        ran = tally.routed[int(population.name.split(".")[2])]
+        assert population.updates == population.neurons * ran
