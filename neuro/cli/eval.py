@@ -93,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
     paths = [Path(name) for name in args.text]
     raw: Any = suite.read(*paths) if hasattr(suite, "read") else text.read_text(paths[0]) if paths else ""
     texts = raw if isinstance(raw, dict) else {paths[0].name: raw} if paths else {}
-    seen = training_text.refuse_read(_model.locate(args.model), texts, args.force) if texts else None
-    brain = _model.load(args.model, args)
+    where = _model.locate(args.model)
+    seen = training_text.refuse_read(where, texts, args.force) if texts else None
+    brain = _model.load(str(where), args)
     _refuse_short(brain, texts)
     out = Path(args.out) if args.out else None
     record: dict[str, Any] = {
