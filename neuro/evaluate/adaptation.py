@@ -1,9 +1,9 @@
 """The suite ``adaptation``: one stream that moves from text to text, and what its memories make of each.
 
-    <bos> [4,096 tokens of the first text] ? [of the second] ? [of the third] ?      ?: a held-out piece of every text
+    <bos> [4,096 tokens of the first text] ? [of the second] ? [of the third] ???      ?: a held-out piece
 
 The texts come in the order of the files given (Shakespeare, Grimm, Alice). After each of them a piece of 1,024 tokens of
-every text, which the stream never reads, is read on a fork. ``gain`` is the nats a token that an arm saves over OFF at
+it, which the stream never reads, is read on a fork; after the last one a piece of every text. ``gain`` is the nats a token that an arm saves over OFF at
 the same place of the same stream (paired; above 0 helps):
 
     slope      of each text: gain per doubling of what was read of it (least squares over blocks of 128 tokens)
@@ -170,7 +170,8 @@ def places(ids: dict[str, list[int]], length: int, seed: int) -> list[Place]:
 
 
 def _stream(brain: Brain, shown: Sequence[Place], arm: str) -> dict[str, Any]:
-    """Nats of each block: "read" [texts][blocks] along the stream, "pieces" [after which text][of which][blocks]."""
+    """Nats of each block: "read" [texts][blocks] along the stream, "pieces" [after which text][of which][blocks]:
+    its own, and after the last text all."""
     kept = arms.ARMS["real" if arm == "shuffled" else arm]
     bos = brain.tokenizer.bos_id
     with evaluating(brain):
@@ -184,7 +185,8 @@ def _stream(brain: Brain, shown: Sequence[Place], arm: str) -> dict[str, Any]:
             if donor is not None:
                 donor.read([*start, *shown[number - 1].tokens])  # the last text first
                 state = arms.with_memories_of(state, donor.state)
-            pieces.append([_piece(brain, state, kept, other) for other in shown])
+            last = number == len(shown) - 1
+            pieces.append([_piece(brain, state, kept, other) if last or other is place else [] for other in shown])
     return {"read": along, "pieces": pieces}
 
 
