@@ -5,16 +5,8 @@
 
 Prompts of 64 tokens (<bos> and 63 of an article, evenly spaced over it) are continued by 128 tokens under each setting,
 through `NeuroForCausalLM.generate`, with the episodic memory on as users have it, and with it emptied at every commit.
-The row "human" is what the article goes on with (which may hold `<unk>`; no setting writes it). All measures are over
-the model's tokens of the continuation:
-
-    rep_n        1 - distinct n-grams / n-grams of a continuation (Welleck et al. 2020, arXiv:1908.04319), mean
-    diversity    product over n = 2, 3, 4 of 1 - rep_n (Su et al. 2022, arXiv:2202.06417), mean
-    rep_in_32    share of tokens that are among the 32 before them in the continuation
-    copied_4     share of the 4-grams that also occur in the prompt
-    loops        share of continuations whose last 32 tokens have a period of at most 16
-    entropy      of the tokens of all continuations together, nats
-    nats         mean -log p of a token under the model itself, at temperature 1 from the whole vocabulary
+The row "human" is what the article goes on with (which may hold `<unk>`; no setting writes it). The measures are those of
+`neuro/evaluate/generation.py`, over the model's tokens of the continuation.
 
 Intervals: 95 % bootstrap over articles. The rule of choice, written down before the numbers: of the settings whose rep_4 is
 at most twice the human's, the one whose diversity is nearest to the human's, memory on. Prints one JSON object.
@@ -26,7 +18,6 @@ import argparse
 import functools
 import json
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +29,12 @@ import torch.nn.functional as F
 import neuro
 from neuro import text
 from neuro.brain import Brain
-from neuro.evaluate import arms, perplexity, statistics
+from neuro.evaluate import arms
+from neuro.evaluate.generation import PROMPT, WRITTEN, measure, windows
 from neuro.hf import NeuroForCausalLM
 from neuro.hf.cache import CACHE_NAME
 
-PROMPT, WRITTEN, BATCH = 64, 128, 50
+BATCH = 50
 
 
 OWN_DRY = {"dry_multiplier": 0.8, "dry_prompt": False}
@@ -66,20 +58,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "temperature 1, min_p 0.05": _sampling(temperature=1.0, min_p=0.05),
 }
 FORGETTING = ("temperature 0.8, top_p 0.9", "temperature 0.9, top_p 0.95")
-
-
-def windows(brain: Brain, raw: str, count: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Prompts with their human continuation [count, PROMPT + WRITTEN], and the article of each."""
-    articles = perplexity.code(raw, brain, wikitext=True).ids
-    body, rows, owners = PROMPT - 1 + WRITTEN, [], []
-    each = -(-count // len(articles))
-    for number, ids in enumerate(articles):
-        fitting = min(each, len(ids) // body)
-        for start in np.linspace(0, len(ids) - body, fitting).astype(int) if fitting else []:
-            rows.append([brain.tokenizer.bos_id, *ids[start : start + body]])
-            owners.append(number)
-    kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
-    return torch.tensor(rows)[kept], np.array(owners)[kept]
 
 
 def forgetting(brain: Brain, forget: bool) -> None:
@@ -128,49 +106,6 @@ def human(model: NeuroForCausalLM, rows: torch.Tensor) -> tuple[np.ndarray, np.n
         logits = model(part, logits_to_keep=WRITTEN + 1).logits[:, :-1]
         nats.append(F.cross_entropy(logits.mT, part[:, PROMPT:], reduction="none").numpy())
     return rows[:, PROMPT:].numpy(), np.concatenate(nats)
-
-
-def grams(ids: list[int], n: int) -> list[tuple[int, ...]]:
-    return list(zip(*(ids[i:] for i in range(n)), strict=False))
-
-
-def repeated(ids: list[int], n: int) -> float:
-    found = grams(ids, n)
-    return 1 - len(set(found)) / len(found)
-
-
-def loops(ids: list[int]) -> bool:
-    end = ids[-32:]
-    return any(end[period:] == end[:-period] for period in range(1, 17))
-
-
-def measure(prompts: np.ndarray, written: np.ndarray, nats: np.ndarray, owners: np.ndarray) -> dict[str, Any]:
-    """The measures of the module's docstring."""
-    columns: dict[str, list[float]] = {}
-    for prompt, ids in zip(prompts.tolist(), written.tolist(), strict=True):
-        reps = {n: repeated(ids, n) for n in (2, 3, 4)}
-        known = set(grams(prompt, 4))
-        row = {f"rep_{n}": rep for n, rep in reps.items()} | {
-            "diversity": float(np.prod([1 - rep for rep in reps.values()])),
-            "rep_in_32": float(np.mean([ids[t] in ids[max(0, t - 32) : t] for t in range(1, len(ids))])),
-            "copied_4": float(np.mean([gram in known for gram in grams(ids, 4)])),
-            "loops": float(loops(ids)),
-        }
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    report: dict[str, Any] = {name: float(np.mean(values)) for name, values in columns.items()}
-    share = np.array(list(Counter(written.ravel().tolist()).values())) / written.size
-    report |= {"entropy": float(-(share * np.log(share)).sum()), "nats": float(nats.mean())}
-    for name in ("rep_4", "diversity"):
-        report[f"{name}_interval"] = interval(np.array(columns[name]), owners)
-    return report
-
-
-def interval(values: np.ndarray, owners: np.ndarray) -> list[float]:
-    """95 % of the mean, articles resampled."""
-    groups = [values[owners == owner] for owner in np.unique(owners)]
-    sums, sizes = statistics.resampled_sums([np.stack([group, np.ones_like(group)], 1) for group in groups])
-    return list(statistics.interval(sums / sizes))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     python benchmarks/prepare_corpus.py --data $NEURO_DATA --out DIR --vocab 8192
 
-writes train/ and valid/ (one file per document), tokenizer.json and train.toml, and prints what it counted as JSON.
+writes train/ and valid/ (one file per document), tokenizer.json, train.toml and training_text.safetensors (what a model
+trained on it has seen: `neuro train` puts the same into the model's folder), and prints what it counted as JSON.
 Then `neuro train DIR/train.toml --out RUN` trains the model. Only the train and valid splits are read.
 """
 
@@ -13,7 +14,7 @@ import json
 import re
 from pathlib import Path
 
-from neuro import corpus
+from neuro import corpus, training_text
 from neuro.text import articles, detokenize, encode_line, read_text
 from neuro.tokenizer import Tokenizer
 
@@ -70,6 +71,7 @@ def main() -> None:
 
     tokenizer = Tokenizer.train((line for document in splits["train"] for line in document.split("\n")), options.vocab)
     tokenizer.save(options.out / "tokenizer.json")
+    training_text.write(options.out, training_text.record(training_text.of_documents(splits["train"])))
     paths = {name: json.dumps((options.out / name).as_posix()) for name in splits}
     lines = ['preset = "small"', "[data]", *(f"{name} = {path}" for name, path in paths.items())]
     lines.append(f"tokenizer = {json.dumps((options.out / 'tokenizer.json').as_posix())}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuro import text
+from neuro import text, training_text
 from neuro.config import DataConfig
 from neuro.errors import MissingError, UsageError
 from neuro.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ class Corpus:
     starts: np.ndarray  # where the documents of train begin
     valid: np.ndarray
     tokenizer: Tokenizer
+    seen: training_text.TrainingText  # of all training documents, the end that is held out among them
 
 
 def prepare(data: DataConfig, vocab_size: int, kept: Path | None = None) -> Corpus:
@@ -34,7 +35,8 @@ def prepare(data: DataConfig, vocab_size: int, kept: Path | None = None) -> Corp
         kept: the tokenizer.json of a run that goes on; None makes or loads the one that ``data`` asks for.
 
     Raises:
-        UsageError: no training text, too little of it, or a kept tokenizer of another kind than asked for.
+        UsageError: no training text, too little of it, a kept tokenizer of another kind than asked for, or articles that
+            both the training and the validation text hold.
         MissingError, FormatError: a file that is not there or cannot be read as text.
     """
     if not data.train:
@@ -55,14 +57,17 @@ def prepare(data: DataConfig, vocab_size: int, kept: Path | None = None) -> Corp
         tokenizer = Tokenizer.load(Path(kind))
     parts = [encode([document], tokenizer) for document in documents]
     train, starts = np.concatenate([encode([], tokenizer), *parts]), np.cumsum([0, *map(len, parts[:-1])])
+    windows = training_text.of_documents(documents)
     if data.valid:
-        valid = encode(read_documents(data.valid), tokenizer)
+        held_out = read_documents(data.valid)
+        training_text.refuse_duplicates(windows, held_out, f"train: {data.valid}")
+        valid = encode(held_out, tokenizer)
     else:
         cut = len(train) - max(2, int(len(train) * VALID_SHARE))
         train, starts, valid = train[:cut], starts[starts < cut], train[cut:]
     if len(train) < 2:
         raise UsageError(f"{data.train}: {len(train)} tokens, expected at least 2.", "Give more text.")
-    return Corpus(train, starts, valid, tokenizer)
+    return Corpus(train, starts, valid, tokenizer, training_text.record(windows))
 
 
 def read_documents(source: str) -> list[str]:

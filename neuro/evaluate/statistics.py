@@ -46,6 +46,23 @@ def resampled_sums(
     return sums.T
 
 
+def nested_sums(groups: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Sums of every column over units resampled in two levels: first the groups (seeds), then the units of each -> [C, draws].
+
+    Args:
+        groups: a table [units, C] of each group, a row for each unit (an episode, a block); one group is resampled as it is.
+    """
+    random = np.random.default_rng(seed)
+    sums = np.zeros((groups[0].shape[1], draws))
+    picks = random.integers(0, len(groups), (draws, len(groups)))
+    for column in range(len(groups)):
+        for number, group in enumerate(groups):
+            drawn = np.nonzero(picks[:, column] == number)[0]
+            units = random.integers(0, len(group), (len(drawn), len(group)))
+            sums[:, drawn] += group[units].sum(1).T
+    return sums
+
+
 def interval(values: np.ndarray) -> Interval:
     """The middle 95 % of the draws [draws]."""
     low, high = np.quantile(values, [0.025, 0.975])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 import backends
-from neuro import atomic, corpus, folder, tasks
+from neuro import atomic, corpus, folder, tasks, training_text
 from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
@@ -42,6 +43,7 @@ class Source:
     streams: Streams | Examples
     held_out: Callable[[Brain], Record]  # the measures of an evaluation, ``valid_nats`` among them; pure
     train_tokens: int | None  # of the training text; None where examples are drawn without end
+    seen: training_text.TrainingText | None = None  # what an evaluation is not to be made on
 
 
 def train(
@@ -150,6 +152,10 @@ def train(
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
     about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}
     folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
+    before = training_text.read(start) if start else None
+    seen = [made for made in (before, data.seen) if made is not None]
+    if seen:
+        training_text.write(out / "model", functools.reduce(training_text.joined, seen))
     return brain
 
 
@@ -168,12 +174,18 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
     if start:
         data = dataclasses.replace(data, tokenizer=str(start / "tokenizer.json"))
     text = corpus.prepare(data, vocab, kept)
-    streams = Streams(text.train, text.starts, t.batch, run.brain.plasticity_span, t.rehearsal, t.seed)
+    span = run.brain.plasticity_span
+    if len(text.train) < span:
+        raise UsageError(
+            f"{data.train}: got {len(text.train)} tokens to learn from, expected at least one span ({span}).",
+            "Give more text, or a smaller brain.plasticity_span.",
+        )
+    streams = Streams(text.train, text.starts, t.batch, span, t.rehearsal, t.seed)
 
     def nats(brain: Brain) -> Record:
         return {"valid_nats": held_out_nats(brain, text.valid, t.eval_tokens)}
 
-    return Source(text.tokenizer, streams, nats, int(text.train.size))
+    return Source(text.tokenizer, streams, nats, int(text.train.size), text.seen)
 
 
 def learning_rate(t: TrainConfig, step: int) -> float:

@@ -203,9 +203,19 @@ def test_train_evaluate_run_and_price(tmp_path, capsys):
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().strip().split("\n")]
     assert [r["step"] for r in log if r["event"] == "step"] == list(range(1, 9))
-    assert main(["eval", str(out / "model"), str(text), "--json", "-q", "--out", str(tmp_path / "seen")]) == 0
+    argv = ["eval", str(out / "model"), str(text), "--json", "-q", "--out", str(tmp_path / "seen")]
+    assert refused(capsys, *argv) == (
+        4,
+        [
+            "text.txt: got a text of which 100 % was read in the training of this model, expected one that it has not seen "
+            "(below 10 %).",
+            "Give another text, or --force to measure on this one all the same.",
+        ],
+    )
+    assert main([*argv, "--force"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "seen" / "eval.json").read_text(encoding="utf-8")) == printed
+    assert printed["read_in_training"] == {"text.txt": 1.0}
     arms = printed["arms"]
     assert [arm["arm"] for arm in arms] == ["real", "episodic", "procedural", "off"]
     assert main(["run", str(out / "model"), "The", "--tokens", "5", "--out", str(tmp_path / "seen")]) == 0
@@ -323,7 +333,7 @@ def test_what_cannot_be_told_of_a_text_is_not_printed(tmp_path, capsys):
     brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
     brain.tokenizer = tokenizer
     words = folder.save(brain, tmp_path / "words")
-    (tmp_path / "text.txt").write_text("The keeper of the zebra.\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("The keeper of the zebra" * 5 + ".\n", encoding="utf-8")
     assert main(["eval", str(words), str(tmp_path / "text.txt"), "-q"]) == 0
     told = capsys.readouterr().out
     assert "too few units for an interval" in told and "bits per byte" not in told and "95 %" not in told
