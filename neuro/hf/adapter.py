@@ -44,6 +44,8 @@ WEIGHTS, LORA_WEIGHTS, LORA_CONFIG, BASE = (
     "base",
 )
 
+_PREFIX = "base_model.model."  # peft's files name a layer as its own wrapper holds it
+
 
 class HippocampalAdapter(StreamingCausalLM):
     """A base model with a memory of what it has read. The base is at ``model.base``, what was added at ``model.fusion``.
@@ -78,6 +80,7 @@ class HippocampalAdapter(StreamingCausalLM):
             host.decoder_layer(base, config.key_layer)
         host.add_lora(base, self.config)
         self.fusion.to(weight.device)
+        self.loss_type = "ForCausalLM"
         own = getattr(base, "generation_config", None)
         self.generation_config = GenerationConfig() if own is None else copy.deepcopy(own)
         self.train(base.training)
@@ -151,8 +154,9 @@ class HippocampalAdapter(StreamingCausalLM):
         if self.config.lora_rank:
             peft = require("peft", "adapter")
             updates = peft.get_peft_model_state_dict(self.base, adapter_name=host.LORA)
+            plain = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in updates.items()}
             with atomic.replacing(where / LORA_WEIGHTS) as temporary:
-                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in updates.items()}, temporary)
+                save_file(plain, temporary, metadata={"format": "pt"})
             described = host.lora_config(self.config, self.base).to_dict()
             atomic.write_text(where / LORA_CONFIG, json.dumps(described, indent=1, default=_plain) + "\n")
         if include_base or (include_base is None and not self.config.base["name"]):
@@ -328,6 +332,7 @@ class HippocampalAdapter(StreamingCausalLM):
             peft = require("peft", "adapter")
             try:
                 updates = load_file(where / LORA_WEIGHTS)
+                updates = {name.removeprefix(_PREFIX): tensor for name, tensor in updates.items()}
             except Exception as error:
                 raise FormatError(
                     f"{where / LORA_WEIGHTS}: not a whole safetensors file ({error}).", "Use another copy."

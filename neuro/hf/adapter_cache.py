@@ -122,9 +122,13 @@ class AdapterCache(Cache):
                 group.memory = adapter.fusion.commit(group.memory)
 
     def end_context(self) -> None:
-        """End the base's own context, as at the end of its window; the memory goes on."""
+        """What comes next follows on nothing: the base starts afresh, and only what is stored stays."""
         for group in self._groups:
             group.base, group.filled, group.recent = None, 0, None
+            if group.memory is not None:
+                own = group.memory.hippocampus
+                cut = {name: torch.zeros_like(getattr(own, name)) for name in ("has_key", "last_content", "trust")}
+                group.memory = group.memory._replace(hippocampus=own._replace(**cut))
 
     def memory_of(self, row: int) -> MemoryState:
         """What one row remembers, as a batch of one.
@@ -192,10 +196,10 @@ class AdapterCache(Cache):
         self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
 
     def detach(self) -> None:
-        """Cut the memories from the graph that made them, and end the base's context: between two windows of training."""
+        """Cut the memories from the graph that made them, and let the base start afresh: between two windows of training."""
         for group in self._groups:
             group.memory = None if group.memory is None else detach(group.memory)
-        self.end_context()
+            group.base, group.filled, group.recent = None, 0, None
 
     def reset(self) -> None:
         """Forget everything, memories too."""

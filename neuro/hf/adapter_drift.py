@@ -72,7 +72,7 @@ def fit(x: Tensor, y: Tensor, kind: str = "affine", ridge: float = 1e-4) -> Affi
         weight = (u @ v) * s.sum() / (a * a).sum().clamp_min(1e-30)
     else:
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        pull = ridge * (a * a).mean() * len(a)
+        pull = (ridge * (a * a).mean() * len(a)).clamp_min(1e-12)
         # A = I + E with the least |b - a - a E^T|^2 + pull |E|^2: exactly I where b is a.
         weight = eye + torch.linalg.solve(a.T @ a + pull * eye, a.T @ (b - a)).T
     return Affine(weight, mean_y - mean_x @ weight.T)
