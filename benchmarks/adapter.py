@@ -278,7 +278,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--rate", type=float, default=3e-3)
     options = parser.parse_args()
     ids = adapter_base.ids_of(options.out, "train")
