@@ -24,7 +24,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import _machine
 import adapter_base
@@ -39,12 +39,14 @@ from neuro.evaluate import ablation
 from neuro.hf.adapter import HippocampalAdapter
 from neuro.hf.adapter_cache import AdapterCache
 from neuro.hf.adapter_config import AdapterConfig
+from neuro.hf.adapter_drift import KINDS
 from neuro.hf.adapter_fusion import MemoryState
 from neuro.hf.adapter_host import load_base
 from neuro.hf.streaming import CACHE_NAME
 
 WINDOW = adapter_base.WINDOW
 PASSAGE, TRAIN_GAP, GAP = 128, 256, 1024
+START = (PASSAGE + GAP) // WINDOW * WINDOW  # of the base's window in which the second showing begins
 BATCH, RANK = 4, 4
 TRAINED = ("low-rank updates", "updates and block", "full")
 
@@ -141,40 +143,64 @@ def nats_after(model: HippocampalAdapter, cache: AdapterCache, tokens: Tensor, f
     ), logits[:, -1]
 
 
-@torch.no_grad()
-def showings(
-    model: HippocampalAdapter, rows: Tensor, memory: str = "real", held: list[MemoryState] | None = None
-) -> tuple[np.ndarray, np.ndarray, list[MemoryState]]:
-    """Nats of both showings [N, PASSAGE - 1], and what each stream held between them."""
-    first, second, stored = [], [], []
-    for start in range(0, len(rows), 12):
-        part, cache = rows[start : start + 12], AdapterCache()
-        span = model.config.span
-        start_logits = torch.zeros(len(part), model.config.vocab_size)
-        showing, logits = [], start_logits
-        for at in range(0, PASSAGE, span):
-            if memory == "off":
-                cache.forget()
-            nats, logits = nats_after(model, cache, part[:, at : at + span], logits)
-            showing.append(nats)
-        first.append(torch.cat(showing, 1)[:, 1:])
-        _, logits = nats_after(model, cache, part[:, PASSAGE:-PASSAGE], logits)
+class Reading(NamedTuple):
+    """Streams that have got to just before the second showing."""
+
+    rows: Tensor  # [b, T]
+    cache: AdapterCache
+    logits: Tensor  # [b, V] of the second showing's first token
+
+
+def in_spans(model: HippocampalAdapter, cache: AdapterCache, tokens: Tensor, first: Tensor, off: bool) -> Tensor:
+    """Nats of a passage but its first token; with ``off`` the memory is emptied before every span."""
+    found = []
+    for piece in tokens.split(model.config.span, 1):
+        if off:
+            cache.forget()
+        nats, first = nats_after(model, cache, piece, first)
+        found.append(nats)
+    return torch.cat(found, 1)[:, 1:]
+
+
+def readings(model: HippocampalAdapter, rows: Tensor, start: int = 0) -> tuple[list[Reading], np.ndarray]:
+    """Streams until the second showing, from token ``start`` on, and nats [N, PASSAGE - 1] of the first showing if it is 0.
+
+    Without a memory, and where the memory is exchanged anyway, only the base's last window matters: START begins it.
+    """
+    found, first = [], []
+    for part in rows.split(12):
+        cache, none = AdapterCache(), torch.zeros(len(part), model.config.vocab_size)
+        if start == 0:
+            first.append(in_spans(model, cache, part[:, :PASSAGE], none, off=False))
+        _, logits = nats_after(model, cache, part[:, max(start, PASSAGE) : -PASSAGE], none)
         cache.commit(model)
-        if model.config.fusion == "memory":
-            own = [cache.memory_of(row) for row in range(len(part))]
-            stored += own
-            if held is not None:
-                cache.put_memories(held[start : start + 12])
-            if memory == "shuffled":
-                cache.put_memories([*own[1:], own[0]])
-        showing = []
-        for at in range(0, PASSAGE, span):
-            if memory == "off":
-                cache.forget()
-            nats, logits = nats_after(model, cache, part[:, len(part[0]) - PASSAGE + at :][:, :span], logits)
-            showing.append(nats)
-        second.append(torch.cat(showing, 1)[:, 1:])
-    return torch.cat(first).numpy(), torch.cat(second).numpy(), stored
+        found.append(Reading(part, cache, logits))
+    return found, torch.cat(first).numpy() if first else np.zeros(0)
+
+
+def held_by(found: list[Reading]) -> list[MemoryState]:
+    """What each stream remembers."""
+    return [reading.cache.memory_of(row) for reading in found for row in range(len(reading.rows))]
+
+
+def second(
+    model: HippocampalAdapter, found: list[Reading], off: bool = False, held: list[MemoryState] | None = None
+) -> np.ndarray:
+    """Nats [N, PASSAGE - 1] of the second showing, with the memories ``held`` instead of their own where given."""
+    nats, done = [], 0
+    for rows, kept, logits in found:
+        cache = copy.deepcopy(kept)
+        if held is not None:
+            cache.put_memories(held[done : done + len(rows)])
+        nats.append(in_spans(model, cache, rows[:, -PASSAGE:], logits, off))
+        done += len(rows)
+    return torch.cat(nats).numpy()
+
+
+def first_without(model: HippocampalAdapter, rows: Tensor) -> np.ndarray:
+    """Nats of the first showing with an empty memory."""
+    none = torch.zeros(len(rows), model.config.vocab_size)
+    return in_spans(model, AdapterCache(), rows[:, :PASSAGE], none, off=True).numpy()
 
 
 def sizes(out: Path, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -186,33 +212,34 @@ def sizes(out: Path, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.array(words), np.array(size)
 
 
+@torch.no_grad()
 def arms_of(out: Path, rows: Tensor, seeds: int) -> dict[str, Any]:
     """The ablation table, and the gain by position."""
     words, size = sizes(out, rows)
     bare = HippocampalAdapter(AdapterConfig(fusion="none", lora_rank=0, window=WINDOW), load_base(out / "base")).eval()
-    costs: dict[str, list[np.ndarray]] = {"base": [showings(bare, rows)[1]]}
-    firsts: dict[str, list[np.ndarray]] = {"real": [], "off": []}
+    costs: dict[str, list[np.ndarray]] = {"base": [second(bare, readings(bare, rows, START)[0])]}
+    saved_first = []
     for seed in range(seeds):
         for arm in TRAINED[:2]:
-            costs.setdefault(arm, []).append(showings(built(out, arm, seed), rows)[1])
+            model = built(out, arm, seed)
+            costs.setdefault(arm, []).append(second(model, readings(model, rows, START)[0]))
         full = built(out, "full", seed)
-        for memory in ("off", "shuffled", "real"):
-            first, second, _ = showings(full, rows, memory)
-            costs.setdefault(memory, []).append(second)
-            if memory in firsts:
-                firsts[memory].append(first)
+        found, first = readings(full, rows)
+        held = held_by(found)
+        costs.setdefault("off", []).append(second(full, found, off=True))
+        costs.setdefault("shuffled", []).append(second(full, found, held=[*held[1:], held[0]]))
+        costs.setdefault("real", []).append(second(full, found))
+        saved_first.append(first_without(full, rows) - first)
         print(f"seed {seed} scored", file=sys.stderr, flush=True)
     record = ablation.compare({name: np.stack(arm).sum(2) for name, arm in costs.items()}, words, size, "real")
     print("\n".join(ablation.table(record)), file=sys.stderr)
-    saved = np.mean(costs["off"], 0) - np.mean(costs["real"], 0)
-    before = np.mean(firsts["off"], 0) - np.mean(firsts["real"], 0)
-    gain = (saved - before).mean(1)
-    draws = np.random.default_rng(0).choice(gain, (10000, len(gain))).mean(1)
-    by_place = [float(part.mean()) for part in np.array_split((saved - before).mean(0), 8)]
-    record["gain_nats_per_token"] = float(gain.mean())
+    before = np.mean(saved_first, 0)
+    saved = np.mean(costs["off"], 0) - np.mean(costs["real"], 0) - before  # [N, PASSAGE - 1]
+    draws = np.random.default_rng(0).choice(saved.mean(1), (10000, len(saved))).mean(1)
+    record["gain_nats_per_token"] = float(saved.mean())
     record["gain_interval"] = [float(x) for x in np.quantile(draws, [0.025, 0.975])]
-    record["gain_by_position"] = by_place
-    record["first_showing_real_over_off"] = float(before.mean())
+    record["gain_by_position"] = [float(part.mean()) for part in np.array_split(saved.mean(0), 8)]
+    record["saved_in_first_showing"] = float(before.mean())
     return record
 
 
@@ -235,21 +262,26 @@ def turned(model: HippocampalAdapter, rotation: float, scale: float, offset: flo
     return other.eval()
 
 
+@torch.no_grad()
 def drift(out: Path, rows: Tensor) -> dict[str, Any]:
-    """A memory that the base of before wrote is read by the base of after; seed 0."""
+    """A memory that the base of before wrote is read by the base of after; seed 0. Nats per token of the second showing."""
     model = built(out, "full", 0)
-    valid = torch.from_numpy(adapter_base.ids_of(out, "valid")[: 128 * WINDOW].astype(np.int64)).reshape(-1, WINDOW)
-    before = model.trace(valid)
-    _, whole, stored = showings(model, rows)
+    valid = torch.from_numpy(adapter_base.ids_of(out, "valid")[: 48 * WINDOW].astype(np.int64)).reshape(-1, WINDOW)
+    before, stored = model.trace(valid), held_by(readings(model, rows)[0])
+
+    def costs(other: HippocampalAdapter, found: list[Reading]) -> float:
+        return float(second(other, found, held=stored).mean())
+
+    found, _ = readings(model, rows, START)
+    plain = costs(model, found)
     record: dict[str, Any] = {
         "calibration_tokens": valid.numel(),
-        "no_drift": float(whole.mean()),
-        "no_drift_memory_off": float(showings(model, rows, "off")[1].mean()),
-        "drifts": {},
+        "no_drift": plain,
+        "no_drift_memory_off": float(second(model, found, off=True).mean()),
     }
     same = copy.deepcopy(model)
     same.calibrate(before, before)
-    record["no_drift_calibrated"] = float(showings(same, rows, held=stored)[1].mean())
+    record["no_drift_calibrated"] = costs(same, readings(same, rows, START)[0])
     drifted = {
         "rotation": turned(model, 1.0, 1.0, 0.0),
         "scale": turned(model, 0.0, 0.1, 0.0),
@@ -257,17 +289,16 @@ def drift(out: Path, rows: Tensor) -> dict[str, Any]:
         "all three": turned(model, 1.0, 2.0, 1.0),
         "later checkpoint": built(out, "full", 0, base="later"),
     }
+    record["drifts"] = {}
     for name, other in drifted.items():
-        row = {
-            "memory_off": float(showings(other, rows, "off")[1].mean()),
-            "uncorrected": float(showings(other, rows, held=stored)[1].mean()),
-        }
+        found, _ = readings(other, rows, START)
+        lost = costs(other, found)
+        row = {"memory_off": float(second(other, found, off=True).mean()), "uncorrected": lost, "cost": lost - plain}
         after = other.trace(valid)
-        for kind in ("affine", "orthogonal"):
+        for kind in KINDS:
             other.calibrate(before, after, kind)
-            row[kind] = float(showings(other, rows, held=stored)[1].mean())
-            row[f"{kind}_recovered"] = (row["uncorrected"] - row[kind]) / (row["uncorrected"] - record["no_drift"])
-        row["cost"] = row["uncorrected"] - record["no_drift"]
+            row[kind] = costs(other, readings(other, rows, START)[0])
+            row[f"{kind}_recovered"] = (lost - row[kind]) / (lost - plain)
         record["drifts"][name] = row
         print(name, {key: round(value, 4) for key, value in row.items()}, file=sys.stderr, flush=True)
     return record
