@@ -12,6 +12,7 @@ _SERVICE = "nothing yet: reserved for an HTTP service"
 # extra -> package to look for -> what is missing without it
 EXTRAS = {
     "hf": {"transformers": "no from_pretrained/generate()", "datasets": "no training on Hugging Face datasets"},
+    "adapter": {"peft": "no low-rank updates in a HippocampalAdapter"},
     "plots": {"matplotlib": "no loss curve and no spike pictures"},
     "snn": {"snntorch": "no from_snntorch/to_snntorch"},
     "norse": {"norse": "no from_norse/to_norse"},

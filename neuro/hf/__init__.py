@@ -15,6 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuro.hf.adapter import HippocampalAdapter
+    from neuro.hf.adapter_cache import AdapterCache
+    from neuro.hf.adapter_config import AdapterConfig
     from neuro.hf.cache import NeuroCache
     from neuro.hf.configuration import NeuroConfig
     from neuro.hf.contrastive import contrastive_search
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
     from neuro.hf.tokenization import NeuroTokenizer
 
 __all__ = [
+    "AdapterCache",
+    "AdapterConfig",
     "DryLogitsProcessor",
     "FrequencyPenaltyLogitsProcessor",
+    "HippocampalAdapter",
     "NeuroCache",
     "NeuroConfig",
     "NeuroForCausalLM",
@@ -41,8 +47,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdapterCache": "adapter_cache",
+    "AdapterConfig": "adapter_config",
     "DryLogitsProcessor": "logits",
     "FrequencyPenaltyLogitsProcessor": "logits",
+    "HippocampalAdapter": "adapter",
     "NeuroCache": "cache",
     "NeuroConfig": "configuration",
     "NeuroForCausalLM": "modeling",

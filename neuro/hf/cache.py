@@ -12,20 +12,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from neuro.brain import Brain
 from neuro.errors import UsageError
+from neuro.hf.streaming import CACHE_NAME
 from neuro.state import BrainState, detach, select_rows, tree_map
 
-# transformers 5.24 renamed the argument and the output; its generate() knows only its own version's name.
-CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+__all__ = ["CACHE_NAME", "NeuroCache"]
 
 
 @dataclasses.dataclass
@@ -180,22 +178,6 @@ class NeuroCache(Cache):
         raise UsageError(
             "cache: cannot be shortened, because commits are final.", "Keep a copy.deepcopy of it and go back to that."
         )
-
-
-def chosen(cache: Any, past_key_values: Any) -> NeuroCache | None:
-    """The one cache that was given under either name.
-
-    Raises:
-        UsageError: both were given, or another kind of cache.
-    """
-    if cache is not None and past_key_values is not None:
-        raise UsageError("cache: got both cache and past_key_values.", "They are two names of one thing: give one.")
-    given = cache if cache is not None else past_key_values
-    if given is not None and not isinstance(given, NeuroCache):
-        raise UsageError(
-            f"cache: got a {type(given).__name__}, expected a NeuroCache.", "Give what forward or generate returned."
-        )
-    return given
 
 
 def _advance(

@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from neuro.errors import UsageError
-from neuro.hf.cache import CACHE_NAME, NeuroCache, chosen
+from neuro.hf.cache import CACHE_NAME, NeuroCache
 
 if TYPE_CHECKING:
     from neuro.hf.modeling import NeuroForCausalLM
@@ -61,7 +61,7 @@ def contrastive_search(
             f"num_beams {beams}, expected 0..1, at least 1, False, 1.",
             "Start from penalty_alpha=0.6, top_k=4, and leave the others out.",
         )
-    cache = chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
+    cache = model.chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
     cache = NeuroCache() if cache is None else cache
     options = {CACHE_NAME: cache, "use_cache": True, "output_hidden_states": True}
     inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs | options)

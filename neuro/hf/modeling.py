@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from neuro import atomic, folder
 from neuro.brain import Brain
 from neuro.errors import UsageError
-from neuro.hf.cache import CACHE_NAME, NeuroCache, chosen
+from neuro.hf.cache import CACHE_NAME, NeuroCache
 from neuro.hf.configuration import NeuroConfig
 from neuro.hf.contrastive import contrastive_search
 from neuro.hf.hub import local_folder
@@ -31,13 +31,14 @@ from neuro.hf.logits import (
     PresencePenaltyLogitsProcessor,
     breaker_ids,
 )
+from neuro.hf.streaming import StreamingCausalLM, left_padding
 from neuro.tokenizer import Tokenizer
 
 # What AutoModelForCausalLM adds to a call, and what has no meaning for a model that is not assembled from shards.
 _IGNORED = ("_from_auto", "adapter_kwargs", "trust_remote_code", "low_cpu_mem_usage", "use_safetensors", "proxies")
 
 
-class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
+class NeuroForCausalLM(StreamingCausalLM):
     """A `Brain` under the interface of transformers. It is at ``model.brain``, with its tokenizer if it has one.
 
     Spans end and commit where they do everywhere else; the state travels as a `NeuroCache`, which generate() reorders
@@ -51,9 +52,7 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = NeuroConfig
     base_model_prefix = "brain"
-    main_input_name = "input_ids"
-    accepts_loss_kwargs = True  # forward takes num_items_in_batch
-    _is_stateful = True  # transformers refuses assisted decoding then
+    cache_class = NeuroCache
     config: NeuroConfig
 
     def __init__(self, config: NeuroConfig, brain: Brain | None = None) -> None:
@@ -208,9 +207,9 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         tokens = input_ids.to(self.brain.embedding.device)
         prosody = None if prosody is None else prosody.to(tokens.device)
         length = tokens.shape[1]
-        running = chosen(cache, past_key_values)
+        running = self.chosen(cache, past_key_values)
         running = NeuroCache() if running is None else running
-        padding = _padding(attention_mask, tokens, running.get_seq_length())
+        padding = left_padding(attention_mask, tokens, running.get_seq_length())
         keep = length if labels is not None or not logits_to_keep else min(logits_to_keep, length)
         logits, features = running.run(
             self.brain, tokens, padding, prosody, keep, length if output_hidden_states else 0
@@ -300,31 +299,18 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         prosody: Tensor | None = None,
-        use_cache: bool | None = None,
-        is_first_iteration: bool | None = False,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What ``forward`` gets in each round of generate(): the tokens that the cache has not seen.
-
-        Raises:
-            UsageError: a given cache has seen more than the prompt.
-        """
-        inputs: dict[str, Any] = {"use_cache": use_cache, "logits_to_keep": 1}
+        """As of every streaming model; prosody is the prompt's, and written tokens are silent."""
+        inputs = super().prepare_inputs_for_generation(input_ids, attention_mask, **kwargs)
         inputs["output_hidden_states"] = output_hidden_states
-        running = chosen(kwargs.get("cache"), kwargs.get("past_key_values"))
-        new = input_ids.shape[1]
-        if running is not None:
-            inputs[CACHE_NAME] = running
-            new = _unseen(running, new) if is_first_iteration else 1
-        if prosody is not None:  # the prompt's; written tokens are silent
+        if prosody is not None:
             silence = prosody.new_zeros(
                 prosody.shape[0], max(0, input_ids.shape[1] - prosody.shape[1]), prosody.shape[2]
             )
-            inputs["prosody"] = torch.cat([prosody, silence], 1)[:, -new:]
-        if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask[:, -new:]
-        return inputs | {"input_ids": input_ids[:, -new:]}
+            inputs["prosody"] = torch.cat([prosody, silence], 1)[:, -inputs["input_ids"].shape[1] :]
+        return inputs
 
     def get_input_embeddings(self) -> Any:
         """Refused: the vocabulary matrix is a parameter of the brain and not a module.
@@ -342,57 +328,8 @@ class NeuroForCausalLM(PreTrainedModel, GenerationMixin):
         """
         raise UsageError("resize_token_embeddings: a brain's vocabulary is fixed.", "Train a model with the other one.")
 
-    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: continuous batching pages attention caches.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("generate_batch: there is no attention cache to page.", "Use generate with a batch.")
-
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Nothing: the brain's regions have initialised themselves."""
-
-    def _expand_inputs_for_generation(  # type: ignore[override]
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: Any = None,
-        **model_kwargs: Any,
-    ) -> tuple[Any, dict[str, Any]]:
-        running = chosen(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
-        if running is not None and input_ids is not None and running.batch_size > 0:
-            if running.batch_size != input_ids.shape[0]:
-                raise UsageError(
-                    f"generate: got a cache of {running.batch_size} rows, expected {input_ids.shape[0]} as in the prompt.",
-                    "A beam search leaves one row per beam; choose with cache.batch_select_indices.",
-                )
-            running.batch_repeat_interleave(expand_size)
-        return super()._expand_inputs_for_generation(  # type: ignore[misc]
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
-        )
-
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        if generation_config.output_attentions:
-            raise UsageError(
-                "generate: got output_attentions, which this model does not have.",
-                "Use neuro.session.Session with an observer to see what happens inside.",
-            )
-        if generation_config.cache_implementation is not None:
-            raise UsageError(
-                f"generate: got cache_implementation '{generation_config.cache_implementation}', expected none.",
-                "Leave it out: the state has one size for any length.",
-            )
-        generation_config.prefill_chunk_size = None  # forward cuts the prompt at span ends, in constant memory
-        running = chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
-        if running is None and generation_config.use_cache is False:
-            return  # the whole sequence is run again for every token
-        running = NeuroCache() if running is None else running
-        mask = model_kwargs.get("attention_mask")
-        running.mask_length = getattr(generation_config, "_mask_length", None) if mask is None else mask.shape[1]
-        model_kwargs[CACHE_NAME] = running
 
 
 def _generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
@@ -400,43 +337,6 @@ def _generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
     if tokenizer is None:
         return GenerationConfig(bos_token_id=0)
     return GenerationConfig(bos_token_id=tokenizer.bos_id, suppress_tokens=list(tokenizer.never_written) or None)
-
-
-def _padding(mask: Tensor | None, tokens: Tensor, seen: int) -> list[int]:
-    """Columns of padding at the left of each row of ``tokens`` [B, T]."""
-    batch, length = tokens.shape
-    if mask is None:
-        return [0] * batch
-    if mask.dim() != 2 or mask.shape[0] != batch or mask.shape[1] not in (length, seen + length):
-        raise UsageError(
-            f"attention_mask: got shape {list(mask.shape)}, expected {[batch, length]} or {[batch, seen + length]}.",
-            "Give one number per token: 1 for a token, 0 for padding.",
-        )
-    real = mask[:, -length:].ne(0)
-    padding = length - real.sum(1)
-    if not torch.equal(real, torch.arange(length, device=real.device) >= padding.unsqueeze(1)):
-        raise UsageError(
-            "attention_mask: got padding after a row's first token, expected it only before.",
-            "Pad on the left: tokenizer.padding_side = 'left'.",
-        )
-    return padding.tolist()
-
-
-def _unseen(running: NeuroCache, width: int) -> int:
-    """How many of the prompt's ``width`` columns the cache has not run.
-
-    The prompt is the whole sequence, or only its new tokens under a mask over the whole sequence.
-    """
-    seen = running.get_seq_length()
-    covered = width if running.mask_length is None else running.mask_length
-    if covered == width + seen:
-        return width
-    if covered == width > seen:
-        return width - seen
-    raise UsageError(
-        f"generate: the cache has seen {seen} tokens; got {width} under an attention mask of {covered}.",
-        "Give the whole sequence with at least one new token, or the new tokens with a mask over the whole sequence.",
-    )
 
 
 __all__ = ["CACHE_NAME", "NeuroForCausalLM"]

@@ -20,7 +20,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # package -> the files and folders that may import it
 DOORS = {
     # GPT-2 and Llama are the peers in the benchmarks, not a part of ours
-    "transformers": ("neuro/hf", "benchmarks/decode.py", "benchmarks/counting.py"),
+    "transformers": ("neuro/hf", "benchmarks/adapter_base.py", "benchmarks/decode.py", "benchmarks/counting.py"),
     "datasets": ("neuro/hf",),
     "peft": ("neuro/hf",),
     "huggingface_hub": ("neuro/hf",),

@@ -1,0 +1,181 @@
+"""The base model of an adapter: any causal language model of transformers whose head is a module.
+
+Nothing of the base is rewritten. What the head is given passes through a hook for the length of one call, so that whatever a
+base does with its logits afterwards (scaling, soft caps) is done to the fused state too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from neuro.errors import MissingError, UsageError
+from neuro.extras import require
+from neuro.hf.adapter_config import AdapterConfig
+
+LORA = "default"  # peft's name of the one set of updates
+
+
+def load_base(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
+    """A causal language model by folder or Hugging Face id.
+
+    Raises:
+        MissingError: no such model.
+        UsageError: transformers does not know its architecture, or not as a causal language model.
+    """
+    try:
+        AutoConfig.from_pretrained(name, **_located(kwargs))
+    except ValueError as error:
+        raise UsageError(
+            f"adapter: {name} is of an architecture that transformers does not know ({_first(error)}).",
+            "Give a causal language model of transformers, as a name, a folder or an object.",
+        ) from error
+    except OSError as error:
+        raise MissingError(f"adapter: no base model {name} ({_first(error)}).", "Check the name or path.") from error
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, **kwargs)
+    except ValueError as error:
+        raise UsageError(
+            f"adapter: {name} cannot be loaded as a causal language model ({_first(error)}).",
+            "Give a model that generates text from left to right.",
+        ) from error
+
+
+def check(base: PreTrainedModel) -> dict[str, Any]:
+    """What an adapter keeps of its base: name, model_type, width of what the head reads, vocab_size.
+
+    Raises:
+        UsageError: not a causal language model with a head, or embeddings of another width than the head reads.
+    """
+    kind = getattr(getattr(base, "config", None), "model_type", type(base).__name__)
+    try:
+        table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    except (AttributeError, NotImplementedError) as error:
+        raise _unknown(kind, "has no embeddings and head as modules") from error
+    if getattr(base.config, "is_encoder_decoder", False):
+        raise _unknown(kind, "is an encoder and a decoder")
+    if table.shape[1] != head.shape[1]:
+        raise _unknown(kind, f"has embeddings of width {table.shape[1]} and a head that reads {head.shape[1]}")
+    name = str(getattr(base.config, "name_or_path", "") or "")
+    return {"name": name, "model_type": kind, "width": head.shape[1], "vocab_size": head.shape[0]}
+
+
+def add_lora(base: PreTrainedModel, config: AdapterConfig) -> None:
+    """Freeze the base, and put low-rank updates beside its linear layers where the configuration has a rank.
+
+    The updates begin at zero: until they are trained the base answers as before. Hu et al. 2021, arXiv:2106.09685.
+
+    Raises:
+        MissingError: peft is not installed.
+        UsageError: peft does not find the layers.
+    """
+    base.requires_grad_(False)
+    if not config.lora_rank:
+        return
+    peft = require("peft", "adapter")
+    try:
+        peft.inject_adapter_in_model(lora_config(config, base), base, LORA)
+    except ValueError as error:
+        raise UsageError(
+            f"adapter lora_targets: {config.lora_targets!r} do not fit this base ({_first(error)}).",
+            "Name linear layers of it, or leave it at 'all-linear'.",
+        ) from error
+
+
+def lora_config(config: AdapterConfig, base: PreTrainedModel) -> Any:
+    """The low-rank updates as peft describes them."""
+    peft = require("peft", "adapter")
+    return peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=config.lora_targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),  # GPT-2's transposed layers
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=config.base["name"],
+    )
+
+
+def decoder_layer(base: PreTrainedModel, index: int) -> nn.Module:
+    """Layer ``index`` of the base's decoder.
+
+    Raises:
+        UsageError: there is no list of that many layers in it, or no such layer.
+    """
+    count = base.config.get_text_config().num_hidden_layers
+    if not 0 <= index < count:
+        raise UsageError(f"adapter key_layer: got {index}, expected 0 to {count - 1}.", "Correct key_layer.")
+    for module in base.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module[index]
+    raise _unknown(base.config.model_type, f"has no list of its {count} layers, which key_layer needs")
+
+
+class Passage:
+    """What happened to one call's hidden states on their way into the head."""
+
+    def __init__(self) -> None:
+        self.called = False
+
+
+@contextlib.contextmanager
+def before_head(
+    base: PreTrainedModel, fuse: Callable[[Tensor, Tensor], Tensor], key_layer: int | None
+) -> Iterator[Passage]:
+    """Within the block the head of ``base`` reads ``fuse(hidden [B,T,D], context [B,T,D])``.
+
+    Two calls of one base at the same time, from two threads, would see each other's hook.
+    """
+    passage, handles = Passage(), []
+    context: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        context.append(output[0] if isinstance(output, tuple) else output)
+
+    def pass_on(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        passage.called = True
+        return (fuse(inputs[0], context[-1] if context else inputs[0]), *inputs[1:])
+
+    try:
+        if key_layer is not None:
+            handles.append(decoder_layer(base, key_layer).register_forward_hook(keep))
+        handles.append(base.get_output_embeddings().register_forward_pre_hook(pass_on))
+        yield passage
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not passage.called:
+        raise _unknown(base.config.model_type, "does not run its head as a module")
+
+
+@torch.no_grad()
+def directions(base: PreTrainedModel, rows: int = 4096) -> Tensor:
+    """[D, D]: the linear map that turns embeddings of length sqrt(D) into the head's rows of the same tokens, best fit."""
+    table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    step = max(1, len(table) // rows)
+    x, y = table[::step].double(), head[: len(table)][::step].double()
+    x = x * torch.rsqrt((x * x).mean(1, keepdim=True).clamp_min(1e-12))
+    ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(x.T @ x + ridge, x.T @ y).T
+
+
+def _located(kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = ("cache_dir", "force_download", "local_files_only", "revision", "token", "trust_remote_code")
+    return {name: kwargs[name] for name in names if name in kwargs}
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _unknown(kind: str, why: str) -> UsageError:
+    return UsageError(
+        f"adapter: a base of type '{kind}' {why}, expected a causal language model with one head over one width.",
+        "Choose another base, for example one of type llama, gpt2 or gemma.",
+    )
