@@ -103,7 +103,13 @@ def snntorch(graph: Any) -> Any:
 def norse(graph: Any) -> Any:
     from norse.torch import from_nir
 
-    return from_nir(graph, dt=DT)
+    made = from_nir(graph, dt=DT)
+    kept = dict(made.named_children())
+    lost = [type(node).__name__ for name, node in graph.nodes.items() if name not in kept]
+    lost = [kind for kind in lost if kind not in ("Input", "Output")]
+    if lost:  # what is left has several beginnings, of which one is taken by its place in memory
+        raise _DropsError(lost[0])
+    return made
 
 
 def spikingjelly(graph: Any) -> Any:
@@ -134,8 +140,8 @@ def differs(found: np.ndarray, of: Case) -> np.ndarray:
 
 
 def outcome(runner: Runner, path: Path, of: Case) -> dict[str, Any]:
-    """What became of a case: "equal", "differs" with the first step and both sums, "refused" (on import) or "breaks" (when
-    run) with the reason."""
+    """What became of a case: "equal", "differs" with the first step and both sums, "drops" a node, "refused" (on import) or
+    "breaks" (when run) with the reason."""
     heard = _Heard()
     logging.getLogger().addHandler(heard)
     try:
@@ -144,6 +150,8 @@ def outcome(runner: Runner, path: Path, of: Case) -> dict[str, Any]:
             found = runner(path, of)
     except Exception as error:  # noqa: BLE001 - whatever a peer raises is its answer
         kind, text = type(error).__name__, " ".join(str(error).split())
+        if isinstance(error, _DropsError):
+            return {"is": f"drops {text}"}
         if isinstance(error, _BreaksError):
             return {"is": "breaks", "why": text[:110]}
         return {"is": "refused", "why": f"{kind}: {text}"[:110]}
@@ -160,6 +168,10 @@ def outcome(runner: Runner, path: Path, of: Case) -> dict[str, Any]:
 
 class _BreaksError(Exception):
     """What was imported cannot be run."""
+
+
+class _DropsError(Exception):
+    """A node is left out of what was imported, and nothing is said."""
 
 
 class _Heard(logging.Handler):
