@@ -24,7 +24,7 @@ def text(manifest: dict[str, Any]) -> str:
     if counted:
         cost = (
             f"{counted['per_token']:,} instructions a token and {counted['per_commit']:,} a commit, {counted['per_mac']:.2f} "
-            f"per int8 product, commits included ({counted['counted_by']}); {counted['stack_bytes']} bytes of stack."
+            f"per integer product, commits included ({counted['counted_by']}); {counted['stack_bytes']} bytes of stack."
         )
     return f"""# A neuro brain in C99 for {manifest["target"]}
 

@@ -81,9 +81,15 @@ def export_c(model: str | Path, out: str | Path, target: str, sets: Sequence[str
             files = sorted(file for file in new.rglob("*") if file.is_file())
             manifest["files"] = {file.relative_to(new).as_posix(): _describe(file) for file in files}
             (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
+            old = Path(work) / "old"
             if out.exists():
-                out.rename(Path(work) / "old")
-            new.rename(out)
+                out.rename(old)
+            try:
+                new.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
     except OSError as error:
         raise NeuroError(
             f"{out}: cannot write ({error.strerror or error}).", "Choose a folder you may write to."

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if counted:
         print(
-            f"{counted['per_token_with_commits']:,} instructions a token with commits, {counted['per_mac']:.2f} per int8 "
+            f"{counted['per_token_with_commits']:,} instructions a token with commits, {counted['per_mac']:.2f} per integer "
             f"product ({counted['counted_by']})"
         )
     print(f"energy: unpriced, {manifest['energy']['unpriced']}")

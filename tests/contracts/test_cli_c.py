@@ -151,6 +151,25 @@ def test_a_folder_that_holds_something_else_is_left_alone(model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_an_export_that_cannot_be_put_in_place_leaves_the_one_before(
+    exported, model, tmp_path, monkeypatch, no_compilers
+):
+    out = tmp_path / "out"
+    shutil.copytree(exported[0], out)
+    real = package.Path.rename
+
+    def fails(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(package.Path, "rename", fails)
+    with pytest.raises(NeuroError, match="cannot write .No space left on device.") as caught:
+        package.export_c(model, out, "cortex-m7")
+    assert caught.value.do == "Choose a folder you may write to."
+    assert package.verify(out)["target"] == "cortex-m4" and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_code_that_says_something_else_is_never_written(model, tmp_path, monkeypatch):
     if _missing(board.HOST):
         pytest.skip("no make and C compiler here")
