@@ -222,7 +222,6 @@ LIMITS = {
     "complex": (lambda: torch.complex(torch.ones(2), torch.ones(2)), "made a torch.complex64 tensor"),
     "foreach": (lambda: torch._foreach_add([SQUARE, SQUARE], 1.0), "DirectML has no foreach"),
     "inference mode": (lambda: torch.inference_mode()(lambda: SQUARE + 1)(), "ran in inference mode"),
-    "a fallback inside a composite": (lambda: F.one_hot(torch.tensor([0, 2]), 4), "operator guard: got aten"),
 }
 
 
