@@ -102,13 +102,15 @@ def select(name: str = "auto", dtype: torch.dtype | None = None) -> Backend:
 
 
 def _auto(dtype: torch.dtype | None) -> Backend:
-    absent = []
+    passed_over = ""
     for kind in devices.ACCELERATORS:
         found = devices.find(kind)
-        if found.names and not (dtype == torch.float64 and kind in NO_FLOAT64):
+        if not found.names:
+            continue
+        if dtype != torch.float64 or kind not in NO_FLOAT64:
             return _device(kind, None, found, f"auto: {found.reason}", dtype)
-        absent.append(f"{kind}: {'it has no float64' if found.names else found.reason}")
-    return _cpu(dtype, f"auto: no accelerator ({'; '.join(absent)}); the CPU is always here")
+        passed_over = f"; {kind} has no float64"
+    return _cpu(dtype, f"auto: no CUDA device ({devices.find('cuda').reason}){passed_over}; the CPU is always here")
 
 
 def _cpu(dtype: torch.dtype | None, reason: str) -> Backend:

@@ -217,6 +217,8 @@ def _rows(tensor: Tensor, rows: list[int]) -> Tensor:
     """Those rows of a tensor; the tensor itself where they are all of it, in order."""
     if rows == list(range(tensor.shape[0])):
         return tensor
+    if tensor.requires_grad and torch.is_grad_enabled():  # the gradient of index_select scatters
+        return torch.cat([tensor.narrow(0, row, 1) for row in rows])
     return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
 
 
