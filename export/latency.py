@@ -43,7 +43,7 @@ class Decoder:
         self._binding.bind_cpu_input("input_ids", np.asarray(token, np.int64).reshape(-1, 1))
         self._session.run_with_iobinding(self._binding)
         logits: np.ndarray = self._binding.get_outputs()[-1].numpy()
-        return logits[:, 0]
+        return logits[:, 0].copy()  # the next run writes where these lie
 
 
 def measure(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[str, Any]:
