@@ -10,6 +10,7 @@ object. No chance in it.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import math
 import statistics
@@ -22,6 +23,7 @@ import torch
 
 import neuro
 from export import package, parity
+from export.latency import Decoder
 from export.runtime import Runtime
 from neuro import text
 from neuro.brain import Brain
@@ -51,6 +53,22 @@ def runtime_step(runtime: Runtime, tokens: list[int]) -> float:
     return (time.perf_counter() - started) / len(tokens)
 
 
+def prefill_step(runtime: Runtime, tokens: list[int]) -> float:
+    """Seconds per token of the prefill, a span at a time, with commits."""
+    runtime.reset(1)
+    started = time.perf_counter()
+    runtime.feed([tokens])
+    return (time.perf_counter() - started) / len(tokens)
+
+
+def decoder_step(decoder: Decoder, tokens: list[int]) -> float:
+    """Seconds per token of the one graph that ONNX Runtime GenAI runs; it commits by itself."""
+    started = time.perf_counter()
+    for token in tokens:
+        decoder.step([token])
+    return (time.perf_counter() - started) / len(tokens)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -68,18 +86,22 @@ def main() -> None:
     words, flags = sum(coded.words[units]), sum(coded.flag_nats[units])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        runtimes = {}
+        runtimes, decoders = {}, {}
         for kind in KINDS:
             manifest = package.export_onnx(options.model, Path(folder) / str(kind), kind)
             runtimes[kind] = Runtime(Path(folder) / str(kind))
+            decoders[kind] = Decoder(Path(folder) / str(kind), manifest)
             rows.append({"kind": kind or "float32", "step_bytes": manifest["graphs"]["step"]["bytes"]})
             rows[-1]["parity"] = manifest["parity"]
         part = ids[: options.step_tokens]
-        times: dict[str, list[float]] = {"torch": [], "float32": [], "int8": []}
+        times: dict[str, list[float]] = collections.defaultdict(list)
         for _ in range(options.rounds):
             times["torch"].append(torch_step(brain, part))
             for kind in KINDS:
-                times[kind or "float32"].append(runtime_step(runtimes[kind], part))
+                name = kind or "float32"
+                times[name].append(runtime_step(runtimes[kind], part))
+                times[f"{name} prefill"].append(prefill_step(runtimes[kind], part))
+                times[f"{name} decoder"].append(decoder_step(decoders[kind], part))
         for row, kind in zip(rows, KINDS, strict=True):
             nats = parity.stream_nats(runtimes[kind], ids) + flags
             row |= {"nats": nats, "word_perplexity": math.exp(nats / words)}

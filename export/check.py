@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from export import manifest as manifests
-from export import parity, quantize, recipes
+from export import onnx_graph, parity, quantize, recipes
 from export.manifest import describe_file
 from export.parity import Parity
 from export.runtime import SCHEMA, Runtime
@@ -20,7 +20,9 @@ from neuro import folder
 from neuro.brain import Brain
 from neuro.errors import CheckError, MissingError, NeuroError
 
-GAP_LIMIT = 1e-4  # float32: of logits and state, where the spikes are the same
+GAP_LIMIT = (
+    1e-5  # float32: of logits and state, over the largest value where that is above 1, where spikes are the same
+)
 FLIP_LIMIT = 1e-5  # float32: spikes that fall on the other side, per neuron and token (one is always forgiven)
 # int8, nats per token: a memory that is sure of itself on one side and not on the other costs much at once.
 DIVERGENCE_LIMIT = 0.1
@@ -28,6 +30,7 @@ DIVERGENCE_LIMIT = 0.1
 FILES = (
     "run.py",  "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
 )  # fmt: skip
+GENAI_FILES = ("genai_config.json", "tokenizer_config.json")
 MADE_WITH = ("neuro", "versions")  # of the machine that exported; the one that verifies may have others
 # onnxruntime's errors share no base class of their own.
 _ort = onnxruntime.capi.onnxruntime_pybind11_state
@@ -72,11 +75,13 @@ def verify(path: str | Path) -> Report:
         runtime = Runtime(path)
         quantized = manifest["quantization"]
         measured = parity.measure(brain, runtime, golden[None], realign=not quantized)
+        gaps = parity.others(path, manifest, golden)
     except _NOT_RUNNING as error:
         raise CheckError(
             f"{path}: the export does not run ({type(error).__name__}: {_first_line(error)}).", "Export again."
         ) from error
     judge(measured, bool(quantized), f"{path}", "Export again; do not use this folder.")
+    judge_others(gaps, bool(quantized), f"{path}")
     return Report(quantized["recipe"] if quantized else None, len(manifest["files"]), measured)
 
 
@@ -87,10 +92,10 @@ def judge(measured: Parity, quantized: bool, where: str, do: str) -> None:
         got = f"a divergence of {measured.divergence:.4f} nats per token"
         limits = f"at most {DIVERGENCE_LIMIT}"
     else:
-        gap = max(measured.logits_max_abs, measured.state_max_abs)
+        gap = max(measured.logits_relative, measured.state_relative)
         good = gap <= GAP_LIMIT and (measured.spike_flips <= 1 or measured.spike_mismatch <= FLIP_LIMIT)
         got = (
-            f"logits {measured.logits_max_abs:.1e} and state {measured.state_max_abs:.1e} away, "
+            f"logits {measured.logits_relative:.1e} and state {measured.state_relative:.1e} away, "
             f"{measured.spike_flips} other spikes"
         )
         limits = f"at most {GAP_LIMIT:g} away and the same spikes"
@@ -98,14 +103,45 @@ def judge(measured: Parity, quantized: bool, where: str, do: str) -> None:
         raise CheckError(f"{where}: parity with torch is broken: got {got}, expected {limits}.", do)
 
 
+def judge_others(gaps: dict[str, dict[str, float]], quantized: bool, where: str) -> None:
+    """Raises CheckError where prefill or decoder say something else than step and commit.
+
+    Many tokens share the scale of their int8 activations, so the int8 prefill may differ; nothing else may.
+    """
+    for name, gap in gaps.items():
+        if gap["relative"] > GAP_LIMIT and not (quantized and name == "prefill"):
+            raise CheckError(
+                f"{where}: the {name} is not the step: got logits {gap['relative']:.1e} away, expected at most {GAP_LIMIT:g}.",
+                "Report this model's configuration; do not use the folder.",
+            )
+
+
 def _graph_files(path: Path, manifest: dict[str, Any]) -> list[str]:
     try:
-        return [manifest["graphs"][name]["file"] for name in recipes.PROFILES[manifest["profile"]]]
+        found = [manifest["graphs"][name]["file"] for name in recipes.PROFILES[manifest["profile"]]]
+        return [*found, *(GENAI_FILES if "decoder" in manifest["graphs"] else ())]
     except (KeyError, TypeError) as error:
         raise CheckError(
             f"{path / 'manifest.json'}: 'graphs' is not that of the graphs and the model in this folder.",
             "Export again; the runner would not do what the model does.",
         ) from error
+
+
+def _check_graph(file: Path, entry: dict[str, Any]) -> None:
+    """Raises CheckError unless the graph has the opset and the ports that the manifest tells the runner of."""
+    model = onnx.load(file, load_external_data=False)
+    opset = {one.domain or "ai.onnx": one.version for one in model.opset_import}.get("ai.onnx")
+    if opset != onnx_graph.OPSET:
+        raise CheckError(f"{file}: got opset {opset}, expected {onnx_graph.OPSET}.", "Export again.")
+    for kind, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
+        got = [value.name for value in values]
+        expected = [port["name"] for port in entry[kind]] if isinstance(entry.get(kind), list) else []
+        if got != expected:
+            odd = min(set(got) ^ set(expected), default="their order")
+            raise CheckError(
+                f"{file}: its {kind} are not those of the manifest: got {len(got)}, expected {len(expected)}, odd is '{odd}'.",
+                "Export again; do not mix files of two exports.",
+            )
 
 
 def _check_files(path: Path, files: Any, required: tuple[str, ...]) -> None:
@@ -149,6 +185,8 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
         raise CheckError(
             f"{path / 'manifest.json'}: 'quantization' is not that of the graphs and the model in this folder.", do
         )
+    for name in recipes.PROFILES[profile]:
+        _check_graph(path / recipes.file_of(name, recipe), manifest["graphs"][name])
     expected = json.loads(json.dumps(manifests.describe(brain, path, recipe, profile)))
     for key, value in expected.items():
         if key not in MADE_WITH and manifest.get(key) != value:

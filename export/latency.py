@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import statistics
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from export.runtime import Runtime
+from neuro import accounting
 
 _ROUNDS = 5
 
@@ -44,7 +43,7 @@ class Decoder:
         self._binding.bind_cpu_input("input_ids", np.asarray(token, np.int64).reshape(-1, 1))
         self._session.run_with_iobinding(self._binding)
         logits: np.ndarray = self._binding.get_outputs()[-1].numpy()
-        return logits[:, 0]
+        return logits[:, 0].copy()  # the next run writes where these lie
 
 
 def measure(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def measure(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[
     }
     record = {
         "clock": "processor",
-        "processor": _processor(),
+        "processor": accounting.cpu_name(),
         "cores": os.cpu_count(),
         "threads": 1,
         "batch": 1,
@@ -88,12 +87,3 @@ def measure(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[
         ratios = [a / b for a, b in zip(times["decoder"], times["step"], strict=True)]
         record["decoder_over_step"] = round(statistics.median(ratios), 3)
     return record
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return named.group(1) if named else platform.processor() or platform.machine()

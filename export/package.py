@@ -144,6 +144,9 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
     if not recipe:
         check.judge(beside, False, f"export, batch {_SIDE_BATCH}", do)
     manifest["parity"], manifest["parity_of_a_batch"] = measured.to_dict(), beside.to_dict()
+    gaps = parity.others(new, manifest, tokens)
+    check.judge_others(gaps, bool(recipe), "export")
+    manifest["parity_with_the_step"] = gaps
     manifest["latency"] = latency.measure(new, manifest, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)
     (new / "README.md").write_text(card.write(manifest, source), encoding="utf-8", newline="\n")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from export.latency import Decoder
 from export.ports import INTO
 from export.runtime import Runtime
 from neuro import accounting
@@ -25,7 +27,7 @@ TOKENS = 128
 class Parity:
     """Differences over ``tokens`` tokens of ``batch`` streams, commits included.
 
-    The two maxima leave out tokens after which `measure` realigned.
+    The four maxima leave out tokens after which `measure` realigned.
     """
 
     batch: int
@@ -33,6 +35,8 @@ class Parity:
     commits: int
     logits_max_abs: float
     state_max_abs: float
+    logits_relative: float  # the same over the largest logit of the token, where that is above 1
+    state_relative: float  # the same over the leaf's largest value, where that is above 1: positions count to thousands
     top1_agreement: float  # share of tokens with the same likeliest next token
     divergence: (
         float  # mean over tokens of KL(torch || export) of the next token, nats; says more than the loss of few tokens
@@ -58,7 +62,7 @@ def measure(brain: Brain, runtime: Runtime, tokens: np.ndarray, realign: bool = 
     brain.eval()
     state = brain.init_state(batch)
     runtime.reset(batch)
-    logits_gap = state_gap = divergence = 0.0
+    logits_gap, state_gap, divergence = Gap(), Gap(), 0.0
     agreed = commits = flips = spikes = realigned = 0
     for t in range(length):
         out = brain.step(torch.from_numpy(tokens[:, t]).to(brain.embedding.device), state)
@@ -75,18 +79,21 @@ def measure(brain: Brain, runtime: Runtime, tokens: np.ndarray, realign: bool = 
             runtime.state = {f"{INTO}{path}": leaf.cpu().numpy() for path, leaf in leaves(state)}
             realigned += 1
         else:
-            logits_gap = max(logits_gap, _gap(got, expected))
-            state_gap = max(state_gap, _state_gap(state, runtime))
+            logits_gap.add(got, expected)
+            _add_state(state_gap, state, runtime)
     state = brain.commit(state)[0]
     runtime.commit()
+    _add_state(state_gap, state, runtime)
     neurons = sum(emitter.channels * emitter.neurons for emitter in accounting.emitters(brain))
     updates = max(1, neurons * batch * length)
     return Parity(
         batch=batch,
         tokens=length,
         commits=commits + 1,
-        logits_max_abs=logits_gap,
-        state_max_abs=max(state_gap, _state_gap(state, runtime)),
+        logits_max_abs=logits_gap.absolute,
+        state_max_abs=state_gap.absolute,
+        logits_relative=logits_gap.relative,
+        state_relative=state_gap.relative,
         top1_agreement=agreed / (batch * length),
         divergence=divergence / (batch * length),
         spike_rate=spikes / updates,
@@ -120,13 +127,38 @@ def _divergence(expected: np.ndarray, got: np.ndarray) -> float:
     return total if np.isfinite(total) else float("inf")
 
 
-def _state_gap(state: BrainState, runtime: Runtime) -> float:
-    return max(_gap(runtime.state[INTO + path], leaf.cpu().numpy()) for path, leaf in leaves(state))
+@dataclasses.dataclass
+class Gap:
+    """The largest difference so far; infinite where shapes differ or a value is not a number."""
+
+    absolute: float = 0.0
+    relative: float = 0.0  # over the largest expected value, where that is above 1
+
+    def add(self, got: np.ndarray, expected: np.ndarray) -> None:
+        if got.shape != expected.shape:
+            self.absolute = self.relative = float("inf")
+        elif got.size:
+            gap = float(np.nan_to_num(np.abs(got.astype(np.float64) - expected), nan=np.inf).max())
+            self.absolute = max(self.absolute, gap)
+            self.relative = max(self.relative, gap / max(1.0, float(np.abs(expected).max())))
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest absolute difference; infinite where shapes differ or a value is not a number."""
-    if a.shape != b.shape:
-        return float("inf")
-    gaps = np.nan_to_num(np.abs(a.astype(np.float64) - b), nan=np.inf)
-    return float(gaps.max()) if gaps.size else 0.0
+def _add_state(gap: Gap, state: BrainState, runtime: Runtime) -> None:
+    for path, leaf in leaves(state):
+        gap.add(runtime.state[INTO + path], leaf.cpu().numpy())
+
+
+def others(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[str, dict[str, float]]:
+    """How far the prefill and the decoder, where there are, are from the step and the commit over tokens [T] -> by graph."""
+    runtime, found = Runtime(folder), {}
+    expected = np.concatenate([runtime.step([token]) for token in tokens])
+    if "prefill" in manifest["graphs"]:
+        gap = found["prefill"] = Gap()
+        gap.add(Runtime(folder).feed(tokens[None])[0], expected)
+    if "decoder" in manifest["graphs"]:
+        decoder, gap = Decoder(folder, manifest), Gap()
+        found["decoder"] = gap
+        got = np.concatenate([decoder.step([token]) for token in tokens])
+        got[:, manifest["never_written"]] = expected[:, manifest["never_written"]]
+        gap.add(got, expected)
+    return {name: dataclasses.asdict(gap) for name, gap in found.items()}

@@ -36,7 +36,7 @@ class Runtime:
         threads: of ONNX Runtime; at batch 1 the products are too small to share.
 
     Raises:
-        ValueError: a manifest of another version.
+        ValueError: a manifest of another version, or a graph that is missing or has other ports than the manifest says.
     """
 
     def __init__(self, folder: str | Path, batch: int = 1, threads: int = 1) -> None:
@@ -47,6 +47,9 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        for entry in self.manifest["graphs"].values():
+            if not (folder / entry["file"]).is_file():
+                raise ValueError(f"{folder / entry['file']}: got nothing, expected a graph.")
         self._graphs = {
             name: onnxruntime.InferenceSession(
                 str(folder / self.manifest["graphs"][name]["file"]), options, providers=["CPUExecutionProvider"]
@@ -56,6 +59,11 @@ class Runtime:
         }
         self._inputs = {name: [port.name for port in graph.get_inputs()] for name, graph in self._graphs.items()}
         self._outputs = {name: [port.name for port in graph.get_outputs()] for name, graph in self._graphs.items()}
+        for name, found in (*self._inputs.items(), *self._outputs.items()):
+            entry = self.manifest["graphs"][name]
+            told = [port["name"] for port in entry["inputs" if found is self._inputs[name] else "outputs"]]
+            if told != found:
+                raise ValueError(f"{folder / entry['file']}: its ports are not those of the manifest.")
         self.reset(batch)
 
     def reset(self, batch: int = 1) -> None:
@@ -151,16 +159,20 @@ def check(folder: Path) -> bool:
 
 
 def main() -> int:
-    """The command line of an exported folder -> exit code: 0 done, 2 wrong usage, 3 no tokenizers, 4 the check said no."""
+    """The command line of an exported folder -> exit code: 0 done, 2 wrong usage, 3 no tokenizers, 4 no whole export."""
     folder = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Continue a text (or token ids) with the brain in this folder.")
     parser.add_argument("prompt", nargs="*", help="a text, or token ids")
     parser.add_argument("--tokens", type=int, default=40, help="how many to write (default: 40)")
     parser.add_argument("--check", action="store_true", help="compare this machine with the exporting one")
     options = parser.parse_args()
+    try:
+        runtime = Runtime(folder)
+    except (OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"run.py: {error}\nCopy or export the folder again, whole.\n")
+        return 4
     if options.check:
         return 0 if check(folder) else 4
-    runtime = Runtime(folder)
     bos = [runtime.manifest["bos"]]
     if options.prompt and all(word.isdecimal() for word in options.prompt):
         ids = [int(word) for word in options.prompt]

@@ -152,6 +152,15 @@ def test_the_decoder_says_what_step_and_commit_say_and_not_what_a_step_without_c
     assert apart > 1e-3
 
 
+def test_what_the_decoder_said_stays_said(made):
+    _brain, out, manifest = made
+    decoder = Decoder(out, manifest)
+    first = decoder.step([5])
+    kept = first.copy()
+    decoder.step([40])
+    assert np.array_equal(first, kept)
+
+
 def likeliest(logits: np.ndarray, ids: list[int], never: list[int]) -> int:
     """The likeliest id that none of the last 12 was: a brain that was never trained would write one id for ever."""
     row = logits.copy()
