@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
+import neuro
 from backends import native, portable
-from neuro.config import TrainConfig
+from neuro import presets
+from neuro.config import TrainConfig, apply_sets
 from neuro.layers.mixture_of_depths import held_lif_scan
 from neuro.regions.cortex import _Given
 from neuro.state import leaves
-from neuro.train import objective
+from neuro.train import loop, objective
 
 LAYERS = {
     "recurrence and spiking": ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"],
@@ -176,3 +180,34 @@ def test_no_loss_pulls_at_the_budget_of_whole_layers(tiny_brain, tokens):
         for weight in (0.0, 50.0)
     ]
     assert torch.equal(losses[0].total, losses[1].total)
+
+
+def test_without_a_thalamus_or_a_cortex_nothing_is_skipped(tiny_brain, tokens):
+    for off in ("thalamus", "cortex"):
+        brain = tiny_brain([DEPTH, f"{off}.enabled=false"])
+        assert not brain.config.skips_layers
+        with torch.no_grad():
+            assert brain.scan(tokens(2, 16), brain.init_state(2)).events.route.all()
+
+
+def test_a_brain_of_skipped_layers_learns_to_its_budget_and_goes_on_from_its_file(tmp_path, tiny_brain, tokens):
+    """A training run through its public door: the share approaches the budget, the threshold is saved with the weights."""
+    text = tmp_path / "text.txt"
+    text.write_text("The keeper counted the boats twice, and the boats counted him. " * 80, encoding="utf-8")
+    sets = [
+        f"brain.{DEPTH}",
+        "brain.thalamus.route_budget=0.3",
+        f"data.train={text}",
+        "brain.cortex.mixers=" + ",".join(["recurrence"] * 5),
+        "brain.cortex.feedforwards=" + ",".join(["dense"] * 5),
+        "train.steps=30",
+        "train.batch=4",
+    ]
+    brain = loop.train(apply_sets(presets.tiny(), [*sets, "train.eval_tokens=64"]), tmp_path / "run", "cpu")
+    lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    shares = [record["route"] for record in map(json.loads, lines) if record["event"] == "step"]
+    assert abs(shares[-1] - 0.3) < abs(shares[0] - 0.3)
+    threshold = brain.regions["thalamus"].threshold
+    assert float(threshold) != 0.0
+    loaded = neuro.load(tmp_path / "run" / "model").regions["thalamus"].threshold
+    assert torch.allclose(loaded, threshold, atol=1e-3)
