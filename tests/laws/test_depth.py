@@ -7,12 +7,13 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import neuro
 from backends import native, portable
-from neuro import presets
+from neuro import accounting, presets
 from neuro.config import TrainConfig, apply_sets
-from neuro.layers.mixture_of_depths import held_lif_scan
+from neuro.layers.mixture_of_depths import DepthRouter, held_lif_scan
 from neuro.regions.cortex import _Given
 from neuro.state import leaves
 from neuro.train import loop, objective
@@ -25,11 +26,11 @@ LAYERS = {
 DEPTH = "thalamus.skips=layer"
 
 
-class Given(nn.Module):
+class Given(DepthRouter):
     """A router that says what it is told, [B,T] at a time."""
 
     def __init__(self, gate: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(32)
         self.gate, self.at = gate, 0
 
     def forward(self, x: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
@@ -142,6 +143,23 @@ def test_a_layer_that_is_skipped_multiplies_nothing(length, tiny_brain, tokens):
             brain._scan(tokens(1, length), brain.init_state(1))
         on = "0" if first is sent_once else "1"
         assert len(rows) == 4 and all(name.startswith(f"{on}.") and count == [1] for name, count in rows.items())
+
+
+def test_counted_products_are_those_that_torch_makes(tiny_brain, tokens):
+    """One row of skipped layers, gathered: the accounting's integers are torch's own, to the last product."""
+    off = [f"{name}.enabled=false" for name in ("hippocampus", "procedural", "endocrine", "amygdala")]
+    mixers = ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=dense,dense"]
+    brain = tiny_brain([DEPTH, *off, *mixers], ops=native.OPS).eval()
+    for layer, gate in zip(brain.regions["cortex"].layers, ([1.0, 0.0] * 8, [0.0, 0.0, 1.0, 0.0] * 4), strict=True):
+        layer.depth = Given(torch.tensor([gate]))
+    tally = accounting.Tally(brain)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = brain._scan(tokens(1, 16), brain.init_state(1))
+    tally.span([out.events], brain.commit(out.state)[1])
+    assert tally.routed == [8, 4]
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
+    counted = sum(row.count for row in load.operations if row.kind == "mac" and "depth" not in row.name)
+    assert counter.get_total_flops() == 2 * counted
 
 
 def test_the_router_learns_also_from_tokens_that_were_not_sent(tiny_brain, tokens):
