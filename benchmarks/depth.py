@@ -11,7 +11,8 @@ procedural memory, amygdala or endocrine system: it is the cortex that skips.
 
 score: nats per token over the first tokens of every article of a split, each article a stream of its own; products of the
 whole model, vocabulary included, as integers (`neuro.accounting`). The difference of two arms comes with its 95 % interval
-from a paired bootstrap over articles: another seed is not in it.
+from a paired bootstrap over articles: another seed is not in it. ``as much as routed:S``: a dense model of as many products, by
+linear interpolation, article by article, between the two that were trained next to it.
 
 decode: a brain of GPT-2's width and depth with random weights and dense feed-forwards, one thread, one token at a time (and
 64), layers skipped by lot. Rounds are interleaved; process time. gain = share of time saved / share of products saved.
@@ -147,14 +148,31 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     whole = max((arm for arm in rows if arm.startswith("dense")), key=lambda arm: rows[arm]["products"])
     for row in rows.values():
         row["of_dense"] = row["products"] / rows[whole]["products"]
+    found |= shallower(found, rows)
     pairs = {}
     for arm in (arm for arm in rows if arm.startswith("routed")):
-        for other in (other for other in rows if other != arm):
+        for other in found:
+            if other == arm or (other.startswith("as much") and not other.endswith(arm)):
+                continue
             table = [np.array([[options.tokens, a - b]]) for a, b in zip(found[arm], found[other], strict=True)]
             tokens, gap = statistics.resampled_sums(table)
             mean = float((found[arm] - found[other]).sum()) / (len(table) * options.tokens)
             pairs[f"{arm} less {other}"] = {"nats": mean, "interval": statistics.interval(gap / tokens)}
     return {"split": options.split, "articles": len(ids), "arms": rows, "differences": pairs}
+
+
+def shallower(found: dict[str, np.ndarray], rows: dict[str, Any]) -> dict[str, np.ndarray]:
+    """For each routed arm what a dense model of as many products would have, between the two dense ones next to it."""
+    dense = sorted((arm for arm in rows if arm.startswith("dense")), key=lambda arm: rows[arm]["products"])
+    between = {}
+    for arm in (arm for arm in rows if arm.startswith("routed")):
+        fewer = [other for other in dense if rows[other]["products"] <= rows[arm]["products"]]
+        more = [other for other in dense if rows[other]["products"] > rows[arm]["products"]]
+        if fewer and more:
+            low, high = rows[fewer[-1]]["products"], rows[more[0]]["products"]
+            share = (rows[arm]["products"] - low) / (high - low)
+            between[f"as much as {arm}"] = (1 - share) * found[fewer[-1]] + share * found[more[0]]
+    return between
 
 
 def decode(options: argparse.Namespace) -> dict[str, Any]:

@@ -43,8 +43,10 @@ from neuro.evaluate.stream import evaluating
 from neuro.state import BrainState, EndocrineState, ProceduralState
 from neuro.text import read_text
 
-PLAIN = ["hippocampus.slots=1024"]
-SCARCE = ["hippocampus.slots=64", "hippocampus.writes_per_span=8", "hippocampus.controller=learned"]
+SETTINGS = {
+    "plain": ["hippocampus.slots=1024"],
+    "scarce": ["hippocampus.slots=64", "hippocampus.writes_per_span=8", "hippocampus.controller=learned"],
+}
 CHANNELS = {"gate": ("thalamus", "relay"), "route": ("thalamus", "route"), "salience": ("amygdala", "salience")}
 CHANNELS |= {"affect": ("amygdala", "affect"), "recall": ("hippocampus", "recall")}
 SIGNALS = (*HORMONES, "all hormones", *CHANNELS, "fast weights")
@@ -197,16 +199,16 @@ def streams(options: argparse.Namespace, brain: Brain) -> dict[str, Tensor]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
-    about: dict[str, Any] = {}
-    for setting, sets in (("plain", PLAIN), ("scarce", SCARCE)):
-        brain = neuro.load(options.model, sets=sets)
+    about: dict[str, Any] = {"real": {}}
+    for setting in options.settings:
+        brain = neuro.load(options.model, sets=SETTINGS[setting])
         ids = streams(options, brain)
         tokens = {name: rows.shape[1] for name, rows in ids.items()}
         real, trial = run(brain, ids, "", "real", None)
         levels = torch.stack(trial.hormones)
         if setting == "plain":
             about["rows"], about["tokens"] = len(real), tokens
-            about["real"] = {n: float(real[:, i].sum()) / (tokens[n] * len(real)) for i, n in enumerate(PARTS)}
+            about["real"] |= {n: float(real[:, i].sum()) / (tokens[n] * len(real)) for i, n in enumerate(PARTS)}
             about["real"]["calibration"] = float(calibration_error(real.sum(0)[:, None])[0])
             about["levels"] = {
                 name: [round(float(f(levels[:, :, i])), 3) for f in (torch.min, torch.mean, torch.max)]
@@ -236,7 +238,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    names = ("first", "shift", "calibration", "retention", "selection")
+    every = ("first", "shift", "calibration", "retention", "selection")
+    names = [name for name in every if name in next(iter(found["differences"].values()))]
     lines = ["| signal, arm | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for arm, row in found["differences"].items():
         cells = [f"{1e3 * mean:.1f} [{1e3 * low:.1f}, {1e3 * high:.1f}]" for mean, low, high in map(row.get, names)]
@@ -248,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/ and books/")
     parser.add_argument("--model", default="small")
+    parser.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--novel", default="alice_11.txt.gz")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--first", type=int, default=384)

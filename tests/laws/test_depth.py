@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+import neuro
 from backends import native, portable
-from neuro.config import TrainConfig
-from neuro.layers.mixture_of_depths import held_lif_scan
+from neuro import accounting, presets
+from neuro.config import TrainConfig, apply_sets
+from neuro.layers.mixture_of_depths import DepthRouter, held_lif_scan
 from neuro.regions.cortex import _Given
 from neuro.state import leaves
-from neuro.train import objective
+from neuro.train import loop, objective
 
 LAYERS = {
     "recurrence and spiking": ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"],
@@ -21,11 +26,11 @@ LAYERS = {
 DEPTH = "thalamus.skips=layer"
 
 
-class Given(nn.Module):
+class Given(DepthRouter):
     """A router that says what it is told, [B,T] at a time."""
 
     def __init__(self, gate: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(32)
         self.gate, self.at = gate, 0
 
     def forward(self, x: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
@@ -140,6 +145,23 @@ def test_a_layer_that_is_skipped_multiplies_nothing(length, tiny_brain, tokens):
         assert len(rows) == 4 and all(name.startswith(f"{on}.") and count == [1] for name, count in rows.items())
 
 
+def test_counted_products_are_those_that_torch_makes(tiny_brain, tokens):
+    """One row of skipped layers, gathered: the accounting's integers are torch's own, to the last product."""
+    off = [f"{name}.enabled=false" for name in ("hippocampus", "procedural", "endocrine", "amygdala")]
+    mixers = ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=dense,dense"]
+    brain = tiny_brain([DEPTH, *off, *mixers], ops=native.OPS).eval()
+    for layer, gate in zip(brain.regions["cortex"].layers, ([1.0, 0.0] * 8, [0.0, 0.0, 1.0, 0.0] * 4), strict=True):
+        layer.depth = Given(torch.tensor([gate]))
+    tally = accounting.Tally(brain)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = brain._scan(tokens(1, 16), brain.init_state(1))
+    tally.span([out.events], brain.commit(out.state)[1])
+    assert tally.routed == [8, 4]
+    load = accounting.workload(brain, tally, "tiny", (1.0, 0.0))
+    counted = sum(row.count for row in load.operations if row.kind == "mac" and "depth" not in row.name)
+    assert counter.get_total_flops() == 2 * counted
+
+
 def test_the_router_learns_also_from_tokens_that_were_not_sent(tiny_brain, tokens):
     brain = tiny_brain([DEPTH, "cortex.feedforwards=dense,dense"])
     with torch.no_grad():
@@ -176,3 +198,34 @@ def test_no_loss_pulls_at_the_budget_of_whole_layers(tiny_brain, tokens):
         for weight in (0.0, 50.0)
     ]
     assert torch.equal(losses[0].total, losses[1].total)
+
+
+def test_without_a_thalamus_or_a_cortex_nothing_is_skipped(tiny_brain, tokens):
+    for off in ("thalamus", "cortex"):
+        brain = tiny_brain([DEPTH, f"{off}.enabled=false"])
+        assert not brain.config.skips_layers
+        with torch.no_grad():
+            assert brain.scan(tokens(2, 16), brain.init_state(2)).events.route.all()
+
+
+def test_a_brain_of_skipped_layers_learns_to_its_budget_and_goes_on_from_its_file(tmp_path, tiny_brain, tokens):
+    """A training run through its public door: the share approaches the budget, the threshold is saved with the weights."""
+    text = tmp_path / "text.txt"
+    text.write_text("The keeper counted the boats twice, and the boats counted him. " * 80, encoding="utf-8")
+    sets = [
+        f"brain.{DEPTH}",
+        "brain.thalamus.route_budget=0.3",
+        f"data.train={text}",
+        "brain.cortex.mixers=" + ",".join(["recurrence"] * 5),
+        "brain.cortex.feedforwards=" + ",".join(["dense"] * 5),
+        "train.steps=30",
+        "train.batch=4",
+    ]
+    brain = loop.train(apply_sets(presets.tiny(), [*sets, "train.eval_tokens=64"]), tmp_path / "run", "cpu")
+    lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    shares = [record["route"] for record in map(json.loads, lines) if record["event"] == "step"]
+    assert abs(shares[-1] - 0.3) < abs(shares[0] - 0.3)
+    threshold = brain.regions["thalamus"].threshold
+    assert float(threshold) != 0.0
+    loaded = neuro.load(tmp_path / "run" / "model").regions["thalamus"].threshold
+    assert torch.allclose(loaded, threshold, atol=1e-3)
