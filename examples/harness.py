@@ -1,16 +1,19 @@
 """The model under EleutherAI's lm-evaluation-harness, offline: two small tasks from local files, and the harness itself.
 
-    pip install 'neuro-hybrid[hf]' lm_eval accelerate
+    pip install 'neuro-hybrid[harness]'
     python examples/harness.py tasks --data $NEURO_DATA --out TASKS
-    python examples/harness.py lm_eval --model hf --model_args pretrained=small,add_bos_token=True --device cpu \
-        --include_path TASKS --tasks neuro_wikitext2,neuro_babi --batch_size 4
+    python examples/harness.py lm_eval --model hf --model_args pretrained=small,backend=causal --device cpu \
+        --include_path TASKS --tasks neuro_wikitext2
+    python examples/harness.py lm_eval --model hf --model_args pretrained=small,backend=causal,add_bos_token=True \
+        --device cpu --include_path TASKS --tasks neuro_babi --batch_size 4
 
 ``tasks`` writes each task as a YAML file and its items as JSON lines. `neuro_wikitext2` is the harness's own wikitext task
 (rolling log-likelihood of each article, its word count and detokenizer) over the test split; `neuro_babi` asks bAbI's
 test questions, by default 20 of each of the twenty tasks, and lets the harness choose the likeliest of the task's answers.
 ``lm_eval`` is the harness's command line, unchanged, with our classes registered with transformers and the name of a
 shipped model turned into its folder. The harness gives every item a fresh state: its numbers are of a model whose memories
-hold at most the item itself.
+hold at most the item itself, cut at ``max_length`` (2,048 tokens unless --model_args says otherwise). A rolling task gets its
+<bos> from the harness; with add_bos_token there would be two. An item with a context needs add_bos_token to get one.
 """
 
 from __future__ import annotations
