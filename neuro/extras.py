@@ -21,6 +21,7 @@ EXTRAS = {
     "sims": {"brian2": "no comparison of simulated networks with Brian2"},
     "audio": {"librosa": "no pitch from recorded speech"},
     "directml": {"torch_directml": "no DirectML backend (Windows, WSL)"},
+    "harness": {"lm_eval": "no run under the evaluation harness (examples/harness.py)"},
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
     "dev": {
         "pytest": "no tests",

@@ -3,8 +3,8 @@
     <bos> [4,096 tokens of the first text] ? [of the second] ? [of the third] ???      ?: a held-out piece
 
 The texts come in the order of the files given (Shakespeare, Grimm, Alice). After each of them a piece of 1,024 tokens of
-it, which the stream never reads, is read on a fork; after the last one a piece of every text. ``gain`` is the nats a token that an arm saves over OFF at
-the same place of the same stream (paired; above 0 helps):
+it, which the stream never reads, is read on a fork; after the last one a piece of every text. ``gain`` is the nats a token
+that an arm saves over OFF at the same place of the same stream (paired; above 0 helps):
 
     slope      of each text: gain per doubling of what was read of it (least squares over blocks of 128 tokens)
     drift      of each text but the first: gain in its first 256 tokens, when all that the memories hold is of another

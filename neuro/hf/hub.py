@@ -11,7 +11,14 @@ from neuro import folder
 from neuro.errors import MissingError
 from neuro.extras import require
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "tokenizer_config.json")
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "training_text.safetensors",
+)
 _OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # not "./folder"
 

@@ -87,7 +87,8 @@ class NeuroForCausalLM(StreamingCausalLM):
             backend: where it runs, one of `backends.NAMES`.
             dtype: of the weights; None and "auto" are the backend's.
             sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
-            kwargs: cache_dir, force_download, local_files_only, revision, token for a Hugging Face id.
+            kwargs: cache_dir, force_download, local_files_only, revision, token for a Hugging Face id; device_map of one
+                device for the whole model, ``{"": "cpu"}``, which is a backend (the evaluation harness gives it).
 
         Raises:
             MissingError: no such model.
@@ -95,7 +96,10 @@ class NeuroForCausalLM(StreamingCausalLM):
             UsageError: an option that has no meaning here.
         """
         where = local_folder(pretrained_model_name_or_path, kwargs)
-        strange = [key for key, value in kwargs.items() if key not in _IGNORED and value is not None]
+        whole = kwargs.get("device_map")
+        if isinstance(whole, dict) and list(whole) == [""] and backend == "auto":
+            backend = torch.device(kwargs.pop("device_map")[""]).type
+        strange = [key for key, value in kwargs.items() if key not in _IGNORED and value not in (None, "")]
         if strange:
             raise UsageError(
                 f"from_pretrained: got {', '.join(strange)}, which this model does not take.",

@@ -178,7 +178,7 @@ def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]
 
 def _colours(names: Collection[str]) -> list[str]:
     """One colour for each arm; the last, memory off, is always red."""
-    return [*["#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b"][: len(names) - 1], "#b3402e"]
+    return [*["#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b", "#7a5195"][: len(names) - 1], "#b3402e"]
 
 
 def _pyplot() -> Any:
