@@ -48,6 +48,17 @@ def load_base(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
         ) from error
 
 
+def tables(base: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """The rows of the embeddings and of the head, each [V, D].
+
+    Raises:
+        AttributeError, NotImplementedError: the base has them not, or not as modules.
+    """
+    embeddings: Any = base.get_input_embeddings()
+    head: Any = base.get_output_embeddings()
+    return embeddings.weight, head.weight
+
+
 def check(base: PreTrainedModel) -> dict[str, Any]:
     """What an adapter keeps of its base: name, model_type, width of what the head reads, vocab_size.
 
@@ -56,7 +67,7 @@ def check(base: PreTrainedModel) -> dict[str, Any]:
     """
     kind = getattr(getattr(base, "config", None), "model_type", type(base).__name__)
     try:
-        table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+        table, head = tables(base)
     except (AttributeError, NotImplementedError) as error:
         raise _unknown(kind, "has no embeddings and head as modules") from error
     if getattr(base.config, "is_encoder_decoder", False):
@@ -157,7 +168,7 @@ def before_head(
 @torch.no_grad()
 def directions(base: PreTrainedModel, rows: int = 4096) -> Tensor:
     """[D, D]: the linear map that turns embeddings of length sqrt(D) into the head's rows of the same tokens, best fit."""
-    table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    table, head = tables(base)
     step = max(1, len(table) // rows)
     x, y = table[::step].double(), head[: len(table)][::step].double()
     x = x * torch.rsqrt((x * x).mean(1, keepdim=True).clamp_min(1e-12))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -300,6 +302,16 @@ def test_what_is_saved_comes_back(model, kind, tmp_path, by):
     assert not back.training and back.config.span == SPAN
 
 
+def test_a_base_is_found_again_by_its_name(tmp_path):
+    llama().save_pretrained(tmp_path / "base")
+    model = HippocampalAdapter.from_pretrained(tmp_path / "base", **SIZES, base_options={"dtype": torch.float32})
+    model.save_pretrained(tmp_path / "it")
+    assert not (tmp_path / "it" / "base").exists() and model.config.base["name"] == str(tmp_path / "base")
+    ids = ids_of(1, 30)
+    with torch.no_grad():
+        assert torch.equal(HippocampalAdapter.from_pretrained(tmp_path / "it")(ids).logits, model(ids).logits)
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_the_updates_are_in_the_format_of_peft(tmp_path):
     import peft
@@ -445,6 +457,14 @@ def test_without_peft_the_error_names_the_extra(monkeypatch):
     with pytest.raises(MissingError, match="neuro-hybrid\\[adapter\\]"):
         made("llama")
     assert made("llama", lora_rank=0).config.lora_rank == 0
+
+
+def test_the_example_runs(capsys, monkeypatch):
+    path = Path(__file__).resolve().parents[2] / "examples" / "adapter.py"
+    monkeypatch.setattr(sys, "argv", ["adapter.py", "--base-steps", "2", "--steps", "1"])
+    runpy.run_path(str(path), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert shown.count("nats a token") == 2 and "with it: " in shown
 
 
 def test_a_configuration_survives_json():
