@@ -82,9 +82,7 @@ def compare(
                 f"ablation: arm '{name}' has shape {list(arm.shape)}, expected {[seeds, count]} or {[1, count]}.",
                 "Run every arm on every document and seed.",
             )
-    tied = [
-        [a, b] for a, b in itertools.combinations(nats, 2) if np.array_equal(*np.broadcast_arrays(nats[a], nats[b]))
-    ]
+    tied = [[a, b] for a, b in itertools.combinations(nats, 2) if bool(np.all(nats[a] == nats[b]))]
     for a, b in tied:
         warnings.warn(
             f"ablation: arms '{a}' and '{b}' tie exactly; one of them is not what it says", TiedArmsWarning, 2

@@ -77,7 +77,7 @@ class HippocampalAdapter(StreamingCausalLM):
         if config.fusion == "memory":
             self.fusion.start_towards(host.directions(base))
         if config.key_layer is not None:
-            host.decoder_layer(base, config.key_layer)
+            host.decoder_layers(base, config.key_layer)
         host.add_lora(base, self.config)
         self.fusion.to(weight.device)
         self.loss_type = "ForCausalLM"
