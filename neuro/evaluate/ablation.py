@@ -82,9 +82,7 @@ def compare(
                 f"ablation: arm '{name}' has shape {list(arm.shape)}, expected {[seeds, count]} or {[1, count]}.",
                 "Run every arm on every document and seed.",
             )
-    tied = [
-        [a, b] for a, b in itertools.combinations(nats, 2) if np.array_equal(*np.broadcast_arrays(nats[a], nats[b]))
-    ]
+    tied = [[a, b] for a, b in itertools.combinations(nats, 2) if bool(np.all(nats[a] == nats[b]))]
     for a, b in tied:
         warnings.warn(
             f"ablation: arms '{a}' and '{b}' tie exactly; one of them is not what it says", TiedArmsWarning, 2
@@ -111,17 +109,19 @@ def compare(
             "word_perplexity_interval": interval(np.exp(drawn[name] / drawn_words)),
             "by_seed": [float(np.exp(row.sum() / words.sum())) for row in arm],
         }
-    differences = {}
+    differences: dict[str, dict[str, Any]] = {}
+    chances: list[float] = []
     others = [name for name in nats if name != reference]
     for name in others:
         saved = (drawn[name] - drawn[reference]) / drawn_words
         wrong = min(float((saved <= 0).mean()), float((saved >= 0).mean()))
+        chances.append(min(1.0, max(2 * wrong, 2 / draws)))
         differences[name] = {
             "nats_per_word": float((nats[name].mean(0) - nats[reference].mean(0)).sum() / words.sum()),
             "interval": interval(saved),
-            "p": min(1.0, max(2 * wrong, 2 / draws)),
+            "p": chances[-1],
         }
-    for name, value in zip(others, holm([differences[name]["p"] for name in others]), strict=True):
+    for name, value in zip(others, holm(chances), strict=True):
         differences[name]["p_holm"] = value
     record: dict[str, Any] = {"documents": count, "seeds": seeds, "reference": reference}
     return record | {"arms": arms, "differences": differences, "tied": tied}

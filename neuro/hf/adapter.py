@@ -69,7 +69,7 @@ class HippocampalAdapter(StreamingCausalLM):
         settings = config.to_dict()
         super().__init__(AdapterConfig(**settings | {"base": found}))
         self.base = base
-        weight = base.get_output_embeddings().weight
+        weight = host.tables(base)[1]
         ops = backends.select("cuda" if weight.device.type == "cuda" else "cpu").ops
         self.fusion = {"memory": MemoryFusion, "feedforward": FeedforwardFusion}.get(config.fusion, torch.nn.Identity)(
             *([self.config, ops] if config.fusion == "memory" else [self.config])
@@ -77,7 +77,7 @@ class HippocampalAdapter(StreamingCausalLM):
         if config.fusion == "memory":
             self.fusion.start_towards(host.directions(base))
         if config.key_layer is not None:
-            host.decoder_layer(base, config.key_layer)
+            host.decoder_layers(base, config.key_layer)
         host.add_lora(base, self.config)
         self.fusion.to(weight.device)
         self.loss_type = "ForCausalLM"
@@ -202,7 +202,7 @@ class HippocampalAdapter(StreamingCausalLM):
             raise UsageError(
                 f"forward: got input_ids {got}, expected [batch, at least 1].", "Give a document of a token or more."
             )
-        tokens, length = input_ids.to(self.base.get_input_embeddings().weight.device), input_ids.shape[1]
+        tokens, length = input_ids.to(host.tables(self.base)[0].device), input_ids.shape[1]
         running = self.chosen(cache, past_key_values)
         running = AdapterCache() if running is None else running
         padding = left_padding(attention_mask, tokens, running.get_seq_length())

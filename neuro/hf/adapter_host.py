@@ -1,7 +1,8 @@
 """The base model of an adapter: any causal language model of transformers whose head is a module.
 
-Nothing of the base is rewritten. What the head is given passes through a hook for the length of one call, so that whatever a
-base does with its logits afterwards (scaling, soft caps) is done to the fused state too.
+Nothing of the base is rewritten. For the length of one call its head is exchanged for a module that passes what it is given
+through the fusion first, so that whatever a base does with its logits afterwards (scaling, soft caps) is done to the fused
+state too. No hooks: what runs is modules calling modules.
 """
 
 from __future__ import annotations
@@ -48,6 +49,17 @@ def load_base(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
         ) from error
 
 
+def tables(base: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """The rows of the embeddings and of the head, each [V, D].
+
+    Raises:
+        AttributeError, NotImplementedError: the base has them not, or not as modules.
+    """
+    embeddings: Any = base.get_input_embeddings()
+    head: Any = base.get_output_embeddings()
+    return embeddings.weight, head.weight
+
+
 def check(base: PreTrainedModel) -> dict[str, Any]:
     """What an adapter keeps of its base: name, model_type, width of what the head reads, vocab_size.
 
@@ -56,7 +68,7 @@ def check(base: PreTrainedModel) -> dict[str, Any]:
     """
     kind = getattr(getattr(base, "config", None), "model_type", type(base).__name__)
     try:
-        table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+        table, head = tables(base)
     except (AttributeError, NotImplementedError) as error:
         raise _unknown(kind, "has no embeddings and head as modules") from error
     if getattr(base.config, "is_encoder_decoder", False):
@@ -102,8 +114,8 @@ def lora_config(config: AdapterConfig, base: PreTrainedModel) -> Any:
     )
 
 
-def decoder_layer(base: PreTrainedModel, index: int) -> nn.Module:
-    """Layer ``index`` of the base's decoder.
+def decoder_layers(base: PreTrainedModel, index: int) -> nn.ModuleList:
+    """The list of the base's decoder layers, in which there is one ``index``.
 
     Raises:
         UsageError: there is no list of that many layers in it, or no such layer.
@@ -113,51 +125,78 @@ def decoder_layer(base: PreTrainedModel, index: int) -> nn.Module:
         raise UsageError(f"adapter key_layer: got {index}, expected 0 to {count - 1}.", "Correct key_layer.")
     for module in base.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module[index]
+            return module
     raise _unknown(base.config.model_type, f"has no list of its {count} layers, which key_layer needs")
 
 
-class Passage:
-    """What happened to one call's hidden states on their way into the head."""
+class _Head(nn.Module):
+    """A head that reads what ``fuse`` makes of its input."""
 
-    def __init__(self) -> None:
-        self.called = False
+    def __init__(self, head: nn.Module, fuse: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.head, self.fuse, self.called = head, fuse, False
+
+    @property
+    def weight(self) -> Any:
+        return self.head.weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.called = True
+        return self.head(self.fuse(hidden))
+
+
+class _Layer(nn.Module):
+    """A layer whose output is also handed to ``keep``; whatever else is asked of it, the layer answers."""
+
+    def __init__(self, layer: nn.Module, keep: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self.layer, self.keep = layer, keep
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.layer(*args, **kwargs)
+        self.keep(output[0] if isinstance(output, tuple) else output)
+        return output
 
 
 @contextlib.contextmanager
 def before_head(
     base: PreTrainedModel, fuse: Callable[[Tensor, Tensor], Tensor], key_layer: int | None
-) -> Iterator[Passage]:
+) -> Iterator[None]:
     """Within the block the head of ``base`` reads ``fuse(hidden [B,T,D], context [B,T,D])``.
 
-    Two calls of one base at the same time, from two threads, would see each other's hook.
+    Two calls of one base at the same time, from two threads, would use each other's head.
+
+    Raises:
+        UsageError: the base did not run its head as a module.
     """
-    passage, handles = Passage(), []
+    head: Any = base.get_output_embeddings()
     context: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        context.append(output[0] if isinstance(output, tuple) else output)
-
-    def pass_on(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        passage.called = True
-        return (fuse(inputs[0], context[-1] if context else inputs[0]), *inputs[1:])
-
+    through = _Head(head, lambda hidden: fuse(hidden, context[-1] if context else hidden))
+    layers = None if key_layer is None else decoder_layers(base, key_layer)
+    tapped = None if layers is None or key_layer is None else layers[key_layer]
     try:
-        if key_layer is not None:
-            handles.append(decoder_layer(base, key_layer).register_forward_hook(keep))
-        handles.append(base.get_output_embeddings().register_forward_pre_hook(pass_on))
-        yield passage
+        base.set_output_embeddings(through)
+        if layers is not None and key_layer is not None and tapped is not None:
+            layers[key_layer] = _Layer(tapped, context.append)
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
-    if not passage.called:
+        base.set_output_embeddings(head)
+        if layers is not None and key_layer is not None and tapped is not None:
+            layers[key_layer] = tapped
+    if not through.called:
         raise _unknown(base.config.model_type, "does not run its head as a module")
 
 
 @torch.no_grad()
 def directions(base: PreTrainedModel, rows: int = 4096) -> Tensor:
     """[D, D]: the linear map that turns embeddings of length sqrt(D) into the head's rows of the same tokens, best fit."""
-    table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    table, head = tables(base)
     step = max(1, len(table) // rows)
     x, y = table[::step].double(), head[: len(table)][::step].double()
     x = x * torch.rsqrt((x * x).mean(1, keepdim=True).clamp_min(1e-12))

@@ -123,7 +123,7 @@ class StreamingCausalLM(PreTrainedModel, GenerationMixin):
                 "Leave it out: the state has one size for any length.",
             )
         generation_config.prefill_chunk_size = None  # forward cuts the prompt at span ends, in constant memory
-        running = self.chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
+        running: Any = self.chosen(model_kwargs.pop("cache", None), model_kwargs.pop("past_key_values", None))
         if running is None and generation_config.use_cache is False:
             return  # the whole sequence is run again for every token
         running = self.cache_class() if running is None else running

@@ -22,6 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
         ("energy.md", 2),
         ("memory.md", 2),
         ("nir.md", 2),
+        ("adapter.md", 2),
     ],
 )
 def test_what_a_page_shows_runs(page, blocks, tmp_path, monkeypatch):

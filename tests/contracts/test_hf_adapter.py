@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,7 +145,12 @@ def test_gradients_do_not_reach_back_from_the_past():
     model = opened(made("llama"))
     embedded = []
     table = model.base.get_input_embeddings()
-    table.register_forward_hook(lambda module, inputs, output: embedded.append(output.requires_grad_()) or output)
+
+    def look_up(tokens):
+        embedded.append(torch.nn.functional.embedding(tokens, table.weight).requires_grad_())
+        return embedded[-1]
+
+    table.forward = look_up
     logits = model(ids_of(1, 30)).logits
     for t in (3, 12, 25):
         grads = torch.autograd.grad(logits[0, t].sum(), embedded, retain_graph=True, allow_unused=True)
@@ -234,14 +241,14 @@ def test_generation_goes_on_from_what_was_remembered(model):
 
 
 def test_evaluation_changes_nothing(model):
-    ids = ids_of(1, 30)
+    ids, head = ids_of(1, 30), model.base.get_output_embeddings()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         first, second = model(ids).logits, model(ids).logits
     assert torch.equal(first, second)
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert not model.base.get_output_embeddings()._forward_pre_hooks
+    assert model.base.get_output_embeddings() is head
 
 
 @pytest.mark.parametrize("kind", ["gpt2"])
@@ -300,6 +307,16 @@ def test_what_is_saved_comes_back(model, kind, tmp_path, by):
     assert not back.training and back.config.span == SPAN
 
 
+def test_a_base_is_found_again_by_its_name(tmp_path):
+    llama().save_pretrained(tmp_path / "base")
+    model = HippocampalAdapter.from_pretrained(tmp_path / "base", **SIZES, base_options={"dtype": torch.float32})
+    model.save_pretrained(tmp_path / "it")
+    assert not (tmp_path / "it" / "base").exists() and model.config.base["name"] == str(tmp_path / "base")
+    ids = ids_of(1, 30)
+    with torch.no_grad():
+        assert torch.equal(HippocampalAdapter.from_pretrained(tmp_path / "it")(ids).logits, model(ids).logits)
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_the_updates_are_in_the_format_of_peft(tmp_path):
     import peft
@@ -337,10 +354,11 @@ def test_a_memory_is_saved_swapped_and_forgotten(model, tmp_path):
 def test_keys_may_come_from_another_layer(kind):
     ids = ids_of(1, 40)
     a, b = opened(made(kind)), opened(made(kind, key_layer=0))
+    parts = list(b.base.modules())
     first, second = cut(a, ids, [40])[0], cut(b, ids, [40])[0]
     assert not torch.allclose(first, second)
     assert (cut(b, ids, [7, 33])[0] - second).abs().max() <= CLOSE[kind]
-    assert not any(module._forward_hooks for module in b.base.modules())
+    assert all(part is before for part, before in zip(b.base.modules(), parts, strict=True))
 
 
 def test_the_block_without_a_memory_begins_at_no_effect():
@@ -445,6 +463,14 @@ def test_without_peft_the_error_names_the_extra(monkeypatch):
     with pytest.raises(MissingError, match="neuro-hybrid\\[adapter\\]"):
         made("llama")
     assert made("llama", lora_rank=0).config.lora_rank == 0
+
+
+def test_the_example_runs(capsys, monkeypatch):
+    path = Path(__file__).resolve().parents[2] / "examples" / "adapter.py"
+    monkeypatch.setattr(sys, "argv", ["adapter.py", "--base-steps", "2", "--steps", "1"])
+    runpy.run_path(str(path), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert shown.count("nats a token") == 2 and "with it: " in shown
 
 
 def test_a_configuration_survives_json():
