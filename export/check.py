@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from export import manifest as manifests
-from export import onnx_graph, parity, quantize, recipes
+from export import onnx_graph, parity, quantize, recipes, web
 from export.manifest import describe_file
 from export.parity import Parity
 from export.runtime import SCHEMA, Runtime
@@ -64,7 +64,8 @@ def verify(path: str | Path) -> Report:
     if not path.is_dir():
         raise MissingError(f"{path}: no such folder.", "Give a folder that 'neuro export' wrote.")
     manifest = read_manifest(path)
-    _check_files(path, manifest["files"], (*FILES, *_graph_files(path, manifest)))
+    more = web.FILES if manifest.get("profile") == "web" else ()
+    _check_files(path, manifest["files"], (*FILES, *more, *_graph_files(path, manifest)))
     try:
         brain = folder.load(path / "torch", "cpu")
     except NeuroError as error:

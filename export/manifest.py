@@ -57,6 +57,7 @@ def describe(
         "bos": tokenizer.bos_id,
         "never_written": list(tokenizer.never_written),
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
+        "memory": ports.memory_ports(brain),
         "graphs": {
             name: _describe_graph(new, recipes.file_of(name, recipe)) for name in graphs or recipes.PROFILES[profile]
         },

@@ -37,7 +37,10 @@ _BATCH = torch.export.Dim(ports.BATCH, min=1, max=1 << 16)
 
 
 class _Step(nn.Module):
-    """token [B], prosody [B,C], state -> logits [B,V], spikes [B,S], changed state. [B,1,D] inside: Linear is MatMul."""
+    """token [B], prosody [B,C], state -> logits [B,V], spikes [B,S], changed state. [B,1,D] inside: Linear is MatMul.
+
+    A brain that records its raster gives it, [B,S,N], after the spikes.
+    """
 
     def __init__(self, brain: Brain, changed: list[str]) -> None:
         super().__init__()
@@ -46,7 +49,8 @@ class _Step(nn.Module):
     def forward(self, token: Tensor, prosody: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         before = replace_leaves(self.template, list(state))
         out = self.brain._scan(token.unsqueeze(1), before, prosody.unsqueeze(1))
-        return (out.logits[:, 0], out.events.spikes[:, 0], *ports.pick(out.state, self.changed))
+        raster = [] if out.events.raster is None else [out.events.raster[:, 0]]
+        return (out.logits[:, 0], out.events.spikes[:, 0], *raster, *ports.pick(out.state, self.changed))
 
 
 class _Prefill(nn.Module):
@@ -83,18 +87,19 @@ class _SpanBrain(Brain):
         return nats * predicted, predicted
 
 
-def portable_copy(brain: Brain, ops: Ops = portable.OPS, kind: type[Brain] = Brain) -> Brain:
+def portable_copy(brain: Brain, ops: Ops = portable.OPS, kind: type[Brain] = Brain, raster: bool = False) -> Brain:
     """The same weights on the portable operators, on the CPU in float32, for inference."""
-    copy = kind(brain.config, dataclasses.replace(backends.select("cpu"), ops=ops))
+    copy = kind(brain.config, dataclasses.replace(backends.select("cpu"), ops=ops), record_raster=raster)
     copy.load_state_dict({name: tensor.cpu().float() for name, tensor in brain.state_dict().items()})
     return copy.eval()
 
 
 @torch.no_grad()
-def write(brain: Brain, files: dict[str, Path], scatter: bool = True) -> None:
+def write(brain: Brain, files: dict[str, Path], scatter: bool = True, raster: bool = False) -> None:
     """Write the graphs "step", "commit" and, where ``files`` has it, "prefill" to the paths in ``files``.
 
     ``scatter``: rows are taken and written by index; without it, by products with one-hot rows.
+    ``raster``: the step also gives every neuron's spikes; of a brain that has spiking neurons.
 
     Raises:
         MissingError: this torch has no exporter that names its ports.
@@ -105,7 +110,7 @@ def write(brain: Brain, files: dict[str, Path], scatter: bool = True) -> None:
         raise MissingError(
             f"export: got torch {torch.__version__}, expected 2.6 or newer.", "pip install 'torch>=2.6,<2.14'"
         )
-    brain = portable_copy(brain, scans.STEP_OPS if scatter else portable.OPS)
+    brain = portable_copy(brain, scans.STEP_OPS if scatter else portable.OPS, raster=raster)
     state = brain.init_state(_TRACED_BATCH)
     paths = [port.name.removeprefix(ports.INTO) for port in ports.state_ports(brain)]
     tensors = ports.pick(state, paths)
@@ -119,7 +124,8 @@ def write(brain: Brain, files: dict[str, Path], scatter: bool = True) -> None:
     axes = [{0: _BATCH} if tensor.dim() else {} for tensor in tensors]
     given = (token, prosody, *tensors)
     free = ({0: _BATCH}, {0: _BATCH}, tuple(axes))
-    _write(files["step"], _Step(brain, stepped), given, free, ids, ["logits", "spikes", *out])
+    seen = ["logits", "spikes", "raster"] if raster else ["logits", "spikes"]
+    _write(files["step"], _Step(brain, stepped), given, free, ids, [*seen, *out])
     out = [ports.OUT + path for path in committed]
     _write(files["commit"], _Commit(brain, committed), tensors, (tuple(axes),), into, ["writes", "modulators", *out])
     if "prefill" not in files:

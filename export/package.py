@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, recipes, sharing
+from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, recipes, sharing, web
 from export import manifest as manifests
 from export.runtime import Runtime
-from neuro import config, folder
+from neuro import accounting, config, folder
 from neuro.brain import Brain
 from neuro.errors import CheckError, NeuroError, UsageError, nearest
 
@@ -100,7 +100,8 @@ def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: st
     (new / recipes.FOLDER).mkdir()
     files = {name: new / recipes.file_of(name, recipe) for name in recipes.PROFILES[profile]}
     traced = {name: file for name, file in files.items() if name in recipes.TRACED}
-    onnx_graph.write(brain, traced, scatter=profile != "dml")
+    raster = profile == "web" and bool(accounting.emitters(brain))  # what the page shows
+    onnx_graph.write(brain, traced, scatter=profile != "dml", raster=raster)
     float_bytes = files["step"].stat().st_size
     quantization = recipes.apply(files["step"], recipe)
     if "prefill" in files:
@@ -149,6 +150,8 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
     manifest["parity_with_the_step"] = gaps
     manifest["latency"] = latency.measure(new, manifest, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)
+    if profile == "web":
+        web.write(new, runtime, tokens)
     (new / "README.md").write_text(card.write(manifest, source), encoding="utf-8", newline="\n")
     files = sorted(file for file in new.rglob("*") if file.is_file() and file.name != "manifest.json")
     manifest["files"] = {file.relative_to(new).as_posix(): manifests.describe_file(file) for file in files}

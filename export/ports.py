@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from neuro.brain import Brain
+from neuro.memory import contents
 from neuro.state import BrainState, leaves
 
 INTO, OUT = "state.", "next."
@@ -46,6 +47,13 @@ def state_ports(brain: Brain) -> list[Port]:
         shape = (BATCH, *leaf.shape[1:]) if leaf.dim() else ()
         ports.append(Port(INTO + path, str(leaf.dtype).removeprefix("torch."), shape, initial))
     return ports
+
+
+def memory_ports(brain: Brain) -> list[str]:
+    """Those of them that hold what was learned: keep these and start the others afresh, and a new document begins."""
+    state = brain.init_state(1)
+    held = {id(tensor) for tensor in contents.held(state).values()}
+    return [INTO + path for path, leaf in leaves(state) if id(leaf) in held]
 
 
 def changed(before: BrainState, after: BrainState) -> list[str]:

@@ -27,7 +27,7 @@ TRACED = ("step", "commit", "prefill")  # the others are made of them
 # A prefill is made of Scan, which the DirectML provider does not have; GenAI runs on the CPU here.
 PROFILES = {
     "cpu": ("step", "commit", "prefill", "decoder"),
-    "web": ("step", "commit", "prefill"),
+    "web": ("step", "commit"),
     "dml": ("step", "commit"),
 }
 

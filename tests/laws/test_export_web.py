@@ -1,0 +1,96 @@
+"""Law: a folder for the web holds the same brain, its raster, and what JavaScript needs to run and check it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export import check, package, web
+from export.ports import INTO
+from export.runtime import Runtime
+from neuro import folder, presets
+from neuro.brain import Brain
+from neuro.cli import main
+from neuro.config import apply_sets
+from neuro.errors import CheckError
+from neuro.memory import contents
+from neuro.state import leaves
+from neuro.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> tuple[Brain, Path]:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(["The keeper counted the boats twice, and the boats counted him. "] * 30, 300)
+    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"])).eval()
+    brain.tokenizer = tokenizer
+    model, out = folder.save(brain, tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("web") / "out"
+    assert main(["export", str(model), "--to", "onnx", "--profile", "web", "--out", str(out), "-q"]) == 0
+    return folder.load(model, "cpu"), out
+
+
+def test_the_folder_is_whole_and_says_what_is_likeliest(exported):
+    brain, out = exported
+    check.verify(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert set(web.FILES) <= set(manifest["files"]) and manifest["profile"] == "web"
+    golden, runtime = json.loads((out / "golden.json").read_text()), Runtime(out)
+    ids = package.golden_tokens(brain)[: web.STEPS]
+    assert golden["tokens"] == ids.tolist() and len(golden["likeliest"]) == web.STEPS == 48
+    never = brain.tokenizer.never_written
+    for token, likeliest in zip(ids, golden["likeliest"], strict=True):
+        logits = runtime.step([token])[0]
+        assert likeliest not in never and logits[likeliest] == np.delete(logits, list(never)).max()
+
+
+def test_the_step_gives_every_neurons_spikes(exported, tokens):
+    brain, out = exported
+    recording = Brain(brain.config, brain.backend, record_raster=True).eval()
+    recording.load_state_dict(brain.state_dict())
+    runtime, state = Runtime(out), recording.init_state(1)
+    fired = 0
+    for token in tokens(1, 30, vocab_size=280)[0].tolist():
+        found = recording.step(torch.tensor([token]), state)
+        state = found.state if recording.remaining(found.state) else recording.commit(found.state)[0]
+        results = runtime._run("step", {"token": np.array([token]), "prosody": np.zeros((1, 3), np.float32)})
+        runtime._end_span()
+        raster = found.events.raster
+        assert raster is not None and np.array_equal(results["raster"], raster[:, 0].numpy())
+        assert np.array_equal(results["raster"].sum(-1), results["spikes"])
+        fired += int(results["spikes"].sum())
+    assert fired > 50
+
+
+def test_the_manifest_says_which_state_is_memory(exported):
+    brain, out = exported
+    manifest = json.loads((out / "manifest.json").read_text())
+    state = brain.init_state(1)
+    held = {id(tensor) for tensor in contents.held(state).values()}
+    assert manifest["memory"] == [INTO + path for path, leaf in leaves(state) if id(leaf) in held]
+    assert len(manifest["memory"]) == len(held) == 6
+
+
+@pytest.mark.parametrize("name", ["index.html", "neuro.mjs", "golden.json"])
+def test_a_changed_or_missing_file_is_noticed(exported, tmp_path, name):
+    out = shutil.copytree(exported[1], tmp_path / "copy")
+    (out / name).write_text((out / name).read_text() + " ")
+    with pytest.raises(CheckError, match=f"{name}: is not as exported"):
+        check.verify(out)
+    (out / name).unlink()
+    with pytest.raises(CheckError, match=name):
+        check.verify(out)
+
+
+def test_without_its_packages_the_runner_says_what_to_do(exported):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node here")
+    done = subprocess.run([node, "run.mjs", "--check"], cwd=exported[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "run.mjs: the package onnxruntime-web is missing.\nRun npm install in this folder.\n"
