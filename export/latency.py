@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from backends import devices
 from export.runtime import Runtime
-from neuro import accounting
 
 _ROUNDS = 5
 
@@ -75,7 +75,7 @@ def measure(folder: Path, manifest: dict[str, Any], tokens: np.ndarray) -> dict[
     }
     record = {
         "clock": "processor",
-        "processor": accounting.cpu_name(),
+        "processor": devices.cpu_name(),
         "cores": os.cpu_count(),
         "threads": 1,
         "batch": 1,
