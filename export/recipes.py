@@ -21,7 +21,7 @@ STEMS = {
     "prefill": "prefill",
     "decoder": "decoder",
 }  # the graphs by the stem of their files
-SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized"}
+SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized", "int4": "_q4"}
 RECIPES = tuple(recipe for recipe in SUFFIXES if recipe)
 TRACED = ("step", "commit", "prefill")  # the others are made of them
 # A prefill is made of Scan, which the DirectML provider does not have; GenAI runs on the CPU here.

@@ -16,6 +16,7 @@ import torch
 from export import check, directml, onnx_graph, package, parity, quantize, runtime
 from export import manifest as manifests
 from export.ports import INTO
+from export.quantize import weights
 from export.runtime import Runtime
 from neuro import folder, text
 from neuro.cli import main
@@ -127,7 +128,7 @@ def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
 
 
 def test_a_quantizer_that_leaves_weights_alone_is_an_error(save_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "_THIN", 10_000)  # nothing is thick enough
+    monkeypatch.setattr(weights, "THIN", 10_000)  # nothing is thick enough
     with pytest.raises(NeuroError, match="weight bytes"):
         package.export_onnx(save_model(), tmp_path / "out", "int8")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,36 @@
+"""Recipes that make the float32 step graph smaller and quicker; each takes the path of one and replaces it.
+
+int8         weights int8 per output channel, activations uint8 with one scale per call found at run time
+int8-static  the same weights, activations uint8 with scales found beforehand on a text of the user's
+int4         weights 4 bits in blocks of 32 inputs; activations int8 with one scale per block, inside the kernel
+
+Norms, gates, state and memories stay float in all of them. Each is an error where less than 95 % of the weight bytes were
+quantized: a quantizer that finds nothing says nothing. `rewrites` first makes the graph read less, whatever its weights' type.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from export.quantize.blocks import int4
+from export.quantize.dynamic import int8
+from export.quantize.static import calibration_ids, feeds, static
+from export.quantize.weights import LEAST_SHARE
+
+__all__ = ["LEAST_SHARE", "RECIPES", "calibration_ids", "feeds", "int4", "int8", "recipe_of", "static"]
+
+RECIPES = ("int8", "int8-static", "int4")
+
+
+def recipe_of(step: Path) -> str | None:
+    """The recipe that a step graph was quantized by; None for a float graph."""
+    graph = onnx.load(step).graph
+    operators = {node.op_type for node in graph.node}
+    if "MatMulNBits" in operators:
+        return "int4"
+    if not any(tensor.data_type == TensorProto.INT8 and len(tensor.dims) >= 2 for tensor in graph.initializer):
+        return None
+    return "int8-static" if "QuantizeLinear" in operators else "int8"

@@ -1,0 +1,129 @@
+"""int4: weights of 4 bits in blocks of 32 inputs with a scale and a zero point each; the vocabulary matrix too, stored once.
+
+    w = scale_b (q - zero_b),  q in 0..15,  b = one of ceil(K / 32) blocks of an output's K inputs
+
+Products are ``com.microsoft.MatMulNBits`` at accuracy level 4 (the kernel rounds the activations to int8, one scale per block
+and row); a token's row is ``GatherBlockQuantized`` of the same bytes. Scale and zero point of a block are the best, by squared
+error, of `_SHRINKS` ranges: a clipped outlier is often cheaper than 31 coarse weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from export.onnx_graph import EMBEDDING
+from export.quantize import rewrites, weights
+
+BLOCK = 32
+_LEVELS = 15
+_SHRINKS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
+_DOMAIN = "com.microsoft"
+
+
+def int4(step: Path) -> dict[str, Any]:
+    """Quantize a float32 step graph in place -> what was done.
+
+    Raises:
+        NeuroError: less than 95 % of the weight bytes were quantized (products that are no MatMul are not seen).
+    """
+    model = onnx.load(step)
+    graph, before = model.graph, weights.size(model)
+    rewrites.rewrite(model)
+    weights.turn_embedding(model)
+    found = weights.float_matrices(model)
+    for node in weights.thick_products(model):
+        name = node.input[1]
+        inputs, outputs = found[name].dims
+        if f"{name}_q4" not in {tensor.name for tensor in graph.initializer}:
+            _store(graph, name, numpy_helper.to_array(found[name]).T)
+        packed = [f"{name}_q4", f"{name}{weights.SCALES}", f"{name}_zeros"]
+        product = helper.make_node(
+            "MatMulNBits", [node.input[0], *packed], list(node.output), node.name, domain=_DOMAIN,
+            K=inputs, N=outputs, bits=4, block_size=BLOCK, accuracy_level=4,
+        )  # fmt: skip
+        node.CopyFrom(product)
+    _look_up(model)
+    weights.drop_unread(model)
+    account = weights.account("int4", before, model)
+    if all(opset.domain != _DOMAIN for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    onnx.checker.check_model(model)
+    onnx.save(model, step)
+    return {
+        "recipe": "int4",
+        "weights": f"4 bits, asymmetric, one float32 scale and one 4-bit zero point per {BLOCK} inputs of an output",
+        "activations": "int8, one scale per block and row, inside the kernel",
+        "rewrites": list(rewrites.NAMES),
+        **account,
+    }
+
+
+def rounded(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[N,K] -> levels [N,C,32] and zeros [N,C] in 0..15, scales [N,C] in float32; C blocks, the last filled up with zeros."""
+    rows, inputs = matrix.shape
+    blocks = np.pad(matrix.astype(np.float32), ((0, 0), (0, -inputs % BLOCK))).reshape(rows, -1, BLOCK)
+    low, high = np.minimum(blocks.min(-1), 0.0), np.maximum(blocks.max(-1), 0.0)
+    levels = np.zeros(blocks.shape, np.uint8)
+    scales, zeros = np.ones(low.shape, np.float32), np.zeros(low.shape, np.uint8)
+    least = np.full(low.shape, np.inf, np.float32)
+    for shrink in _SHRINKS:
+        scale = np.maximum((high - low) * (shrink / _LEVELS), np.float32(1e-12))
+        zero = np.clip(np.rint(-low * shrink / scale), 0, _LEVELS)
+        level = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], 0, _LEVELS)
+        error = np.square((level - zero[..., None]) * scale[..., None] - blocks).sum(-1)
+        better = error < least
+        least = np.where(better, error, least)
+        scales, zeros = np.where(better, scale, scales), np.where(better, zero, zeros).astype(np.uint8)
+        levels = np.where(better[..., None], level, levels).astype(np.uint8)
+    return levels, scales, zeros
+
+
+def _store(graph: onnx.GraphProto, name: str, matrix: np.ndarray) -> None:
+    """Append the packed rows of ``matrix`` [N,K]: two levels a byte, the lower half first."""
+    levels, scales, zeros = rounded(matrix)
+    if zeros.shape[1] % 2:
+        zeros = np.pad(zeros, ((0, 0), (0, 1)))
+    for suffix, tensor in (
+        ("_q4", levels[..., ::2] | levels[..., 1::2] << 4),
+        (weights.SCALES, scales),
+        ("_zeros", zeros[:, ::2] | zeros[:, 1::2] << 4),
+    ):
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(tensor), f"{name}{suffix}"))
+
+
+def _look_up(model: onnx.ModelProto) -> None:
+    """Let look-ups read the readout's packed rows [V,C,16], which the kernel wants as [V,D/2]."""
+    graph, packed, rows = model.graph, f"{weights.TURNED}_q4", f"{EMBEDDING}_rows"
+    stored = next((tensor for tensor in graph.initializer if tensor.name == packed), None)
+    if stored is None:
+        return
+    parts = [f"{weights.TURNED}{weights.SCALES}", f"{weights.TURNED}_zeros"]
+
+    def gather(ids: str, out: str) -> onnx.NodeProto:
+        return helper.make_node(
+            "GatherBlockQuantized", [rows, ids, parts[0], parts[1]], [out], f"{out}_gather", domain=_DOMAIN,
+            bits=4, block_size=BLOCK, gather_axis=0, quantize_axis=1,
+        )  # fmt: skip
+
+    tokens, blocks, half = stored.dims
+    shape, every = f"{EMBEDDING}_shape", f"{EMBEDDING}_ids"
+    graph.initializer.append(numpy_helper.from_array(np.array([tokens, blocks * half], np.int64), shape))
+    nodes = [helper.make_node("Reshape", [packed, shape], [rows], f"{EMBEDDING}_flat")]
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] == EMBEDDING:
+            nodes.append(gather(node.input[1], node.output[0]))
+        elif EMBEDDING in node.input:  # a product with all rows: a prefill's teaching signal
+            graph.initializer.append(numpy_helper.from_array(np.arange(tokens), every))
+            nodes.append(gather(every, f"{EMBEDDING}_float"))
+            node.input[:] = [f"{EMBEDDING}_float" if name == EMBEDDING else name for name in node.input]
+            nodes.append(node)
+        else:
+            nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -1,0 +1,110 @@
+"""int8: dynamic, per channel, the tied vocabulary matrix stored once.
+
+Scheme (onnxruntime ``quantize_dynamic``): a weight column becomes int8 with its own scale, the activation in front of it
+becomes uint8 with one scale per call, and the product is summed in int32.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from export.onnx_graph import EMBEDDING
+from export.quantize import rewrites, weights
+
+
+def int8(step: Path) -> dict[str, Any]:
+    """Quantize a float32 step graph in place -> what was done.
+
+    Raises:
+        NeuroError: less than 95 % of the weight bytes were quantized (a silent no-op is no quantization).
+    """
+    model = onnx.load(step)
+    before = weights.size(model)
+    rewrites.rewrite(model)
+    weights.turn_embedding(model)
+    thick = {node.name for node in weights.thick_products(model)}
+    thin = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in thick]
+    turned, result = step.with_suffix(".turned.onnx"), step.with_suffix(".int8.onnx")
+    try:
+        onnx.save(model, turned)
+        _quantize(turned, result, thin)
+        quantized = onnx.load(result)
+    finally:
+        turned.unlink(missing_ok=True)
+        result.unlink(missing_ok=True)
+    share_embedding(quantized, f"{weights.TURNED}_quantized", f"{weights.TURNED}_scale")
+    weights.drop_unread(quantized)
+    account = weights.account("int8", before, quantized)
+    onnx.checker.check_model(quantized)
+    onnx.save(quantized, step)
+    return {
+        "recipe": "int8",
+        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
+        "activations": "uint8, one scale per call, found at run time: rows of a batch share it",
+        "rewrites": list(rewrites.NAMES),
+        **account,
+    }
+
+
+def _quantize(source: Path, result: Path, left_out: list[str]) -> None:
+    root = logging.getLogger()  # the quantizer advises through it
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            quantize_dynamic(
+                source,
+                result,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=left_out,
+                extra_options={"MatMulConstBOnly": True},
+            )
+    finally:
+        root.setLevel(level)
+
+
+def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
+    """Let look-ups read the readout's int8 matrix ``columns`` [D,V] with ``scale`` [V]: one matrix in the file, by rows."""
+    graph = model.graph
+    stored = next((tensor for tensor in graph.initializer if tensor.name == columns), None)
+    if stored is None:
+        return
+    rows, last = f"{EMBEDDING}_quantized", f"{EMBEDDING}_last"
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(stored).T), rows))
+    graph.initializer.remove(stored)
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), last))
+    nodes = [helper.make_node("Transpose", [rows], [columns], f"{EMBEDDING}_turn", perm=[1, 0])]
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] == EMBEDDING:  # a prefill's teaching signal
+            shares, out = node.input[0], node.output[0]
+            nodes += [
+                helper.make_node("Mul", [shares, scale], [f"{out}_scaled"], f"{out}_scale"),
+                helper.make_node("Cast", [rows], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
+                helper.make_node("MatMul", [f"{out}_scaled", f"{out}_cast"], [out], node.name),
+            ]
+            continue
+        if node.op_type != "Gather" or node.input[0] != EMBEDDING:
+            nodes.append(node)
+            continue
+        ids, out = node.input[1], node.output[0]
+        nodes += [
+            helper.make_node("Gather", [rows, ids], [f"{out}_int8"], f"{out}_rows"),
+            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Gather", [scale, ids], [f"{out}_scale"], f"{out}_scales"),
+            helper.make_node("Unsqueeze", [f"{out}_scale", last], [f"{out}_scale_1"], f"{out}_column"),
+            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], f"{out}_rescale"),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,229 @@
+"""The same step graph, reading less: what a token costs at batch 1 is what it reads.
+
+Recall:    the content is a sum over the slots that were chosen, so only those are read, not all of the memory.
+           differs: of slots as close as the k-th best, at most 2 k are kept instead of all.
+Teaching:  the expected embedding sum_v p_v E_v is summed over the most likely tokens; the others count as the mean of all rows.
+           differs: by their probability times the distance of their mean from that of all rows.
+Norms:     x / sqrt(mean(x^2) + eps) is written as the form that ONNX Runtime fuses (Pow, ReduceMean, Add, Sqrt, Div, Mul).
+Constants: 0, 1, 2, ... is made by a Range.
+
+B batch, T tokens, M slots, V vocabulary, D model. A graph without the part is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.onnx_graph import EMBEDDING
+
+_VALUES, _STRENGTHS = "state.regions.hippocampus.values", "state.regions.hippocampus.strengths"
+_LIKELY = 128  # tokens the teaching signal is summed over
+NAMES = ("recall from the chosen slots", f"teaching from the {_LIKELY} likeliest tokens", "norms that fuse")
+
+
+def rewrite(model: onnx.ModelProto) -> None:
+    """Apply all of them in place."""
+    read_chosen_slots(model)
+    if any(value.name == "token" for value in model.graph.input):  # the rows of many tokens are more than the matrix
+        sum_likely_tokens(model)
+    fusable_norms(model)
+    ranges(model)
+    sort_nodes(model)
+
+
+def read_chosen_slots(model: onnx.ModelProto) -> None:
+    """Take the 2 k closest slots first; what follows runs on them instead of on all M."""
+    graph = model.graph
+    read = next((node for node in graph.node if node.op_type == "MatMul" and node.input[1] == _VALUES), None)
+    if read is None:
+        return
+    makers = {name: node for node in graph.node for name in node.output}
+    choice = _nearest(makers, read.input[0], "TopK")
+    cosine, few = choice.input[0], f"{_VALUES}.few"
+    k = int(numpy_helper.to_array(next(t for t in graph.initializer if t.name == choice.input[1])).item())
+    slots = next(value for value in graph.input if value.name == _STRENGTHS).type.tensor_type.shape.dim[1].dim_value
+    most = min(2 * k, slots)
+    for name, value in ((f"{few}.most", [most]), (f"{few}.zero", [0]), (f"{few}.last", [-1]), (f"{few}.two", [2])):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    near, where, strengths = f"{few}.cosine", f"{few}.slots", f"{few}.strengths"
+    added = [
+        helper.make_node("TopK", [cosine, f"{few}.most"], [near, where], f"{few}.topk", axis=-1),
+        helper.make_node(
+            "Slice", [near, f"{few}.zero", choice.input[1], f"{few}.last"], [choice.output[0]], f"{few}.best"
+        ),
+        helper.make_node("Unsqueeze", [where, f"{few}.last"], [f"{few}.index"], f"{few}.indices"),
+        helper.make_node("GatherND", [_STRENGTHS, f"{few}.index"], [strengths], f"{few}.take_strengths", batch_dims=1),
+        helper.make_node("GatherND", [_VALUES, f"{few}.index"], [few], f"{few}.take_values", batch_dims=1),
+        helper.make_node("Unsqueeze", [read.input[0], f"{few}.two"], [f"{few}.row"], f"{few}.shares"),
+        helper.make_node("MatMul", [f"{few}.row", few], [f"{few}.sum"], f"{few}.weigh"),
+        helper.make_node("Squeeze", [f"{few}.sum", f"{few}.two"], [read.output[0]], f"{few}.content"),
+    ]
+    below = _below(graph, cosine)
+    aged = _below(graph, _STRENGTHS, past=cosine)  # what is computed of the strengths alone, [B,M] or [B,1,M]
+    aged -= below
+    copies: dict[str, str] = {_STRENGTHS: strengths}
+
+    def copied(name: str) -> str:
+        """The same value for the few slots [B,T,2k]; an axis of its own for T is there already."""
+        if name in copies:
+            return copies[name]
+        node = makers[name]
+        if node.op_type == "Unsqueeze":
+            copies[name] = copied(node.input[0])
+            return copies[name]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{few}.{node.name}"
+        copy.input[:] = [copied(i) if i in aged or i == _STRENGTHS else i for i in node.input]
+        copy.output[:] = [f"{few}.{name}"]
+        added.append(copy)
+        copies[name] = copy.output[0]
+        return copies[name]
+
+    graph.node.remove(choice)
+    graph.node.remove(read)
+    for node in list(graph.node):
+        if below.intersection(node.output):
+            node.input[:] = [near if i == cosine else copied(i) if i in aged else i for i in node.input]
+    graph.node.extend(added)
+
+
+def sum_likely_tokens(model: onnx.ModelProto) -> None:
+    """softmax [B,T,V] times the vocabulary matrix -> the likely rows, looked up, and the mean row for the rest."""
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] == EMBEDDING]:
+        matrix = numpy_helper.to_array(weights[EMBEDDING])
+        most, out = min(_LIKELY, len(matrix)), node.output[0]
+        constants = {"most": np.array([most]), "last": np.array([-1]), "two": np.array([2])}
+        constants |= {"one": np.ones(1, np.float32), "mean": matrix.mean(0)}
+        for name, value in constants.items():
+            graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
+        graph.node.extend(
+            helper.make_node(operator, [i if i in (node.input[0], EMBEDDING) else f"{out}.{i}" for i in into],
+                             [out if o == "" else f"{out}.{o}" for o in outs], f"{out}.{operator}.{outs[0]}", **more)
+            for operator, into, outs, more in (
+                ("TopK", [node.input[0], "most"], ["shares", "ids"], {"axis": -1, "sorted": 0}),
+                ("Gather", [EMBEDDING, "ids"], ["rows"], {"axis": 0}),
+                ("Unsqueeze", ["shares", "two"], ["row"], {}),
+                ("MatMul", ["row", "rows"], ["wide"], {}),
+                ("Squeeze", ["wide", "two"], ["likely"], {}),
+                ("ReduceSum", ["shares", "last"], ["covered"], {"keepdims": 1}),
+                ("Sub", ["one", "covered"], ["rest"], {}),
+                ("Mul", ["rest", "mean"], ["unlikely"], {}),
+                ("Add", ["likely", "unlikely"], [""], {}),
+            )
+        )  # fmt: skip
+        graph.node.remove(node)
+
+
+def fusable_norms(model: onnx.ModelProto) -> None:
+    """Mul(x,x) ... Reciprocal, Mul(x, .) -> Pow(x,2) ... Div(x, .), where the root has this one reader."""
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = _readers(graph)
+    two = f"{EMBEDDING}.exponent"
+    for inverse in [node for node in graph.node if node.op_type == "Reciprocal"]:
+        chain = [inverse]
+        for operator in ("Sqrt", "Add", "ReduceMean", "Mul"):
+            above = makers.get(chain[-1].input[0])
+            if above is None or above.op_type != operator:
+                break
+            chain.append(above)
+        users = readers[inverse.output[0]]
+        if len(chain) < 5 or len(users) != 1 or users[0].op_type != "Mul" or len(set(chain[-1].input)) != 1:
+            continue
+        square, x, scaled = chain[-1], chain[-1].input[0], users[0]
+        if x not in scaled.input or len(readers[square.output[0]]) != 1:
+            continue
+        square.op_type, scaled.op_type = "Pow", "Div"
+        square.input[:] = [x, two]
+        scaled.input[:] = [x, inverse.input[0]]
+        graph.node.remove(inverse)
+    if any(two in node.input for node in graph.node):
+        graph.initializer.append(numpy_helper.from_array(np.array(2.0, np.float32), two))
+
+
+def ranges(model: onnx.ModelProto) -> None:
+    """Initializers that count from 0 become Range nodes: 8 bytes a token of the vocabulary less in the file."""
+    graph = model.graph
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.INT64 or len(tensor.dims) != 1 or tensor.dims[0] < 64:
+            continue
+        if not np.array_equal(numpy_helper.to_array(tensor), np.arange(tensor.dims[0])):
+            continue
+        names = [f"{tensor.name}.{part}" for part in ("start", "limit", "delta")]
+        for name, value in zip(names, (0, tensor.dims[0], 1), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+        graph.node.append(helper.make_node("Range", names, [tensor.name], f"{tensor.name}.range"))
+        graph.initializer.remove(tensor)
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put every node behind those it reads from."""
+    nodes = list(model.graph.node)
+    made = {name for node in nodes for name in node.output}
+    waiting = [{name for name in _reads(node) if name in made} for node in nodes]
+    readers: dict[str, list[int]] = defaultdict(list)
+    for index, names in enumerate(waiting):
+        for name in names:
+            readers[name].append(index)
+    ready, ordered = deque(index for index, names in enumerate(waiting) if not names), []
+    while ready:
+        index = ready.popleft()
+        ordered.append(nodes[index])
+        for name in nodes[index].output:
+            for reader in readers[name]:
+                waiting[reader].discard(name)
+                if not waiting[reader]:
+                    ready.append(reader)
+    assert len(ordered) == len(nodes), "a cycle"
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in dict.fromkeys(_reads(node)):
+            found[name].append(node)
+    return found
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Names the node reads, those of the graphs inside it among them."""
+    inner = [part for attribute in node.attribute if attribute.HasField("g") for part in attribute.g.node]
+    return [*node.input, *(name for part in inner for name in _reads(part))]
+
+
+def _below(graph: onnx.GraphProto, name: str, past: str = "") -> set[str]:
+    """Every value that is computed from ``name``, not looking past ``past``."""
+    readers, found, open_names = _readers(graph), set(), deque([name])
+    while open_names:
+        for node in readers[open_names.popleft()]:
+            for output in node.output:
+                if output not in found:
+                    found.add(output)
+                    if output != past:
+                        open_names.append(output)
+    return found
+
+
+def _nearest(makers: dict[str, onnx.NodeProto], name: str, operator: str) -> onnx.NodeProto:
+    """The closest node of that operator above ``name``, breadth first."""
+    seen, open_names = {name}, deque([name])
+    while open_names:
+        node = makers.get(open_names.popleft())
+        if node is None:
+            continue
+        if node.op_type == operator:
+            return node
+        new = [i for i in node.input if i not in seen]
+        seen.update(new)
+        open_names.extend(new)
+    raise AssertionError(f"no {operator} above {name}")

@@ -1,0 +1,232 @@
+"""Quantized step graphs: what they hold, that they answer as the float one does, and when they are refused."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from export import onnx_graph, quantize
+from export.onnx_graph import EMBEDDING
+from export.quantize import blocks, rewrites, weights
+from export.quantize import static as calibrated
+from neuro.errors import NeuroError, UsageError
+from neuro.tokenizer import Tokenizer
+
+SIZES = ["d_model=64", "vocab_size=300", "cortex.feedforward_width=128", "hippocampus.place_cells=64"]
+TOKENS = 40
+
+
+@pytest.fixture(scope="module")
+def brain(tiny_brain):
+    made = tiny_brain(SIZES)
+    made.tokenizer = Tokenizer.train(["The keeper counted the boats, and the boats counted him. "] * 30, 300)
+    return made
+
+
+@pytest.fixture(scope="module")
+def step(brain, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    files = {name: folder / f"{name}.onnx" for name in ("step", "commit")}
+    onnx_graph.write(brain, files)
+    return files["step"]
+
+
+@pytest.fixture(scope="module")
+def fed(brain) -> list[dict[str, np.ndarray]]:
+    """What the step graph is given over spans with written memories."""
+    ids = torch.randint(0, 280, (TOKENS,), generator=torch.Generator().manual_seed(1)).numpy()
+    return list(calibrated.feeds(brain, ids))
+
+
+def answers(graph: Path | bytes, fed: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Every output of the graph, token after token."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph if isinstance(graph, bytes) else str(graph), options)
+    names = [port.name for port in session.get_outputs()]
+    runs = [session.run(None, {port.name: feed[port.name] for port in session.get_inputs()}) for feed in fed]
+    return {name: np.stack(found) for name, found in zip(names, zip(*runs, strict=True), strict=True)}
+
+
+def quantized(step: Path, folder: Path, recipe: str, fed: list[dict[str, np.ndarray]]) -> tuple[Path, dict]:
+    path = Path(shutil.copy(step, folder / f"{recipe}.onnx"))
+    if recipe == "int8-static":
+        return path, quantize.static(path, fed)
+    return path, getattr(quantize, recipe)(path)
+
+
+def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
+    model = onnx.load(step)
+    rewrites.rewrite(model)
+    onnx.checker.check_model(model, full_check=True)
+    before, after = answers(step, fed), answers(model.SerializeToString(), fed)
+    assert before.keys() == after.keys()
+    assert np.abs(before["next.buffer.values"]).max() > 0 and np.any(fed[-1][f"{weights_of('strengths')}"] > 0)
+    for name in before.keys() - {"next.buffer.error"}:  # sums over the likeliest tokens
+        assert np.allclose(before[name], after[name], atol=2e-5), name
+    error, told = before["next.buffer.error"], after["next.buffer.error"]
+    assert np.abs(error).max() > 0
+    assert np.linalg.norm(told - error) <= 0.1 * np.linalg.norm(error)
+
+
+def weights_of(name: str) -> str:
+    return f"state.regions.hippocampus.{name}"
+
+
+def test_the_rewritten_graph_reads_the_chosen_slots_alone(step, fed):
+    """No node is left whose output has an entry for every value of the memory's rows."""
+    model = onnx.load(step)
+    rewrites.rewrite(model)
+    readers = [node.op_type for node in model.graph.node if weights_of("values") in node.input]
+    assert readers == ["GatherND"]
+    assert not any(node.op_type == "MatMul" and node.input[1] == EMBEDDING for node in model.graph.node)
+    assert sum(node.op_type == "Div" for node in model.graph.node) > sum(
+        node.op_type == "Reciprocal" for node in model.graph.node
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "near"), [("int8", 0.45, 0.05), ("int8-static", 0.45, 0.06), ("int4", 0.4, 0.3)]
+)
+def test_a_recipe_makes_the_graph_smaller_and_keeps_what_it_says(recipe, size, near, step, fed, tmp_path, measured):
+    path, record = quantized(step, tmp_path, recipe, fed)
+    assert record["recipe"] == recipe == quantize.recipe_of(path)
+    assert record["share_of_weight_bytes"] >= quantize.LEAST_SHARE
+    assert min(min(dims) for dims in record["left_in_float"].values()) < weights.THIN
+    share = path.stat().st_size / step.stat().st_size
+    measured("share of the float32 bytes", share)
+    assert share <= size
+    # Before anything was recalled or fired: no threshold stands between the rounding and the logits.
+    expected, got = answers(step, fed[:1])["logits"], answers(path, fed[:1])["logits"]
+    measured("distance of the logits", float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
+    assert 0 < np.linalg.norm(got - expected) <= near * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-static", "int4"])
+def test_the_vocabulary_matrix_is_stored_once(recipe, step, fed, tmp_path):
+    graph = onnx.load(quantized(step, tmp_path, recipe, fed)[0]).graph
+    vocabulary, width = 300, 64
+    stored = [t for t in graph.initializer if np.prod(t.dims) * (1 + (recipe == "int4")) == vocabulary * width]
+    assert len(stored) == 1
+    assert EMBEDDING not in {tensor.name for tensor in graph.initializer}
+
+
+def test_a_recipe_of_a_float_graph_is_none(step):
+    assert quantize.recipe_of(step) is None
+
+
+def gemm_graph(path: Path) -> Path:
+    """A linear layer on a matrix of activations is a Gemm, which no quantizer of weights sees."""
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "linear")
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in "xy"]
+    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(weight[0], "b")]
+    graph = helper.make_graph([node], "gemm", ports[:1], ports[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-static", "int4"])
+def test_a_recipe_that_finds_nothing_is_an_error_in_two_parts(recipe, tmp_path):
+    path = gemm_graph(tmp_path / "gemm.onnx")
+    whole = path.read_bytes()
+    with pytest.raises(NeuroError) as raised:
+        if recipe == "int8-static":
+            quantize.static(path, [{"x": np.zeros((1, 64), np.float32)}])
+        else:
+            getattr(quantize, recipe)(path)
+    kind = recipe.removesuffix("-static")
+    assert raised.value.what == f"quantize: 0.0 % of the weight bytes became {kind}, expected at least 95 %."
+    assert raised.value.do == "Export without --quantize. Left in float: w."
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_calibration_needs_tokens(step, tmp_path, brain):
+    path = Path(shutil.copy(step, tmp_path / "step.onnx"))
+    with pytest.raises(NeuroError, match="int8-static: got no calibration tokens, expected some"):
+        quantize.static(path, [])
+    short = tmp_path / "short.txt"
+    short.write_text("The boats counted him.")
+    with pytest.raises(UsageError) as raised:
+        quantize.calibration_ids(short, brain)
+    count = 1 + len(brain.tokenizer.encode("The boats counted him."))
+    assert raised.value.what == f"{short}: got {count} tokens for calibration, expected at least {calibrated.TOKENS}."
+    assert raised.value.do == "Give a longer text."
+    short.write_text("The boats counted him. " * 400)
+    ids = quantize.calibration_ids(short, brain)
+    assert ids.shape == (calibrated.TOKENS,) and ids[0] == brain.tokenizer.bos_id
+
+
+def test_static_scales_are_those_of_the_calibration(step, fed, tmp_path):
+    """Twice the activations, twice the scales; what is fed in between changes nothing."""
+    path, record = quantized(step, tmp_path, "int8-static", fed)
+    assert record["calibration"]["tokens"] == TOKENS
+    graph = onnx.load(path).graph
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert quantizers
+    spikes = [node for node in quantizers if numpy_helper.to_array(held[node.input[1]]) == np.float32(1 / 255)]
+    assert spikes, "what only is 0 or 1 is quantized exactly"
+    model = onnx.load(step)
+    rewrites.rewrite(model)
+    weights.turn_embedding(model)
+    names = [node.input[0] for node in quantizers]
+    model.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    found = answers(model.SerializeToString(), fed)
+    for node in quantizers:
+        values = found[node.input[0]]
+        span = max(values.max(), 0.0) - min(values.min(), 0.0)
+        assert numpy_helper.to_array(held[node.input[1]]) == pytest.approx(span / 255, rel=1e-4)
+
+
+def test_no_other_scale_of_the_search_is_nearer_and_outliers_may_be_clipped():
+    matrix = np.random.default_rng(3).standard_normal((5, 70)).astype(np.float32)
+    matrix[0, 3] = 9.0
+    levels, scales, zeros = blocks.rounded(matrix)
+    assert levels.shape == (5, 3, blocks.BLOCK) and levels.max() <= 15
+    restored = (levels.astype(np.float32) - zeros[..., None]) * scales[..., None]
+    error = np.square(restored.reshape(5, -1)[:, :70] - matrix).sum()
+    padded = np.pad(matrix, ((0, 0), (0, 26))).reshape(5, 3, -1)
+    low, high = np.minimum(padded.min(-1), 0), np.maximum(padded.max(-1), 0)
+    scale = (high - low)[..., None] / 15
+    zero = np.rint(-low[..., None] / scale)
+    plain = (np.clip(np.rint(padded / scale) + zero, 0, 15) - zero) * scale
+    assert error < np.square(plain - padded).sum()
+    assert np.all(restored[:, 2, 6:] == 0), "the filling stays zero"
+
+
+def test_the_kernel_reads_the_packed_bytes_as_they_are_meant():
+    """A product with one-hot rows gives back scale (q - zero), an odd number of blocks and an unfilled one among them."""
+    matrix = np.random.default_rng(4).standard_normal((6, 70)).astype(np.float32)
+    graph = helper.make_graph([], "one", [], [])
+    blocks._store(graph, "w", matrix)
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w_q4", f"w{weights.SCALES}", "w_zeros"], ["y"], domain="com.microsoft",
+        K=70, N=6, bits=4, block_size=blocks.BLOCK, accuracy_level=4,
+    )  # fmt: skip
+    graph.node.append(node)
+    graph.input.append(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [70, 70]))
+    graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [70, 6]))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    got = answers(model.SerializeToString(), [{"x": np.eye(70, dtype=np.float32)}])["y"][0]
+    levels, scales, zeros = blocks.rounded(matrix)
+    restored = ((levels.astype(np.float32) - zeros[..., None]) * scales[..., None]).reshape(6, -1)[:, :70]
+    assert np.allclose(got, restored.T, atol=0.02)
+    for row, column in itertools.product((0, 31, 32, 69), range(6)):
+        assert abs(got[row, column] - matrix[column, row]) <= scales[column].max()
+
+
+@pytest.mark.parametrize("off", ["hippocampus", "procedural", "cortex"])
+def test_a_graph_without_the_part_is_quantized_too(off, tiny_brain, tmp_path):
+    files = {name: tmp_path / f"{name}.onnx" for name in ("step", "commit")}
+    onnx_graph.write(tiny_brain([*SIZES, f"{off}.enabled=false"]), files)
+    assert quantize.int8(files["step"])["share_of_weight_bytes"] >= quantize.LEAST_SHARE
