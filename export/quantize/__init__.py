@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto
 
 from export.quantize.blocks import int4
+from export.quantize.calibrated import calibration_ids, feeds, static
 from export.quantize.dynamic import int8
-from export.quantize.static import calibration_ids, feeds, static
 from export.quantize.weights import LEAST_SHARE
 
 __all__ = ["LEAST_SHARE", "RECIPES", "calibration_ids", "feeds", "int4", "int8", "recipe_of", "static"]

@@ -15,8 +15,7 @@ from onnx import helper, numpy_helper
 
 from export import onnx_graph, quantize
 from export.onnx_graph import EMBEDDING
-from export.quantize import blocks, rewrites, weights
-from export.quantize import static as calibrated
+from export.quantize import blocks, calibrated, rewrites, weights
 from neuro.errors import NeuroError, UsageError
 from neuro.tokenizer import Tokenizer
 
@@ -69,7 +68,7 @@ def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
     onnx.checker.check_model(model, full_check=True)
     before, after = answers(step, fed), answers(model.SerializeToString(), fed)
     assert before.keys() == after.keys()
-    assert np.abs(before["next.buffer.values"]).max() > 0 and np.any(fed[-1][f"{weights_of('strengths')}"] > 0)
+    assert np.abs(before["next.buffer.values"]).max() > 0 and np.any(fed[-1][memory("strengths")] > 0)
     for name in before.keys() - {"next.buffer.error"}:  # sums over the likeliest tokens
         assert np.allclose(before[name], after[name], atol=2e-5), name
     error, told = before["next.buffer.error"], after["next.buffer.error"]
@@ -77,7 +76,7 @@ def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
     assert np.linalg.norm(told - error) <= 0.1 * np.linalg.norm(error)
 
 
-def weights_of(name: str) -> str:
+def memory(name: str) -> str:
     return f"state.regions.hippocampus.{name}"
 
 
@@ -85,7 +84,7 @@ def test_the_rewritten_graph_reads_the_chosen_slots_alone(step, fed):
     """No node is left whose output has an entry for every value of the memory's rows."""
     model = onnx.load(step)
     rewrites.rewrite(model)
-    readers = [node.op_type for node in model.graph.node if weights_of("values") in node.input]
+    readers = [node.op_type for node in model.graph.node if memory("values") in node.input]
     assert readers == ["GatherND"]
     assert not any(node.op_type == "MatMul" and node.input[1] == EMBEDDING for node in model.graph.node)
     assert sum(node.op_type == "Div" for node in model.graph.node) > sum(
@@ -124,7 +123,7 @@ def test_a_recipe_of_a_float_graph_is_none(step):
 
 
 def gemm_graph(path: Path) -> Path:
-    """A linear layer on a matrix of activations is a Gemm, which no quantizer of weights sees."""
+    """A linear layer on a matrix of activations is a Gemm, which what looks for MatMul does not see."""
     weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "linear")
     ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in "xy"]
@@ -134,7 +133,7 @@ def gemm_graph(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe", ["int8", "int8-static", "int4"])
+@pytest.mark.parametrize("recipe", ["int8-static", "int4"])
 def test_a_recipe_that_finds_nothing_is_an_error_in_two_parts(recipe, tmp_path):
     path = gemm_graph(tmp_path / "gemm.onnx")
     whole = path.read_bytes()
@@ -146,6 +145,17 @@ def test_a_recipe_that_finds_nothing_is_an_error_in_two_parts(recipe, tmp_path):
     kind = recipe.removesuffix("-static")
     assert raised.value.what == f"quantize: 0.0 % of the weight bytes became {kind}, expected at least 95 %."
     assert raised.value.do == "Export without --quantize. Left in float: w."
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_int8_finds_a_gemm_and_an_error_of_it_names_what_is_left(tmp_path, monkeypatch):
+    path = gemm_graph(tmp_path / "gemm.onnx")
+    assert quantize.int8(path)["left_in_float"] == {}
+    whole = gemm_graph(path).read_bytes()
+    monkeypatch.setattr(weights, "LEAST_SHARE", 1.01)
+    with pytest.raises(NeuroError) as raised:
+        quantize.int8(path)
+    assert raised.value.what == "quantize: 100.0 % of the weight bytes became int8, expected at least 101 %."
     assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
 
 

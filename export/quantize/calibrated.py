@@ -120,6 +120,8 @@ def _ranges(
     model: onnx.ModelProto, names: list[str], calibration: Iterable[Feed]
 ) -> tuple[dict[str, list[float]], int]:
     """The smallest and the largest value of each activation, 0 among them, and over how many tokens."""
+    if not names:
+        return {}, 0
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
