@@ -83,9 +83,9 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
             x, name = node.input
             if x not in done:
                 low, high = spans[x]
-                scale = max(high - low, 1e-12) / 255.0
-                zero = np.array(round(-low / scale), np.uint8)
-                _constants(graph, {f"{x}_scale": np.array(scale, np.float32), f"{x}_zero": zero})
+                width = max(high - low, 1e-12) / 255.0
+                zero = np.array(round(-low / width), np.uint8)
+                _constants(graph, {f"{x}_scale": np.array(width, np.float32), f"{x}_zero": zero})
                 part = [f"{x}_scale", f"{x}_zero"]
                 nodes.append(helper.make_node("QuantizeLinear", [x, *part], [f"{x}_u8"], f"{x}_quantize"))
                 nodes.append(helper.make_node("DequantizeLinear", [f"{x}_u8", *part], [f"{x}_q"], f"{x}_dequantize"))

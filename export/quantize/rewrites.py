@@ -13,6 +13,7 @@ B batch, T tokens, M slots, V vocabulary, D model. A graph without the part is l
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from typing import Any
 
 import numpy as np
 import onnx
@@ -103,28 +104,29 @@ def sum_likely_tokens(model: onnx.ModelProto) -> None:
         constants |= {"one": np.ones(1, np.float32), "mean": matrix.mean(0)}
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
-        graph.node.extend(
-            helper.make_node(operator, [i if i in (node.input[0], EMBEDDING) else f"{out}.{i}" for i in into],
-                             [out if o == "" else f"{out}.{o}" for o in outs], f"{out}.{operator}.{outs[0]}", **more)
-            for operator, into, outs, more in (
-                ("TopK", [node.input[0], "most"], ["shares", "ids"], {"axis": -1, "sorted": 0}),
-                ("Gather", [EMBEDDING, "ids"], ["rows"], {"axis": 0}),
-                ("Unsqueeze", ["shares", "two"], ["row"], {}),
-                ("MatMul", ["row", "rows"], ["wide"], {}),
-                ("Squeeze", ["wide", "two"], ["likely"], {}),
-                ("ReduceSum", ["shares", "last"], ["covered"], {"keepdims": 1}),
-                ("Sub", ["one", "covered"], ["rest"], {}),
-                ("Mul", ["rest", "mean"], ["unlikely"], {}),
-                ("Add", ["likely", "unlikely"], [""], {}),
-            )
-        )  # fmt: skip
+        names = {"": out, node.input[0]: node.input[0], EMBEDDING: EMBEDDING}
+        steps: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
+            ("TopK", [node.input[0], "most"], ["shares", "ids"], {"axis": -1, "sorted": 0}),
+            ("Gather", [EMBEDDING, "ids"], ["rows"], {"axis": 0}),
+            ("Unsqueeze", ["shares", "two"], ["row"], {}),
+            ("MatMul", ["row", "rows"], ["wide"], {}),
+            ("Squeeze", ["wide", "two"], ["likely"], {}),
+            ("ReduceSum", ["shares", "last"], ["covered"], {"keepdims": 1}),
+            ("Sub", ["one", "covered"], ["rest"], {}),
+            ("Mul", ["rest", "mean"], ["unlikely"], {}),
+            ("Add", ["likely", "unlikely"], [""], {}),
+        )
+        for operator, into, outs, more in steps:
+            read, made = ([names.get(name, f"{out}.{name}") for name in part] for part in (into, outs))
+            graph.node.append(helper.make_node(operator, read, made, f"{out}.{operator}.{outs[0]}", **more))
         graph.node.remove(node)
 
 
 def fusable_norms(model: onnx.ModelProto) -> None:
-    """Mul(x,x) ... Reciprocal, Mul(x, .) -> Pow(x,2) ... Div(x, .), where the root has this one reader."""
+    """Mul(x,x) ... Reciprocal, Mul(x, .) -> Pow(x,2) ... Div(x, .), where the root has this one reader; times 1 where no gain follows."""
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
     readers = _readers(graph)
     two = f"{EMBEDDING}.exponent"
     for inverse in [node for node in graph.node if node.op_type == "Reciprocal"]:
@@ -144,6 +146,12 @@ def fusable_norms(model: onnx.ModelProto) -> None:
         square.input[:] = [x, two]
         scaled.input[:] = [x, inverse.input[0]]
         graph.node.remove(inverse)
+        source = makers.get(x)
+        if source is not None and source.op_type == "MatMul" and source.input[1] in weights:  # eligibility: no gain
+            out, ones = scaled.output[0], np.ones(weights[source.input[1]].dims[-1], np.float32)
+            scaled.output[0] = f"{out}.unit"
+            graph.initializer.append(numpy_helper.from_array(ones, f"{out}.ones"))
+            graph.node.append(helper.make_node("Mul", [scaled.output[0], f"{out}.ones"], [out], f"{out}.gain"))
     if any(two in node.input for node in graph.node):
         graph.initializer.append(numpy_helper.from_array(np.array(2.0, np.float32), two))
 
