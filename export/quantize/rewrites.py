@@ -123,7 +123,10 @@ def sum_likely_tokens(model: onnx.ModelProto) -> None:
 
 
 def fusable_norms(model: onnx.ModelProto) -> None:
-    """Mul(x,x) ... Reciprocal, Mul(x, .) -> Pow(x,2) ... Div(x, .), where the root has this one reader; times 1 where no gain follows."""
+    """Mul(x,x) ... Reciprocal, Mul(x, .) -> Pow(x,2) ... Div(x, .), where the root has this one reader.
+
+    The eligibility, which has no gain, gets one of 1: the fused form has one.
+    """
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
