@@ -24,8 +24,9 @@ GAP_LIMIT = (
     1e-5  # float32: of logits and state, over the largest value where that is above 1, where spikes are the same
 )
 FLIP_LIMIT = 1e-5  # float32: spikes that fall on the other side, per neuron and token (one is always forgiven)
-# int8, nats per token: a memory that is sure of itself on one side and not on the other costs much at once.
-DIVERGENCE_LIMIT = 0.1
+# Nats per token: a memory that is sure of itself on one side and not on the other costs much at once.
+DIVERGENCE_LIMIT = 0.1  # int8
+DIVERGENCE_LIMITS = {"int8": DIVERGENCE_LIMIT, "int8-static": DIVERGENCE_LIMIT, "int4": 0.3}
 # What every export holds besides its graphs; a manifest that lists less would let the others change unseen.
 FILES = (
     "run.py",  "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
@@ -81,17 +82,17 @@ def verify(path: str | Path) -> Report:
         raise CheckError(
             f"{path}: the export does not run ({type(error).__name__}: {_first_line(error)}).", "Export again."
         ) from error
-    judge(measured, bool(quantized), f"{path}", "Export again; do not use this folder.")
+    judge(measured, quantized["recipe"] if quantized else None, f"{path}", "Export again; do not use this folder.")
     judge_others(gaps, bool(quantized), f"{path}")
     return Report(quantized["recipe"] if quantized else None, len(manifest["files"]), measured)
 
 
-def judge(measured: Parity, quantized: bool, where: str, do: str) -> None:
+def judge(measured: Parity, recipe: str | None, where: str, do: str) -> None:
     """Raises CheckError unless the difference from torch is within the limits of its kind."""
-    if quantized:
-        good = measured.divergence <= DIVERGENCE_LIMIT
+    if recipe:
+        good = measured.divergence <= DIVERGENCE_LIMITS[recipe]
         got = f"a divergence of {measured.divergence:.4f} nats per token"
-        limits = f"at most {DIVERGENCE_LIMIT}"
+        limits = f"at most {DIVERGENCE_LIMITS[recipe]}"
     else:
         gap = max(measured.logits_relative, measured.state_relative)
         good = gap <= GAP_LIMIT and (measured.spike_flips <= 1 or measured.spike_mismatch <= FLIP_LIMIT)

@@ -139,11 +139,11 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
     runtime = Runtime(new)
     measured = parity.measure(brain, runtime, tokens[None], realign=not recipe)
     do = "Export without --quantize." if recipe else "Report this model's configuration; nothing was written."
-    check.judge(measured, bool(recipe), "export", do)
+    check.judge(measured, recipe, "export", do)
     side = tokens[: _SIDE_BATCH * _SIDE_TOKENS].reshape(_SIDE_BATCH, _SIDE_TOKENS)
     beside = parity.measure(brain, runtime, side, realign=not recipe)
     if not recipe:
-        check.judge(beside, False, f"export, batch {_SIDE_BATCH}", do)
+        check.judge(beside, None, f"export, batch {_SIDE_BATCH}", do)
     manifest["parity"], manifest["parity_of_a_batch"] = measured.to_dict(), beside.to_dict()
     gaps = parity.others(new, manifest, tokens)
     check.judge_others(gaps, bool(recipe), "export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 from pathlib import Path
@@ -13,10 +14,10 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from export import onnx_graph, quantize
+from export import check, onnx_graph, parity, quantize
 from export.onnx_graph import EMBEDDING
 from export.quantize import blocks, calibrated, rewrites, weights
-from neuro.errors import NeuroError, UsageError
+from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.tokenizer import Tokenizer
 
 SIZES = ["d_model=64", "vocab_size=300", "cortex.feedforward_width=128", "hippocampus.place_cells=64"]
@@ -259,3 +260,14 @@ def test_a_prefill_is_quantized_with_the_bytes_of_the_step(recipe, near, step, p
     for name in ("logits", "next.buffer.error"):
         apart = np.linalg.norm(got[name] - expected[name])
         assert 0 < apart <= near * np.linalg.norm(expected[name]), name
+
+
+def test_each_recipe_has_a_limit_of_its_own_and_the_error_names_it():
+    far = parity.Parity(1, 128, 2, *(0.0,) * len(dataclasses.fields(parity.Parity)[3:]))
+    far = dataclasses.replace(far, divergence=0.2)
+    check.judge(far, "int4", "export", "Do it.")
+    with pytest.raises(CheckError) as raised:
+        check.judge(far, "int8", "export", "Do it.")
+    what = "export: parity with torch is broken: got a divergence of 0.2000 nats per token, expected at most 0.1."
+    assert (raised.value.what, raised.value.do) == (what, "Do it.")
+    assert check.DIVERGENCE_LIMITS.keys() == set(quantize.RECIPES)
