@@ -42,7 +42,12 @@ def write(folder: Path, manifest: dict[str, Any]) -> None:
     # The graph takes one token a run.
     search = {"chunk_size": 1, "do_sample": False, "max_length": CONTEXT, "past_present_share_buffer": False}
     _dump(folder / "genai_config.json", {"model": model, "search": search})
-    tokenizer = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<bos>", "eos_token": "<bos>", "unk_token": "<unk>"}
+    tokenizer: dict[str, Any] = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<bos>",
+        "eos_token": "<bos>",
+        "unk_token": "<unk>",
+    }
     tokenizer |= {"add_bos_token": True, "add_prefix_space": False, "clean_up_tokenization_spaces": False}
     tokenizer |= {"model_max_length": CONTEXT}
     _dump(folder / "tokenizer_config.json", tokenizer)
