@@ -116,6 +116,7 @@ def test_every_state_leaf_is_a_port_and_starts_as_in_torch(exported):
 def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
     manifest = package.export_onnx(save_model(["d_model=64", "cortex.feedforward_width=256"]), tmp_path / "out", "int8")
     assert manifest["quantization"]["share_of_weight_bytes"] >= quantize.LEAST_SHARE
+    assert "prefill" not in manifest["graphs"] and manifest["parity_with_the_step"]["decoder"]["absolute"] == 0.0
     measured("share of the float32 bytes", manifest["graphs"]["step"]["bytes"] / manifest["float_step_bytes"])
     kinds = {
         t.data_type
