@@ -53,8 +53,8 @@ def runtime_step(runtime: Runtime, tokens: list[int]) -> float:
     return (time.perf_counter() - started) / len(tokens)
 
 
-def prefill_step(runtime: Runtime, tokens: list[int]) -> float:
-    """Seconds per token of the prefill, a span at a time, with commits."""
+def fed(runtime: Runtime, tokens: list[int]) -> float:
+    """Seconds per token of a prompt, with commits: by the prefill, where there is one."""
     runtime.reset(1)
     started = time.perf_counter()
     runtime.feed([tokens])
@@ -100,7 +100,7 @@ def main() -> None:
             for kind in KINDS:
                 name = kind or "float32"
                 times[name].append(runtime_step(runtimes[kind], part))
-                times[f"{name} prefill"].append(prefill_step(runtimes[kind], part))
+                times[f"{name} fed"].append(fed(runtimes[kind], part))
                 times[f"{name} decoder"].append(decoder_step(decoders[kind], part))
         for row, kind in zip(rows, KINDS, strict=True):
             nats = parity.stream_nats(runtimes[kind], ids) + flags

@@ -83,7 +83,7 @@ def verify(path: str | Path) -> Report:
             f"{path}: the export does not run ({type(error).__name__}: {_first_line(error)}).", "Export again."
         ) from error
     judge(measured, quantized["recipe"] if quantized else None, f"{path}", "Export again; do not use this folder.")
-    judge_others(gaps, bool(quantized), f"{path}")
+    judge_others(gaps, f"{path}")
     return Report(quantized["recipe"] if quantized else None, len(manifest["files"]), measured)
 
 
@@ -105,13 +105,10 @@ def judge(measured: Parity, recipe: str | None, where: str, do: str) -> None:
         raise CheckError(f"{where}: parity with torch is broken: got {got}, expected {limits}.", do)
 
 
-def judge_others(gaps: dict[str, dict[str, float]], quantized: bool, where: str) -> None:
-    """Raises CheckError where prefill or decoder say something else than step and commit.
-
-    Many tokens share the scale of their int8 activations, so the int8 prefill may differ; nothing else may.
-    """
+def judge_others(gaps: dict[str, dict[str, float]], where: str) -> None:
+    """Raises CheckError where prefill or decoder say something else than step and commit."""
     for name, gap in gaps.items():
-        if gap["relative"] > GAP_LIMIT and not (quantized and name == "prefill"):
+        if gap["relative"] > GAP_LIMIT:
             raise CheckError(
                 f"{where}: the {name} is not the step: got logits {gap['relative']:.1e} away, expected at most {GAP_LIMIT:g}.",
                 "Report this model's configuration; do not use the folder.",
@@ -120,7 +117,8 @@ def judge_others(gaps: dict[str, dict[str, float]], quantized: bool, where: str)
 
 def _graph_files(path: Path, manifest: dict[str, Any]) -> list[str]:
     try:
-        found = [manifest["graphs"][name]["file"] for name in recipes.PROFILES[manifest["profile"]]]
+        needed = [name for name in recipes.PROFILES[manifest["profile"]] if name != "prefill"]
+        found = [manifest["graphs"][name]["file"] for name in dict.fromkeys([*needed, *manifest["graphs"]])]
         return [*found, *(GENAI_FILES if "decoder" in manifest["graphs"] else ())]
     except (KeyError, TypeError) as error:
         raise CheckError(
@@ -173,7 +171,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
     profile = manifest.get("profile")
     if profile not in recipes.PROFILES:
         raise CheckError(f"{path / 'manifest.json'}: 'profile' is none of ours: {profile!r}.", do)
-    for name in recipes.PROFILES[profile]:
+    for name in recipes.graphs(profile, recipe):
         file = recipes.file_of(name, recipe)
         try:
             onnx.checker.check_model(path / file)
@@ -187,7 +185,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
         raise CheckError(
             f"{path / 'manifest.json'}: 'quantization' is not that of the graphs and the model in this folder.", do
         )
-    for name in recipes.PROFILES[profile]:
+    for name in recipes.graphs(profile, recipe):
         _check_graph(path / recipes.file_of(name, recipe), manifest["graphs"][name])
     expected = json.loads(json.dumps(manifests.describe(brain, path, recipe, profile)))
     for key, value in expected.items():
@@ -195,7 +193,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any], brain: Brain) -> None:
             raise CheckError(
                 f"{path / 'manifest.json'}: '{key}' is not that of the graphs and the model in this folder.", do
             )
-    for name in recipes.PROFILES[profile]:
+    for name in recipes.graphs(profile, recipe):
         graph = path / recipes.file_of(name, recipe)
         props = {prop.key: prop.value for prop in onnx.load(graph, load_external_data=False).metadata_props}
         if props != manifests.inside(expected, name, recipe):

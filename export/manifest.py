@@ -49,7 +49,9 @@ def describe(
         "neuro": neuro.__version__,
         "versions": {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
         "profile": profile,
-        "learns": {runner: True for runner, graph in LEARNS.items() if graph in (graphs or recipes.PROFILES[profile])},
+        "learns": {
+            runner: True for runner, graph in LEARNS.items() if graph in (graphs or recipes.graphs(profile, recipe))
+        },
         "fingerprint": folder.fingerprint(brain),
         "vocab_size": brain.config.vocab_size,
         "plasticity_span": brain.config.plasticity_span,
@@ -59,7 +61,8 @@ def describe(
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
         "memory": ports.memory_ports(brain),
         "graphs": {
-            name: _describe_graph(new, recipes.file_of(name, recipe)) for name in graphs or recipes.PROFILES[profile]
+            name: _describe_graph(new, recipes.file_of(name, recipe))
+            for name in graphs or recipes.graphs(profile, recipe)
         },
     }
 

@@ -98,14 +98,12 @@ def export_onnx(
 def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: str = "cpu") -> dict[str, Any]:
     """Write the graphs into ``new``/onnx and the manifest that the runner needs beside them -> that manifest."""
     (new / recipes.FOLDER).mkdir()
-    files = {name: new / recipes.file_of(name, recipe) for name in recipes.PROFILES[profile]}
+    files = {name: new / recipes.file_of(name, recipe) for name in recipes.graphs(profile, recipe)}
     traced = {name: file for name, file in files.items() if name in recipes.TRACED}
     raster = profile == "web" and bool(accounting.emitters(brain))  # what the page shows
     onnx_graph.write(brain, traced, scatter=profile != "dml", raster=raster)
     float_bytes = files["step"].stat().st_size
     quantization = recipes.apply(files["step"], recipe)
-    if "prefill" in files:
-        recipes.apply(files["prefill"], recipe)
     if "decoder" in files:
         decoder.compose(files, manifests.describe(brain, new, recipe, profile, list(traced)))
     if profile == "dml":
@@ -146,7 +144,7 @@ def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: st
         check.judge(beside, None, f"export, batch {_SIDE_BATCH}", do)
     manifest["parity"], manifest["parity_of_a_batch"] = measured.to_dict(), beside.to_dict()
     gaps = parity.others(new, manifest, tokens)
-    check.judge_others(gaps, bool(recipe), "export")
+    check.judge_others(gaps, "export")
     manifest["parity_with_the_step"] = gaps
     manifest["latency"] = latency.measure(new, manifest, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)

@@ -32,11 +32,17 @@ PROFILES = {
 }
 
 
+def graphs(profile: str, recipe: str | None) -> tuple[str, ...]:
+    """The graphs of a folder. A quantized one has no prefill: its tokens would share the scale of each activation, and say
+    something else than the step (logits of the shipped model in int8 up to 1.9 apart)."""
+    return tuple(graph for graph in PROFILES[profile] if recipe is None or graph != "prefill")
+
+
 def file_of(graph: str, recipe: str | None) -> str:
     """Where that graph lies in the folder, as the manifest writes it: "onnx/model_quantized.onnx"."""
     return f"{FOLDER}/{STEMS[graph]}{SUFFIXES[recipe]}.onnx"
 
 
-def apply(graph: Path, recipe: str | None) -> dict[str, Any] | None:
-    """Quantize the float32 graph (step or prefill) in place -> what was done, for the manifest; None stays float32."""
-    return getattr(quantize, recipe)(graph) if recipe else None
+def apply(step: Path, recipe: str | None) -> dict[str, Any] | None:
+    """Quantize the float32 step in place -> what was done, for the manifest; None stays float32."""
+    return getattr(quantize, recipe)(step) if recipe else None
