@@ -229,3 +229,24 @@ def test_a_brain_of_skipped_layers_learns_to_its_budget_and_goes_on_from_its_fil
     assert float(threshold) != 0.0
     loaded = neuro.load(tmp_path / "run" / "model").regions["thalamus"].threshold
     assert torch.allclose(loaded, threshold, atol=1e-3)
+
+
+def test_recorded_membranes_stand_still_over_what_is_skipped(tiny_brain, drive, tokens):
+    sets, ids = [DEPTH, "cortex.feedforwards=spiking,spiking"], tokens(2, 16)
+    plain = tiny_brain(sets, record_raster=True)
+    brain = tiny_brain(sets, record_raster=True, record_membrane=True)
+    gates = half(plain, 2, 16)
+    half(brain, 2, 16)
+    threshold = brain.config.cortex.v_threshold
+    with torch.no_grad():
+        expected = plain.scan(ids, plain.init_state(2)).events.raster
+        events = brain.scan(ids, brain.init_state(2)).events
+    assert torch.equal(events.raster, expected) and expected.any()
+    for layer, gate in enumerate(gates):
+        u, spikes = events.membrane[:, :, layer], events.raster[:, :, layer]
+        on = gate > 0
+        assert torch.equal(u[on] >= threshold, spikes[on] > 0) and not spikes[~on].any()
+        after = u - threshold * spikes
+        for t in range(1, 16):
+            held = ~on[:, t]
+            assert torch.allclose(u[held, t], after[held, t - 1])
