@@ -137,7 +137,7 @@ def test_a_text_shorter_than_a_span_is_refused(model, tmp_path, capsys):
 
 
 def test_a_training_text_shorter_than_a_span_is_refused(tmp_path, capsys):
-    (tmp_path / "short.txt").write_text("abcdefghijk", encoding="utf-8")
+    (tmp_path / "short.txt").write_text("a b c d e f g h", encoding="utf-8")
     code, told = said(
         capsys, "train", "tiny", "--set", f"data.train={tmp_path / 'short.txt'}", "--out", tmp_path / "run"
     )
