@@ -47,7 +47,8 @@ class Place(NamedTuple):
 
 
 def read(path: Path, *more: Path) -> dict[str, str]:
-    """The texts by file name, in the order given; a folder is its files, sorted.
+    """The texts by file name, in the order given; a folder is its files, sorted. Line ends are line feeds: learning a file's
+    carriage returns would pass for learning its language.
 
     Raises:
         MissingError, FormatError, UsageError: as `neuro.text.read_text`.
@@ -55,7 +56,9 @@ def read(path: Path, *more: Path) -> dict[str, str]:
     files = [path, *more]
     if not more and path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name.endswith((".txt", ".txt.gz")))
-    return {file.name.removesuffix(".gz").removesuffix(".txt"): text.read_text(file) for file in files}
+    return {
+        file.name.removesuffix(".gz").removesuffix(".txt"): text.read_text(file).replace("\r\n", "\n") for file in files
+    }
 
 
 def run(

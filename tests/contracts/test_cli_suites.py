@@ -137,14 +137,13 @@ def test_a_text_shorter_than_a_span_is_refused(model, tmp_path, capsys):
 
 
 def test_a_training_text_shorter_than_a_span_is_refused(tmp_path, capsys):
-    (tmp_path / "short.txt").write_text("abc", encoding="utf-8")
+    (tmp_path / "short.txt").write_text("a b c d e f g h", encoding="utf-8")
     code, told = said(
         capsys, "train", "tiny", "--set", f"data.train={tmp_path / 'short.txt'}", "--out", tmp_path / "run"
     )
-    assert code == 2 and told == [
-        f"{tmp_path / 'short.txt'}: got 2 tokens to learn from, expected at least one span (16).",
-        "Give more text, or a smaller brain.plasticity_span.",
-    ]
+    assert code == 2 and told[0].startswith(f"{tmp_path / 'short.txt'}: got ")
+    assert told[0].endswith(" tokens to learn from, expected at least one span (16).")
+    assert told[1] == "Give more text, or a smaller brain.plasticity_span."
 
 
 def test_any_of_several_texts_may_be_one_that_was_read(model, files, tmp_path, capsys):
