@@ -160,7 +160,7 @@ class HippocampalAdapter(StreamingCausalLM):
             described = host.lora_config(self.config, self.base).to_dict()
             atomic.write_text(where / LORA_CONFIG, json.dumps(described, indent=1, default=_plain) + "\n")
         if include_base or (include_base is None and not self.config.base["name"]):
-            _save_base(self.base, where / BASE)
+            host.save_without_lora(self.base, where / BASE)
         self.generation_config.save_pretrained(where)
         self.config.architectures = [type(self).__name__]
         # Last: a folder with this file is whole.
@@ -299,13 +299,13 @@ class HippocampalAdapter(StreamingCausalLM):
 
         with host.before_head(self.base, fuse, self.config.key_layer):
             out = self.base(input_ids=tokens, use_cache=True, **{CACHE_NAME: base_cache})
-        return out.logits, gate, _cache_of(out, self.config.base["model_type"]), memory
+        return out.logits, gate, host.cache_of(out, self.config.base["model_type"]), memory
 
     def read_again(self, tokens: Tensor) -> Any:
         """The base's cache after tokens [b,T] that the memory has seen already."""
         with host.before_head(self.base, lambda hidden, context: hidden[:, -1:], None):
             out = self.base(input_ids=tokens, use_cache=True)
-        return _cache_of(out, self.config.base["model_type"])
+        return host.cache_of(out, self.config.base["model_type"])
 
     def get_input_embeddings(self) -> Any:
         return self.base.get_input_embeddings()
@@ -358,16 +358,6 @@ class HippocampalAdapter(StreamingCausalLM):
             self.train(training)
 
 
-def _cache_of(out: Any, kind: str) -> Any:
-    found = out.get(CACHE_NAME)
-    if found is None:
-        raise UsageError(
-            f"adapter: a base of type '{kind}' returned no cache, expected '{CACHE_NAME}' in its output.",
-            "Choose a base whose forward takes use_cache=True.",
-        )
-    return found
-
-
 def _record(where: Path) -> dict[str, Any] | None:
     """config.json of an adapter's folder; None where it is something else."""
     path = where / "config.json"
@@ -396,15 +386,6 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
                 "Give what is meant for the base as base_options={...}.",
             )
     return settings
-
-
-def _save_base(base: PreTrainedModel, where: Path) -> None:
-    """The base as it was before the updates were put into it."""
-    tensors = {}
-    for name, tensor in base.state_dict().items():
-        if ".lora_" not in name:
-            tensors[name.replace(".base_layer.", ".")] = tensor
-    base.save_pretrained(where, state_dict=tensors)
 
 
 def _plain(value: Any) -> Any:

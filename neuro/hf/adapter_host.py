@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from neuro.errors import MissingError, UsageError
 from neuro.extras import require
 from neuro.hf.adapter_config import AdapterConfig
+from neuro.hf.streaming import CACHE_NAME
 
 LORA = "default"  # peft's name of the one set of updates
 
@@ -202,6 +204,29 @@ def directions(base: PreTrainedModel, rows: int = 4096) -> Tensor:
     x = x * torch.rsqrt((x * x).mean(1, keepdim=True).clamp_min(1e-12))
     ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     return torch.linalg.solve(x.T @ x + ridge, x.T @ y).T
+
+
+def cache_of(output: Any, kind: str) -> Any:
+    """The cache in a base's output.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = output.get(CACHE_NAME)
+    if found is None:
+        raise UsageError(
+            f"adapter: a base of type '{kind}' returned no cache, expected '{CACHE_NAME}' in its output.",
+            "Choose a base whose forward takes use_cache=True.",
+        )
+    return found
+
+
+def save_without_lora(base: PreTrainedModel, where: Path) -> None:
+    """The base as it was before the updates were put into it, by its own save_pretrained."""
+    tensors = {
+        name.replace(".base_layer.", "."): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name
+    }
+    base.save_pretrained(where, state_dict=tensors)
 
 
 def _located(kwargs: dict[str, Any]) -> dict[str, Any]:
