@@ -7,7 +7,7 @@ it, which the stream never reads, is read on a fork; after the last one a piece 
 that an arm saves over OFF at the same place of the same stream (paired; above 0 helps):
 
     slope      of each text: gain per doubling of what was read of it (least squares over blocks of 128 tokens)
-    drift      of each text but the first: gain in its first 256 tokens, when all that the memories hold is of another
+    drift      of each text but the first: gain in its first 256 tokens, when most that the memories hold is of another
     gain       on a held-out piece of the text just read
     retention  gain on the first text's piece after the last text, as a share of that right after the first
 
