@@ -287,7 +287,8 @@ def drift(out: Path, rows: Tensor) -> dict[str, Any]:
         "scale": turned(model, 0.0, 0.1, 0.0),
         "offset": turned(model, 0.0, 1.0, 3.0),
         "all three": turned(model, 1.0, 2.0, 1.0),
-        "later checkpoint": built(out, "full", 0, base="later"),
+        "25 steps later": built(out, "full", 0, base="soon"),
+        "200 steps later": built(out, "full", 0, base="later"),
     }
     record["drifts"] = {}
     for name, other in drifted.items():

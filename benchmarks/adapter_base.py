@@ -2,9 +2,10 @@
 
     python benchmarks/adapter_base.py --out FOLDER
 
-About 1.1 M parameters (width 128, 4 layers, byte-BPE of 2048, tied head), windows of 256 tokens, 2 M tokens. Two folders
-are written: ``base``, and ``later``, the same model after more training at a constant rate: a base that has drifted as bases
-do. Goes on from its last checkpoint when it was stopped. Prints one JSON object with the loss on WikiText-2 valid.
+About 1.1 M parameters (width 128, 4 layers, byte-BPE of 2048, tied head), windows of 256 tokens, 2 M tokens. Three folders
+are written: ``base``, and ``soon`` and ``later``, the same model after 25 and 200 steps more at a constant rate: bases that
+have drifted as bases do. Goes on from its last checkpoint when it was stopped. Prints one JSON object with the loss on
+WikiText-2 valid.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from neuro.tokenizer import Tokenizer
 WINDOW = 256
 VOCABULARY = 2048
 BATCH = 8
-LATER_STEPS = 200
+LATER_STEPS = {"soon": 25, "later": 200}
 LATER_RATE = 2e-3
 
 
@@ -148,13 +149,14 @@ def main() -> int:
     record: dict[str, object] = {"machine": _machine.describe(), "steps": options.steps, "train_tokens": len(ids)}
     model = built()
     record["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    for name, steps, rate in (("base", options.steps, options.rate), ("later", LATER_STEPS, LATER_RATE)):
-        folder = out / name
+    for name, steps in ({"base": options.steps} | LATER_STEPS).items():
+        folder, rate = out / name, options.rate if name == "base" else LATER_RATE
         if (folder / "model.safetensors").is_file():
-            model = LlamaForCausalLM.from_pretrained(folder)
             continue
+        if name != "base":
+            model = LlamaForCausalLM.from_pretrained(out / "base")
         folder.mkdir(parents=True, exist_ok=True)
-        spent = train(model, ids, steps, rate, folder, name == "later", seed=0 if name == "base" else 1)
+        spent = train(model, ids, steps, rate, folder, name != "base", seed=0 if name == "base" else 1)
         model.save_pretrained(folder)
         (folder / "training.safetensors").unlink(missing_ok=True)
         record[name] = {"cpu_seconds": round(spent), "valid_nats": loss_on(model, valid)}
