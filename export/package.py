@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, recipes, sharing, web
+from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, quantize, recipes, sharing, web
 from export import manifest as manifests
 from export.runtime import Runtime
 from neuro import accounting, config, folder
@@ -45,14 +45,16 @@ def export_onnx(
     quantization: str | None = None,
     sets: Sequence[str] = (),
     profile: str = "cpu",
+    calibration: str | Path | None = None,
 ) -> dict[str, Any]:
     """Export a model -> the manifest that was written.
 
     Args:
         model: a shipped model's name or a model folder.
         out: a folder that does not exist, is empty, or holds an earlier export, which is replaced.
-        quantization: None (float32) or one of `recipes.RECIPES`.
+        quantization: None (float32) or one of `quantize.RECIPES`.
         profile: one of `recipes.PROFILES`: what will run it.
+        calibration: a text that "int8-static" finds its scales on; the other recipes take none.
         sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
 
     Raises:
@@ -61,14 +63,21 @@ def export_onnx(
         CheckError: the graphs do not say what torch says.
         NeuroError: tracing, quantization or writing failed. Nothing is left behind by any of these.
     """
-    if quantization is not None and quantization not in recipes.RECIPES:
-        raise UsageError(f"--quantize: got '{quantization}'.", nearest(quantization, recipes.RECIPES))
+    if quantization is not None and quantization not in quantize.RECIPES:
+        raise UsageError(f"--quantize: got '{quantization}'.", nearest(quantization, quantize.RECIPES))
+    if (calibration is not None) != (quantization == "int8-static"):
+        got = f"with --quantize {quantization or 'nothing'}" if calibration else "nothing with --quantize int8-static"
+        raise UsageError(
+            f"--calibration: got {got}, expected a text with int8-static alone.",
+            "Give --quantize int8-static --calibration FILE, or neither.",
+        )
     if profile not in recipes.PROFILES:
         raise UsageError(f"--profile: got '{profile}'.", nearest(profile, list(recipes.PROFILES)))
     out = Path(out).resolve()
     _refuse_foreign(out)
     source = folder.locate(model)
     brain = folder.load(source, "cpu", sets=list(sets))
+    ids = None if calibration is None else quantize.calibration_ids(Path(calibration), brain)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -77,7 +86,7 @@ def export_onnx(
     try:
         new, old = work / "new", work / "old"
         new.mkdir()
-        manifest = _fill(new, brain, source, quantization, profile, bool(sets))
+        manifest = _fill(new, brain, source, quantization, profile, bool(sets), ids)
         if out.exists():
             out.rename(old)
         try:
@@ -95,7 +104,9 @@ def export_onnx(
     return manifest
 
 
-def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: str = "cpu") -> dict[str, Any]:
+def write_graphs(
+    brain: Brain, new: Path, recipe: str | None = None, profile: str = "cpu", calibration: np.ndarray | None = None
+) -> dict[str, Any]:
     """Write the graphs into ``new``/onnx and the manifest that the runner needs beside them -> that manifest."""
     (new / recipes.FOLDER).mkdir()
     files = {name: new / recipes.file_of(name, recipe) for name in recipes.graphs(profile, recipe)}
@@ -103,7 +114,8 @@ def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: st
     raster = profile == "web" and bool(accounting.emitters(brain))  # what the page shows
     onnx_graph.write(brain, traced, scatter=profile != "dml", raster=raster)
     float_bytes = files["step"].stat().st_size
-    quantization = recipes.apply(files["step"], recipe)
+    feeds = () if calibration is None else quantize.feeds(brain, calibration)
+    quantization = recipes.apply(files["step"], recipe, feeds)
     if "decoder" in files:
         decoder.compose(files, manifests.describe(brain, new, recipe, profile, list(traced)))
     if profile == "dml":
@@ -122,9 +134,17 @@ def write_graphs(brain: Brain, new: Path, recipe: str | None = None, profile: st
     return manifest
 
 
-def _fill(new: Path, brain: Brain, source: Path, recipe: str | None, profile: str, overridden: bool) -> dict[str, Any]:
+def _fill(
+    new: Path,
+    brain: Brain,
+    source: Path,
+    recipe: str | None,
+    profile: str,
+    overridden: bool,
+    calibration: np.ndarray | None,
+) -> dict[str, Any]:
     """Write everything into the empty folder ``new`` -> the manifest."""
-    manifest = write_graphs(brain, new, recipe, profile)
+    manifest = write_graphs(brain, new, recipe, profile, calibration)
     _copy_model(brain, source, new / "torch", overridden)
     shutil.copyfile(source / "tokenizer.json", new / "tokenizer.json")
     if (source / "LICENSE").is_file():

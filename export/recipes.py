@@ -1,14 +1,16 @@
 """Which graphs a profile has, how they are quantized, and their files: the names that transformers.js looks for.
 
 onnx/model.onnx             step, float32           onnx/commit.onnx     a span's end
-onnx/model_quantized.onnx   step, int8              onnx/prefill.onnx    many tokens
-                                                    onnx/decoder.onnx    step and commit in one, for ONNX Runtime GenAI
+onnx/model_quantized.onnx   step, int8              onnx/prefill.onnx    many tokens, float32 only
+onnx/model_int8.onnx        step, int8-static       onnx/decoder.onnx    step and commit in one, for ONNX Runtime GenAI
+onnx/model_q4.onnx          step, int4
 
 The weights of the last two are those of the step's file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,7 @@ STEMS = {
     "prefill": "prefill",
     "decoder": "decoder",
 }  # the graphs by the stem of their files
-SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized", "int4": "_q4"}
-RECIPES = tuple(recipe for recipe in SUFFIXES if recipe)
+SUFFIXES: dict[str | None, str] = {None: "", "int8": "_quantized", "int8-static": "_int8", "int4": "_q4"}
 TRACED = ("step", "commit", "prefill")  # the others are made of them
 # A prefill is made of Scan, which the DirectML provider does not have; GenAI runs on the CPU here.
 PROFILES = {
@@ -43,6 +44,16 @@ def file_of(graph: str, recipe: str | None) -> str:
     return f"{FOLDER}/{STEMS[graph]}{SUFFIXES[recipe]}.onnx"
 
 
-def apply(step: Path, recipe: str | None) -> dict[str, Any] | None:
-    """Quantize the float32 step in place -> what was done, for the manifest; None stays float32."""
-    return getattr(quantize, recipe)(step) if recipe else None
+def apply(step: Path, recipe: str | None, calibration: Iterable[quantize.Feed] = ()) -> dict[str, Any] | None:
+    """Quantize the float32 step in place -> what was done, for the manifest; None stays float32.
+
+    ``calibration``: what "int8-static" finds its scales on (`quantize.feeds`); the others find theirs at run time.
+    """
+    match recipe:
+        case "int8":
+            return quantize.int8(step)
+        case "int8-static":
+            return quantize.static(step, calibration)
+        case "int4":
+            return quantize.int4(step)
+    return None

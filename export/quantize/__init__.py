@@ -16,11 +16,11 @@ import onnx
 from onnx import TensorProto
 
 from export.quantize.blocks import int4
-from export.quantize.calibrated import calibration_ids, feeds, static
+from export.quantize.calibrated import Feed, calibration_ids, feeds, static
 from export.quantize.dynamic import int8
 from export.quantize.weights import LEAST_SHARE
 
-__all__ = ["LEAST_SHARE", "RECIPES", "calibration_ids", "feeds", "int4", "int8", "recipe_of", "static"]
+__all__ = ["LEAST_SHARE", "RECIPES", "Feed", "calibration_ids", "feeds", "int4", "int8", "recipe_of", "static"]
 
 RECIPES = ("int8", "int8-static", "int4")
 

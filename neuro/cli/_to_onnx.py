@@ -11,7 +11,8 @@ def run(args: argparse.Namespace) -> int:
     from neuro.cli import _model
 
     sets = [item.removeprefix("brain.") for item in args.set]
-    manifest = package.export_onnx(_model.locate(args.model), args.out, args.quantize, sets, args.profile or "cpu")
+    profile = args.profile or "cpu"
+    manifest = package.export_onnx(_model.locate(args.model), args.out, args.quantize, sets, profile, args.calibration)
     parity, step, quantization = manifest["parity"], manifest["graphs"]["step"], manifest["quantization"]
     if args.json:
         record = {"schema": "neuro.export.done/1", "model": args.model, "out": args.out, "quantization": quantization}

@@ -9,7 +9,7 @@ from neuro.errors import UsageError, nearest
 
 # What --to names -> module with run(args) -> exit code, and the options that it reads.
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "onnx": ("_to_onnx", ("profile", "quantize")),
+    "onnx": ("_to_onnx", ("profile", "quantize", "calibration")),
     "nir": ("_to_nir", ()),
     "c": ("_to_c", ("target", "quantize")),
 }
@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="what to write: " + ", ".join(TARGETS))
     parser.add_argument("--profile", metavar="NAME", help="onnx, what will run it: cpu (default), dml, web")
     parser.add_argument("--target", metavar="CORE", help="c: cortex-m4, cortex-m7 or cortex-m55")
-    parser.add_argument("--quantize", metavar="RECIPE", help="int8: weights of 8 bits (default: float32)")
+    parser.add_argument(
+        "--quantize", metavar="RECIPE", help="onnx: int8, int8-static, int4; c: int8 (default: float32)"
+    )
+    parser.add_argument(
+        "--calibration", metavar="TEXT", help="onnx, int8-static: the text that its scales are found on"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

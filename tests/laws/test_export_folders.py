@@ -1,4 +1,4 @@
-"""Law: a folder for the web holds the same brain, its raster, and what JavaScript needs to run and check it."""
+"""Law: a folder for the web holds the same brain, its raster, and what JavaScript needs; every recipe leaves as a folder."""
 
 from __future__ import annotations
 
@@ -94,3 +94,34 @@ def test_without_its_packages_the_runner_says_what_to_do(exported):
     done = subprocess.run([node, "run.mjs", "--check"], cwd=exported[1], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert done.stderr == "run.mjs: the package onnxruntime-web is missing.\nRun npm install in this folder.\n"
+
+
+@pytest.mark.parametrize("recipe", ["int8-static", "int4"])
+def test_the_other_recipes_leave_as_folders_too(exported, tmp_path, recipe, capsys):
+    brain, out = exported
+    text = tmp_path / "text.txt"
+    text.write_text("The keeper counted the boats twice, and the boats counted him. " * 60)
+    given = ["--calibration", str(text)] if recipe == "int8-static" else []
+    argv = ["export", str(out / "torch"), "--profile", "web", "--quantize", recipe, "--out", str(tmp_path / "q")]
+    assert main([*argv, *given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quantization"]["recipe"] == recipe
+    assert main(["verify", str(tmp_path / "q"), "-q"]) == 0
+    assert Runtime(tmp_path / "q").step([5]).shape == (1, brain.config.vocab_size)
+
+
+def test_calibration_belongs_to_its_recipe(exported, tmp_path, capsys):
+    short = tmp_path / "short.txt"
+    short.write_text("The keeper.")
+    argv = ["export", str(exported[1] / "torch"), "--out", str(tmp_path / "q"), "--quantize"]
+    for given, words in (
+        (
+            ["int8", "--calibration", str(short)],
+            "--calibration: got with --quantize int8, expected a text with int8-static",
+        ),
+        (["int8-static"], "--calibration: got nothing with --quantize int8-static"),
+        (["int8-static", "--calibration", str(short)], "tokens for calibration, expected at least 512"),
+    ):
+        assert main([*argv, *given]) == 2
+        lines = capsys.readouterr().err.strip().split("\n")
+        assert len(lines) == 2 and words in lines[0], lines
+    assert not (tmp_path / "q").exists()
