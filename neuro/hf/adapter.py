@@ -70,7 +70,7 @@ class HippocampalAdapter(StreamingCausalLM):
         super().__init__(AdapterConfig(**settings | {"base": found}))
         self.base = base
         weight = host.tables(base)[1]
-        ops = backends.select("cuda" if weight.device.type == "cuda" else "cpu").ops
+        ops = backends.select(weight.device.type).ops
         self.fusion = {"memory": MemoryFusion, "feedforward": FeedforwardFusion}.get(config.fusion, torch.nn.Identity)(
             *([self.config, ops] if config.fusion == "memory" else [self.config])
         )

@@ -280,6 +280,6 @@ def counted(ops: Ops, c: Counting) -> Ops:
         c.move("memory", 0, rows.numel() * rows.element_size())
 
     own = locals()
-    names = [field.name for field in dataclasses.fields(Ops) if field.name != "name"]
+    names = [field.name for field in dataclasses.fields(Ops) if callable(getattr(ops, field.name))]
     table: Any = {name: unseen(own[name], getattr(ops, name)) for name in names}
     return dataclasses.replace(ops, **table)

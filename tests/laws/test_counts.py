@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -153,7 +154,8 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     moved += len(spans) * c.vocab_size  # what the token that came had been given
     if on:
         rows = h.key_width + c.d_model + 2
-        moved += commits * h.writes_per_span * (h.slots + (c.plasticity_span + h.slots) * rows)
+        marks = 4 * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, for each of four tensors
+        moved += commits * h.writes_per_span * (h.slots + c.plasticity_span * rows + marks)
         moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
     return moved
 
