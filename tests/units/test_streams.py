@@ -173,7 +173,7 @@ def texts() -> dict[str, str]:
 def test_documents_are_files_for_either_kind_of_tokenizer(kind, tmp_path):
     """In a vocabulary of words every line ends with the token that stands before a document: lines are not documents."""
     source = write(tmp_path / "text", texts())
-    data = corpus.prepare(DataConfig(train=str(source), valid=str(source), tokenizer=kind), 300)
+    data = corpus.prepare(DataConfig(train=str(source), valid=str(held_out(tmp_path)), tokenizer=kind), 300)
     assert len(data.starts) == 3 and data.starts[0] == 0
     assert (data.train[data.starts] == data.tokenizer.bos_id).all()
     for (_, text), start, end in zip(
@@ -181,14 +181,21 @@ def test_documents_are_files_for_either_kind_of_tokenizer(kind, tmp_path):
     ):
         ids = data.train[start:end].tolist()
         assert ids == [data.tokenizer.bos_id, *data.tokenizer.encode(text)]
-    assert np.array_equal(data.valid, data.train)
+    assert data.valid.tolist() == [data.tokenizer.bos_id, *data.tokenizer.encode(held_out(tmp_path).read_text())]
     streams = Streams(data.train, data.starts, 2, 16, 0.0, 0)
     assert len(streams.starts) == 3
 
 
+def held_out(folder):
+    """A text of its own."""
+    path = folder / "held_out.txt"
+    path.write_text("no boat here, and no lamp: only the sea, all night long")
+    return path
+
+
 def test_the_end_is_held_out_when_no_validation_text_is_named(tmp_path):
     source = write(tmp_path / "text", texts())
-    whole = corpus.prepare(DataConfig(train=str(source), valid=str(source)), 300)
+    whole = corpus.prepare(DataConfig(train=str(source), valid=str(held_out(tmp_path))), 300)
     cut = corpus.prepare(DataConfig(train=str(source)), 300)
     assert np.array_equal(np.concatenate([cut.train, cut.valid]), whole.train)
     assert len(cut.valid) == max(2, int(0.02 * len(whole.train)))
