@@ -62,7 +62,7 @@ def test_as_json_a_turn_is_a_reply_and_its_state(typed):
 def test_a_reply_is_one_line_and_the_turn_goes_into_the_memory(typed, model, monkeypatch, tmp_path):
     brain = folder.load(model, "cpu")
     planned = iter([*brain.tokenizer.encode("\nold boat\nnever"), 0, 0, 0, 0])
-    monkeypatch.setattr(Sampler, "__call__", lambda self, logits: next(planned))
+    monkeypatch.setattr(Sampler, "__call__", lambda self, logits, warmth=None: next(planned))
     path = tmp_path / "m"
     code, said = typed("The keeper\n", "--memory", str(path), "--tokens", "30")
     assert code == 0 and said.out == "old boat\n" and f"in {path}" in said.err
@@ -74,7 +74,7 @@ def test_a_reply_is_one_line_and_the_turn_goes_into_the_memory(typed, model, mon
 def test_an_interrupt_keeps_what_was_said(typed, monkeypatch, tmp_path):
     calls = 0
 
-    def stop(self, logits) -> int:
+    def stop(self, logits, warmth=None) -> int:
         nonlocal calls
         calls += 1
         if calls == 3:
