@@ -4,7 +4,8 @@ While the animal runs, place cells fire in their fields, earlier in theta as a f
 cycle they fire in the order of their fields. Pairing by time (Bi and Poo 1998, doi:10.1523/JNEUROSCI.18-24-10464.1998) makes
 the forward synapses the stronger. At rest the cells at the start of the track are set off together, and the rest follow in
 order (Lee and Wilson 2002, doi:10.1016/S0896-6273(02)01096-6; Davidson, Kloosterman and Wilson 2009,
-doi:10.1016/j.neuron.2009.07.027). Place cells drive fast interneurons, which inhibit them and one another: the ripple.
+doi:10.1016/j.neuron.2009.07.027). Place cells drive fast interneurons, which inhibit them and one another: the ripple
+(140 to 220 Hz in CA1: Sullivan et al. 2011, doi:10.1523/JNEUROSCI.0294-11.2011).
 
 An event's score is the rank correlation of time and place over its spikes; it is a replay when that is above what 95 % of
 `SHUFFLES` shuffles of the cells' places give. Compression is the speed of the event (slope of place on time, over replays)
@@ -12,9 +13,9 @@ over that of the run. The ripple is the peak of the mean spectrum of the interne
 event.
 
 differs: the spikes of the run are drawn, not simulated. An event is set off from outside, always at the start: there is no
-replay from elsewhere and none backwards. A place cell fires once in an event, excitation between place cells is slow (18 ms),
-as AMPA receptors alone would carry the wave along too fast, and the ripple is slower than in CA1 (Sullivan et al. 2011,
-doi:10.1523/JNEUROSCI.0294-11.2011: 140 to 220 Hz, and slower in CA3).
+replay from elsewhere and none backwards. A place cell fires once in an event, and excitation between place cells is slow
+(18 ms): over that of AMPA receptors alone the same synapses would carry the wave along too fast. One network stands for CA3
+and CA1.
 
 Lesion: no synapses between place cells. Nothing follows the cells that are set off.
 """
@@ -38,7 +39,7 @@ EVENTS = 10
 EVENT_MS = 600
 BEGIN_MS = 50
 FIRST = 12
-STRENGTH = 0.4
+STRENGTH = 0.44
 TO_INTERNEURONS = 1.5
 TO_CELLS = 0.04
 AMONG = 0.5
@@ -148,8 +149,12 @@ def _events(seed: int, weights: np.ndarray, lesion: bool) -> tuple[tuple[np.ndar
             method="euler",
             dt=dt,
             namespace={"noise": NOISE, "tau": tau * ms, "tau_e": tau_e * ms, "tau_i": tau_i * ms},
+            name=name,
         )
-        for number, tau, tau_e, tau_i, refractory in ((CELLS, 20, 18, 3, 20), (INTERNEURONS, 3, 2, 2, 1))
+        for name, number, tau, tau_e, tau_i, refractory in (
+            ("place_cells", CELLS, 20, 18, 3, 20),
+            ("interneurons", INTERNEURONS, 2, 2, 1.5, 1),
+        )
     )
     starts = np.repeat(np.arange(EVENTS) * EVENT_MS + float(BEGIN_MS), FIRST)
     cue = brian2.SpikeGeneratorGroup(FIRST, np.tile(np.arange(FIRST), EVENTS), starts * ms, dt=dt)

@@ -5,11 +5,12 @@ spike leaves behind adaptation, a slow potassium current. Acetylcholine and nora
 cortex and thalamus (McCormick 1992, doi:10.1016/0301-0082(92)90012-4; Hill and Tononi 2005, doi:10.1152/jn.00915.2004).
 With the modulator the cortex fires steadily. Without it the loop takes itself up from a few chance spikes, adaptation brings
 it down, and wears off: the slow oscillation, under one cycle a second (Steriade, Nunez and Amzica 1993,
-doi:10.1523/JNEUROSCI.13-08-03252.1993). While it is up it fires as in waking (Steriade, Timofeev and Grenier 2001,
-doi:10.1152/jn.2001.85.5.1969).
+doi:10.1523/JNEUROSCI.13-08-03252.1993).
 
-differs: relay cells do not burst and there is no reticular nucleus, so that there are no spindles and no delta of the
-thalamus's own; the modulator is a switch; current, not conductance, is added by a synapse.
+differs: while it is up the cortex fires at about half the rate of waking, against as much in cats (Steriade, Timofeev and
+Grenier 2001, doi:10.1152/jn.2001.85.5.1969), as without the modulator it is driven less and adapts. Relay cells do not burst
+and there is no reticular nucleus: no spindles, and no delta of the thalamus's own. The modulator is a switch. A synapse adds
+a current, and excitation decays in 30 ms, between AMPA's and NMDA's: faster, the up state breaks into bursts.
 
 Lesion: no adaptation. Nothing brings the loop down: without the modulator it stays up.
 """
@@ -25,7 +26,7 @@ PHASES_S = (4, 12, 4)
 WAKE_DRIVE = 0.7
 SLEEP_DRIVE = 0.5
 NOISE = 0.2
-# drive in thresholds that a target gets while its source fires at 10 Hz
+# Drive, in thresholds, of a target whose sources fire at 10 Hz.
 SYNAPSES = {
     ("cortex", "cortex"): 0.5,
     ("cortex", "inter"): 0.5,
@@ -73,7 +74,7 @@ def run(seed: int, lesion: bool = False) -> Outcome:
 
 def states(rate: np.ndarray) -> tuple[np.ndarray, int]:
     """Hz in bins -> (whether up [bins], how often it rose): up from over `UP_HZ` until under `DOWN_HZ`, over 50 ms."""
-    smooth = np.convolve(rate, np.ones(5) / 5, "same")
+    smooth = np.convolve(np.pad(rate, 2, "edge"), np.ones(5) / 5, "valid")
     crossed = np.where(smooth > UP_HZ, 1, np.where(smooth < DOWN_HZ, -1, 0))
     last = np.maximum.accumulate(np.where(crossed != 0, np.arange(len(rate)), 0))
     up = crossed[last] > 0
@@ -133,9 +134,9 @@ def rates(seed: int, lesion: bool) -> tuple[np.ndarray, np.ndarray]:
     synapses = brian2.Synapses(
         cells, cells, "excite : 1\ninhibit : 1", on_pre="h_post += excite; g_post += inhibit", delay=2 * ms, dt=dt
     )
-    source, target = np.nonzero(weights)
-    synapses.connect(i=source, j=target)
-    synapses.excite, synapses.inhibit = weights[source, target].clip(0), -weights[source, target].clip(None, 0)
+    pre, post = np.nonzero(weights)
+    synapses.connect(i=pre, j=post)
+    synapses.excite, synapses.inhibit = weights[pre, post].clip(0), -weights[pre, post].clip(None, 0)
     monitor = brian2.SpikeMonitor(cells)
     brian2.Network(cells, synapses, monitor).run(len(wakes) * brian2.second, namespace={})
     when, who = np.asarray(monitor.t / ms), np.asarray(monitor.i)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuro.extras import installed
+from neuro.extras import installed, require
 from neuro.plots import circuits
-from sims.circuits import ripple_replay, sleep_wake
+from sims.circuits import ripple_replay, sleep_wake, theta_gamma
 
 pytestmark = [
     pytest.mark.skipif(not installed("brian2"), reason="brian2 is not installed (extra sims)"),
@@ -84,3 +84,15 @@ def test_a_run_is_replayed_in_order_many_times_faster_over_recurrent_synapses_al
     assert found["ripple_power"] > 2 * lesioned.statistics["ripple_power"]
     if installed("matplotlib"):
         assert circuits.draw("ripple-replay", whole.curves, tmp_path / "replay.png").stat().st_size > 5000
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("circuit", [theta_gamma, ripple_replay])
+def test_a_run_does_not_depend_on_what_else_brian2_holds(circuit, monkeypatch):
+    monkeypatch.setattr(theta_gamma, "TRACK_CM", 20.0)
+    monkeypatch.setattr(ripple_replay, "EVENTS", 1)
+    alone = circuit.run(0).statistics
+    other = require("brian2", "sims").NeuronGroup(1, "v : 1")
+    beside = circuit.run(0).statistics
+    require("brian2", "sims").Network(other)  # Brian2 warns of a group that was never in one
+    assert alone == beside
