@@ -14,7 +14,7 @@ from neuro.errors import MissingError, UsageError, nearest
 
 COMMON = ("seed", "out")
 PICTURES = (".png", ".svg")
-STUDIES = ("lif-curve", "ca3-recall", "theta-gamma", "amygdala-fear")
+STUDIES = ("lif-curve", "ca3-recall", "theta-gamma", "amygdala-fear", "sleep-wake", "ripple-replay")
 NETWORKS = {"neurons": 4000, "seconds": 1.0, "dt": 0.1, "precision": "float32", "g": None, "eta": None}
 
 

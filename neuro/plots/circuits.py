@@ -75,9 +75,30 @@ def _amygdala_fear(axes: list[Any], c: dict[str, np.ndarray]) -> None:
     axes[0].legend(frameon=False, fontsize=8)
 
 
+def _sleep_wake(axes: list[Any], c: dict[str, np.ndarray]) -> None:
+    asleep = c["seconds"][c["edges"][0]], c["seconds"][c["edges"][1]]
+    for axis, key, colour in zip(axes, ("cortex", "thalamus"), (_BLUE, _RED), strict=True):
+        axis.plot(c["seconds"], np.convolve(c[key], np.ones(5) / 5, "same"), color=colour, lw=0.8)
+        axis.axvspan(*asleep, color=_GREY, alpha=0.15, lw=0)
+        axis.set(xlabel="seconds (grey: without the modulator)", ylabel=f"{key} (Hz)")
+
+
+def _ripple_replay(axes: list[Any], c: dict[str, np.ndarray]) -> None:
+    axes[0].imshow(c["weights"].T, origin="lower", cmap="Blues", aspect="auto", vmin=0, vmax=1)
+    axes[0].set(xlabel="from place cell", ylabel="to place cell", title="synapses after the run")
+    axes[1].plot(c["ms"], c["place"], ".", color=_BLUE, ms=3)
+    axes[1].set(xlabel="ms", ylabel="centre of the cell's field (cm)", title="one event at rest")
+    axes[2].plot(np.arange(len(c["rate"])), c["rate"], color=_GREY, lw=0.7)
+    axes[2].set(xlabel="ms", ylabel="interneurons (Hz)", title="the same event")
+    for axis in axes[1:]:
+        axis.set_xlim(0, 400)
+
+
 _DRAWN = {
     "lif-curve": (2, _lif_curve),
     "ca3-recall": (3, _ca3_recall),
     "theta-gamma": (3, _theta_gamma),
     "amygdala-fear": (2, _amygdala_fear),
+    "sleep-wake": (2, _sleep_wake),
+    "ripple-replay": (3, _ripple_replay),
 }

@@ -25,6 +25,9 @@ class Outcome(NamedTuple):
 def brian(seed: int) -> ModuleType:
     """Brian2 with its numpy code (no compiler) and its random numbers seeded.
 
+    It draws for its groups in the order of their names, and the names it gives depend on what else lives: name the groups
+    of a circuit where two of them are noisy.
+
     Raises:
         MissingError: brian2 is not installed.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sims.circuits import amygdala_fear, ca3_recall, lif_curve, theta_gamma
+from sims.circuits import amygdala_fear, ca3_recall, lif_curve, ripple_replay, sleep_wake, theta_gamma
 from sims.circuits.outcome import Outcome
 
 STUDIES: dict[str, Callable[[int, bool], Outcome]] = {
@@ -15,6 +15,8 @@ STUDIES: dict[str, Callable[[int, bool], Outcome]] = {
     "ca3-recall": ca3_recall.run,
     "theta-gamma": theta_gamma.run,
     "amygdala-fear": amygdala_fear.run,
+    "sleep-wake": sleep_wake.run,
+    "ripple-replay": ripple_replay.run,
 }
 RECORD = Path(__file__).with_name("record.json")
 

@@ -126,6 +126,7 @@ def _spikes(seed: int, seconds: float, lesion: bool) -> tuple[tuple, tuple, np.n
         method="euler",
         dt=dt,
         namespace=space,
+        name="place_cells",
     )
     starts = np.linspace(-FIELD_CM / 2, TRACK_CM - FIELD_CM / 2, CELLS)
     cells.begin = starts
@@ -138,6 +139,7 @@ def _spikes(seed: int, seconds: float, lesion: bool) -> tuple[tuple, tuple, np.n
         method="euler",
         dt=dt,
         namespace=space,
+        name="interneurons",
     )
     there = brian2.Synapses(cells, others, on_pre="v_post += out", delay=1 * ms, dt=dt, namespace=space)
     again = brian2.Synapses(others, cells, on_pre="g_post += back", delay=1 * ms, dt=dt, namespace=space)
