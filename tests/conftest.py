@@ -85,11 +85,29 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
     found = request.config.stash.setdefault(MEASURED, {})
 
     def keep(name: str, value: Any) -> None:
-        key = f"{request.path.stem}::{request.function.__name__} {name}"
+        _keep_largest(found, {f"{request.path.stem}::{request.function.__name__} {name}": value})
+
+    return keep
+
+
+def _keep_largest(found: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
         old = found.get(key)
         found[key] = max(old, value) if isinstance(value, int | float) and old is not None else value
 
-    return keep
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What one of several processes measured."""
+    found = node.config.stash.setdefault(MEASURED, {})
+    _keep_largest(found, getattr(node, "workeroutput", {}).get("measured", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        found = session.config.stash.get(MEASURED, {})
+        output["measured"] = {k: v if isinstance(v, int | float | str) else str(v) for k, v in found.items()}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
