@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ import numpy as np
 
 from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, quantize, recipes, sharing, web
 from export import manifest as manifests
+from export.placing import placed
 from export.runtime import Runtime
 from neuro import accounting, config, folder
 from neuro.brain import Brain
-from neuro.errors import CheckError, NeuroError, UsageError, nearest
+from neuro.errors import CheckError, UsageError, nearest
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE")
 _GOLDEN_STRIDE = 8  # golden.npz keeps every eighth row of logits
@@ -78,29 +78,8 @@ def export_onnx(
     source = folder.locate(model)
     brain = folder.load(source, "cpu", sets=list(sets))
     ids = None if calibration is None else quantize.calibration_ids(Path(calibration), brain)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise NeuroError(f"{out}: cannot write ({error.strerror}).", "Choose a folder you may write to.") from error
-    try:
-        new, old = work / "new", work / "old"
-        new.mkdir()
+    with placed(out) as new:
         manifest = _fill(new, brain, source, quantization, profile, bool(sets), ids)
-        if out.exists():
-            out.rename(old)
-        try:
-            new.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    except OSError as error:
-        raise NeuroError(
-            f"{out}: cannot write ({error.strerror or error}).", "Check its permissions and the free space."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return manifest
 
 

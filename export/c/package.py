@@ -10,7 +10,6 @@ tokenizer.json                      text to tokens and back, on the computer bes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -25,10 +24,12 @@ from export.c import board, card, emit
 from export.c import parity as parities
 from export.c.board import TARGETS, Target
 from export.c.quantized import Quantized, check, quantize
+from export.manifest import describe_file
+from export.placing import placed
 from neuro import config, folder
 from neuro.brain import Brain
 from neuro.config import BrainConfig
-from neuro.errors import CheckError, MissingError, NeuroError, UsageError, nearest
+from neuro.errors import CheckError, MissingError, UsageError, nearest
 
 SCHEMA = "neuro.export.c/1"
 SOURCES = Path(__file__).with_name("sources")
@@ -70,30 +71,14 @@ def export_c(model: str | Path, out: str | Path, target: str, sets: Sequence[str
     brain = folder.load(source, "cpu", sets=[item for item in plain if memory or item not in _MEMORIES])
     quantized = quantize(brain, memory)
     _fits(quantized, target, CODE_BYTES)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
-            new = Path(work) / "new"
-            manifest = _fill(new, Path(work), brain, quantized, target)
-            for name in ("tokenizer.json", "LICENSE"):
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, new / name)
-            files = sorted(file for file in new.rglob("*") if file.is_file())
-            manifest["files"] = {file.relative_to(new).as_posix(): _describe(file) for file in files}
-            (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
-            old = Path(work) / "old"
-            if out.exists():
-                out.rename(old)
-            try:
-                new.rename(out)
-            except OSError:
-                if old.exists():
-                    old.rename(out)
-                raise
-    except OSError as error:
-        raise NeuroError(
-            f"{out}: cannot write ({error.strerror or error}).", "Choose a folder you may write to."
-        ) from error
+    with placed(out) as new:
+        manifest = _fill(new, new.parent, brain, quantized, target)
+        for name in ("tokenizer.json", "LICENSE"):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, new / name)
+        files = sorted(file for file in new.rglob("*") if file.is_file())
+        manifest["files"] = {file.relative_to(new).as_posix(): describe_file(file) for file in files}
+        (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
     return manifest
 
 
@@ -109,7 +94,7 @@ def verify(path: str | Path) -> dict[str, Any]:
         raise MissingError(f"{path}: no such folder.", "Give a folder that 'neuro export' wrote.")
     manifest = _read_manifest(path)
     for name, expected in manifest["files"].items():
-        found = _describe(path / name) if (path / name).is_file() else None
+        found = describe_file(path / name) if (path / name).is_file() else None
         if found != expected:
             got = f"{found['bytes']} bytes, sha256 {found['sha256'][:12]}" if found else "nothing"
             raise CheckError(
@@ -131,7 +116,7 @@ def carries(path: str | Path) -> bool:
 
 def _fill(new: Path, work: Path, brain: Brain, quantized: Quantized, target: str) -> dict[str, Any]:
     """Write everything but the manifest into ``new``."""
-    shutil.copytree(SOURCES, new)
+    shutil.copytree(SOURCES, new, dirs_exist_ok=True)
     (new / "neuro_model.h").write_text(emit.header(quantized), encoding="ascii", newline="\n")
     (new / "neuro_model.c").write_text(emit.source(quantized), encoding="ascii", newline="\n")
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(GOLDEN_TEXT)]
@@ -302,8 +287,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest.get("files"), dict) or not {"neuro.c", "neuro_model.c"} <= manifest["files"].keys():
         raise CheckError(f"{path / 'manifest.json'}: does not list the files of an export.", do)
     return manifest
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -24,7 +24,7 @@ VERBS = {
     "eval": "measure a model on a text",
     "energy": "price what a run did, in joules with intervals",
     "map": "place a network's neurons on the cores of a chip, or say why it does not fit",
-    "export": "write a model as quantized ONNX graphs with a small runner",
+    "export": "write a model for other runtimes: ONNX (quantized, GenAI, browser), C99 for microcontrollers, NIR",
     "verify": "check an exported folder against the model it came from",
     "show": "the wiring of a model, or its spikes over a text",
     "simulate": "run a network of spiking neurons (brunel, vogels-abbott, coba) or a circuit of the brain in Brian2",

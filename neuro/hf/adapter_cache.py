@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache
 
 from neuro import tensor_file
 from neuro.errors import FormatError, UsageError
 from neuro.hf.adapter_fusion import MemoryState
+from neuro.hf.streaming import RowCache, padded_late
 from neuro.memory.contents import EPISODIC
 from neuro.state import detach, tree_map
 
@@ -42,37 +42,17 @@ class RowGroup:
     recent: Tensor | None = None  # [rows, at most overlap] the last tokens
 
 
-class AdapterCache(Cache):
+class AdapterCache(RowCache):
     """Where every row of a batch has got to. `HippocampalAdapter.forward` advances it in place.
 
     Args:
         memory: what each row remembers to begin with, as `memory_of` gave it, of as many rows as the first tokens have.
     """
 
-    is_compileable = False  # type: ignore[assignment]  # the rows' grouping depends on the data
-    is_croppable = False  # type: ignore[assignment]  # a commit cannot be taken back
+    _groups: list[RowGroup]
 
     def __init__(self, memory: MemoryState | None = None) -> None:
-        super().__init__(layers=[])
-        self._groups: list[RowGroup] = []
-        self._length = 0
-        if memory is not None:
-            self._groups = [RowGroup(list(range(memory.candidate.shape[0])), memory)]
-        # Columns that the attention mask of the running generate() covers: transformers drops a mask of ones.
-        self.mask_length: int | None = None
-
-    @property
-    def batch_size(self) -> int:
-        """Rows, or -1 before the first token."""
-        return sum(len(group.rows) for group in self._groups) or -1
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns of the token matrix that have been run, padding included."""
-        return self._length
-
-    def get_max_length(self, layer_idx: int | None = None) -> int:
-        """-1: no bound of its own."""
-        return -1
+        super().__init__([] if memory is None else [RowGroup(list(range(memory.candidate.shape[0])), memory)])
 
     def run(
         self, adapter: HippocampalAdapter, tokens: Tensor, padding: Sequence[int], keep: int
@@ -85,25 +65,18 @@ class AdapterCache(Cache):
         batch, length = tokens.shape
         if not self._groups:
             self._groups = [RowGroup(list(range(batch)), adapter.init_memory(batch))]
-        if batch != self.batch_size:
-            raise UsageError(
-                f"cache: got {batch} rows of tokens, expected {self.batch_size} as before.",
-                "Give one row of tokens for each row of the cache, or start without a cache.",
-            )
+        self._check_rows(batch)
         done: list[RowGroup] = []
         ran: list[int] = []
         found: list[tuple[Tensor, Tensor]] = []
         for group in self._groups:
             skips = [padding[row] for row in group.rows]
             if any(skips) and group.filled + (group.base is not None):
-                raise UsageError(
-                    "attention_mask: got padding after a row's first token, expected it only before.",
-                    "Pad on the left: tokenizer.padding_side = 'left'.",
-                )
+                raise padded_late()
             for skip in sorted(set(skips)):
                 local = [i for i, own in enumerate(skips) if own == skip]
-                part = group if len(local) == len(group.rows) else _taken(group, local)
-                part.rows = [group.rows[i] for i in local]
+                own_rows = [group.rows[i] for i in local]
+                part = group if len(local) == len(group.rows) else self._taken(group, local, own_rows)
                 own = tokens[part.rows, skip:]
                 logits, gate = _advance(adapter, own, part, keep)
                 found.append((F.pad(logits, (0, 0, keep - logits.shape[1], 0)), F.pad(gate, (skip, 0))))
@@ -174,46 +147,21 @@ class AdapterCache(Cache):
         header = {"schema": SCHEMA, "key_width": own.keys.shape[-1], "width": own.values.shape[-1]}
         tensor_file.write(path, tensors, header)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Row i continues from what was row ``beam_idx[i]``: what beam search does after every token."""
-        wanted = beam_idx.tolist()
-        groups = []
-        for group in self._groups:
-            local = {row: i for i, row in enumerate(group.rows)}
-            rows = [new for new, old in enumerate(wanted) if old in local]
-            if rows:
-                moved = _taken(group, [local[wanted[new]] for new in rows])
-                moved.rows = rows
-                groups.append(moved)
-        self._groups = groups
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, in this order."""
-        self.reorder_cache(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Every row ``repeats`` times, copies side by side."""
-        self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
+    def _taken(self, group: RowGroup, local: list[int], rows: list[int]) -> RowGroup:
+        if local == list(range(len(group.rows))):
+            return dataclasses.replace(group, rows=rows)
+        base = copy.deepcopy(group.base)
+        if base is not None:
+            base.reorder_cache(torch.tensor(local))
+        memory = None if group.memory is None else _selected(group.memory, local)
+        recent = None if group.recent is None else group.recent[local]
+        return RowGroup(rows, memory, base, group.filled, recent)
 
     def detach(self) -> None:
         """Cut the memories from the graph that made them, and let the base start afresh: between two windows of training."""
         for group in self._groups:
             group.memory = None if group.memory is None else detach(group.memory)
             group.base, group.filled, group.recent = None, 0, None
-
-    def reset(self) -> None:
-        """Forget everything, memories too."""
-        self._groups, self._length = [], 0
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Refused: what a commit has written cannot be unwritten.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(
-            "cache: cannot be shortened, because commits are final.", "Keep a copy.deepcopy of it and go back to that."
-        )
 
 
 def load_memory(path: str | Path, fresh: MemoryState) -> MemoryState:
@@ -254,18 +202,6 @@ def load_memory(path: str | Path, fresh: MemoryState) -> MemoryState:
             room[:, :count] = held
         slots[name] = room
     return fresh._replace(hippocampus=own._replace(**slots))
-
-
-def _taken(group: RowGroup, local: list[int]) -> RowGroup:
-    """Those rows of a group, in a group of their own."""
-    if local == list(range(len(group.rows))):
-        return dataclasses.replace(group)
-    base = copy.deepcopy(group.base)
-    if base is not None:
-        base.reorder_cache(torch.tensor(local))
-    memory = None if group.memory is None else _selected(group.memory, local)
-    recent = None if group.recent is None else group.recent[local]
-    return RowGroup([], memory, base, group.filled, recent)
 
 
 def _selected(memory: MemoryState, rows: list[int]) -> MemoryState:

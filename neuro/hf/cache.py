@@ -16,11 +16,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache
 
 from neuro.brain import Brain
 from neuro.errors import UsageError
-from neuro.hf.streaming import CACHE_NAME
+from neuro.hf.streaming import CACHE_NAME, RowCache, padded_late
 from neuro.state import BrainState, detach, select_rows, tree_map
 
 __all__ = ["CACHE_NAME", "NeuroCache"]
@@ -32,7 +31,7 @@ class _Group:
     state: BrainState  # [len(rows), ...]
 
 
-class NeuroCache(Cache):
+class NeuroCache(RowCache):
     """Where every row of a batch has got to. `NeuroForCausalLM.forward` advances it in place.
 
     Args:
@@ -40,28 +39,10 @@ class NeuroCache(Cache):
             the first tokens have.
     """
 
-    is_compileable = False  # type: ignore[assignment]  # the rows' grouping depends on the data
-    is_croppable = False  # type: ignore[assignment]  # a commit cannot be taken back
+    _groups: list[_Group]
 
     def __init__(self, state: BrainState | None = None) -> None:
-        super().__init__(layers=[])
-        self._groups = [] if state is None else [_Group(list(range(state.started.shape[0])), state)]
-        self._length = 0
-        # Columns that the attention mask of the running generate() covers: transformers drops a mask of ones.
-        self.mask_length: int | None = None
-
-    @property
-    def batch_size(self) -> int:
-        """Rows, or -1 before the first token."""
-        return sum(len(group.rows) for group in self._groups) or -1
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns of the token matrix that have been run, padding included; there are no layers to tell apart."""
-        return self._length
-
-    def get_max_length(self, layer_idx: int | None = None) -> int:
-        """-1: the state has one size for any length."""
-        return -1
+        super().__init__([] if state is None else [_Group(list(range(state.started.shape[0])), state)])
 
     def row_state(self, row: int) -> BrainState:
         """The state of one row, as a batch of one (for a `Session`, or to save its memory).
@@ -101,11 +82,7 @@ class NeuroCache(Cache):
         batch, length = tokens.shape
         if not self._groups:
             self._groups = [_Group(list(range(batch)), brain.init_state(batch))]
-        if batch != self.batch_size:
-            raise UsageError(
-                f"cache: got {batch} rows of tokens, expected {self.batch_size} as before.",
-                "Give one row of tokens for each row of the cache, or start without a cache.",
-            )
+        self._check_rows(batch)
         parts: list[tuple[list[int], tuple[Tensor, Tensor]]] = []
         by_clock: dict[int, list[_Group]] = {}
         for group in self._groups:
@@ -114,10 +91,7 @@ class NeuroCache(Cache):
                 local = [i for i, own in enumerate(skips) if own == skip]
                 rows, state = [group.rows[i] for i in local], _take(group.state, local)
                 if skip and bool(state.started.any()):
-                    raise UsageError(
-                        "attention_mask: got padding after a row's first token, expected it only before.",
-                        "Pad on the left: tokenizer.padding_side = 'left'.",
-                    )
+                    raise padded_late()
                 own_prosody = None if prosody is None else _rows(prosody, rows)[:, skip:]
                 own = _rows(tokens, rows)[:, skip:]
                 found, state = _advance(brain, own, state, own_prosody, (keep, keep_features))
@@ -134,24 +108,8 @@ class NeuroCache(Cache):
         )
         return logits, features
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Row i continues from what was row ``beam_idx[i]``: what beam search does after every token."""
-        wanted = beam_idx.tolist()
-        groups = []
-        for group in self._groups:
-            local = {row: i for i, row in enumerate(group.rows)}
-            rows = [new for new, old in enumerate(wanted) if old in local]
-            if rows:
-                groups.append(_Group(rows, _take(group.state, [local[wanted[new]] for new in rows])))
-        self._groups = groups
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, in this order."""
-        self.reorder_cache(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Every row ``repeats`` times, copies side by side."""
-        self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
+    def _taken(self, group: _Group, local: list[int], rows: list[int]) -> _Group:
+        return _Group(rows, _take(group.state, local))
 
     def fork(self) -> NeuroCache:
         """Another cache at the same place; running one leaves the other where it is. Copies no tensor."""
@@ -164,20 +122,6 @@ class NeuroCache(Cache):
     def detach(self) -> None:
         """Cut the state from the graph that made it: between two windows of truncated backpropagation."""
         self._groups = [_Group(group.rows, detach(group.state)) for group in self._groups]
-
-    def reset(self) -> None:
-        """Forget everything, memories too."""
-        self._groups, self._length = [], 0
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Refused: what a commit has written cannot be unwritten.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(
-            "cache: cannot be shortened, because commits are final.", "Keep a copy.deepcopy of it and go back to that."
-        )
 
 
 def _advance(

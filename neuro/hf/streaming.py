@@ -5,7 +5,8 @@ Axes: B batch, T tokens of this call, S columns run before it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,20 +19,87 @@ from neuro.errors import UsageError
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
-class RowCache(Protocol):
-    """What generate() does with a state of rows."""
+class RowCache(Cache):
+    """A state of rows in groups that share a clock: what transformers passes around, reorders and returns.
 
-    mask_length: int | None  # columns that the attention mask of the running generate() covers
+    A group has ``rows``, those of the batch in it, ascending; `_taken` says what some of its rows are on their own.
+    """
+
+    is_compileable = False  # type: ignore[assignment]  # the rows' grouping depends on the data
+    is_croppable = False  # type: ignore[assignment]  # a commit cannot be taken back
+
+    def __init__(self, groups: Sequence[Any] = ()) -> None:
+        super().__init__(layers=[])
+        self._groups = list(groups)
+        self._length = 0
+        # Columns that the attention mask of the running generate() covers: transformers drops a mask of ones.
+        self.mask_length: int | None = None
+
+    def _taken(self, group: Any, local: list[int], rows: list[int]) -> Any:
+        """The ``local`` rows of a group as a group of their own, which are ``rows`` of the batch from now on."""
+        raise NotImplementedError
 
     @property
     def batch_size(self) -> int:
         """Rows, or -1 before the first token."""
+        return sum(len(group.rows) for group in self._groups) or -1
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns that have been run."""
+        """Columns of the token matrix that have been run, padding included; there are no layers to tell apart."""
+        return self._length
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """-1: the state has one size for any length."""
+        return -1
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row i continues from what was row ``beam_idx[i]``: what beam search does after every token."""
+        wanted = beam_idx.tolist()
+        groups = []
+        for group in self._groups:
+            local = {row: i for i, row in enumerate(group.rows)}
+            rows = [new for new, old in enumerate(wanted) if old in local]
+            if rows:
+                groups.append(self._taken(group, [local[wanted[new]] for new in rows], rows))
+        self._groups = groups
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, in this order."""
+        self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Every row so many times."""
+        """Every row ``repeats`` times, copies side by side."""
+        self.reorder_cache(torch.arange(max(0, self.batch_size)).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        """Forget everything, memories too."""
+        self._groups, self._length = [], 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused: what a commit has written cannot be unwritten.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "cache: cannot be shortened, because commits are final.", "Keep a copy.deepcopy of it and go back to that."
+        )
+
+    def _check_rows(self, batch: int) -> None:
+        """Raises UsageError for another batch than before."""
+        if batch != self.batch_size:
+            raise UsageError(
+                f"cache: got {batch} rows of tokens, expected {self.batch_size} as before.",
+                "Give one row of tokens for each row of the cache, or start without a cache.",
+            )
+
+
+def padded_late() -> UsageError:
+    """What is said of padding that comes after a row's first token."""
+    return UsageError(
+        "attention_mask: got padding after a row's first token, expected it only before.",
+        "Pad on the left: tokenizer.padding_side = 'left'.",
+    )
 
 
 class StreamingCausalLM(PreTrainedModel, GenerationMixin):

@@ -166,7 +166,7 @@ def test_an_export_that_cannot_be_put_in_place_leaves_the_one_before(
     monkeypatch.setattr(package.Path, "rename", fails)
     with pytest.raises(NeuroError, match="cannot write .No space left on device.") as caught:
         package.export_c(model, out, "cortex-m7")
-    assert caught.value.do == "Choose a folder you may write to."
+    assert caught.value.do == "Choose a folder you may write to, with free space."
     assert package.verify(out)["target"] == "cortex-m4" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
