@@ -58,7 +58,7 @@ def gathers(ops: Ops, batch: int) -> bool:
     how many tokens a product has decides how it is rounded, and no row may depend on what the others send.
     """
     recording = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return batch == 1 and ops.name != "portable" and not recording
+    return batch == 1 and not ops.scatter_free and not recording
 
 
 def held_lif_scan(
