@@ -49,6 +49,8 @@ Measured against torch over {measured["tokens"]} tokens with carried state and {
 {measured["logits_max_abs"]:.1e}, the same likeliest token for {100 * measured["top1_agreement"]:.1f} %,
 a divergence of {measured["divergence"]:.5f} nats per token,
 spike counts apart by {100 * measured["spike_mismatch"]:.3f} % of all neuron updates.
+A token is {manifest["energy"]["multiply_accumulates_per_token"]:,} multiply-accumulates and
+{manifest["energy"]["spikes_per_token"]} spikes; in joules: `{manifest["energy"]["joules"]}`.
 Processor ms per token, one thread, median: {", ".join(f"{name} {taken['median']:.2f}" for name, taken in ms.items())}
 ({manifest["latency"]["processor"]}).
 {licence}

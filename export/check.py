@@ -29,7 +29,8 @@ DIVERGENCE_LIMIT = 0.1  # int8
 DIVERGENCE_LIMITS = {"int8": DIVERGENCE_LIMIT, "int8-static": DIVERGENCE_LIMIT, "int4": 0.3}
 # What every export holds besides its graphs; a manifest that lists less would let the others change unseen.
 FILES = (
-    "run.py",  "tokenizer.json", "golden.npz", "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
+    "run.py", "tokenizer.json", "golden.npz", "workload.json",
+    "torch/config.json", "torch/model.safetensors", "torch/tokenizer.json",
 )  # fmt: skip
 GENAI_FILES = ("genai_config.json", "tokenizer_config.json")
 MADE_WITH = ("neuro", "versions")  # of the machine that exported; the one that verifies may have others

@@ -4,6 +4,7 @@ onnx/                     the graphs: step (model*.onnx) and commit
 manifest.json             ports, what they start from and where they go, operators, sizes, hashes, measured parity
 run.py tokenizer.json     a runner that needs numpy and onnxruntime
 golden.npz                tokens and what the graphs answered here
+workload.json             what a run over them does, counted: `neuro energy` prices it
 torch/                    the model they came from
 README.md                 a card (and LICENSE, where the model has one)
 """
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from export import card, check, decoder, directml, genai, latency, onnx_graph, parity, quantize, recipes, sharing, web
 from export import manifest as manifests
@@ -25,8 +28,10 @@ from export.runtime import Runtime
 from neuro import accounting, config, folder
 from neuro.brain import Brain
 from neuro.errors import CheckError, UsageError, nearest
+from neuro.session import Session
 
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md", "LICENSE")
+WORKLOAD = "workload.json"
 _GOLDEN_STRIDE = 8  # golden.npz keeps every eighth row of logits
 _SIDE_BATCH, _SIDE_TOKENS = 3, 16  # a second shape, unlike the traced one
 # Written for this check; longer than its 128 tokens with any byte-level vocabulary of the usual size.
@@ -146,6 +151,7 @@ def _fill(
     check.judge_others(gaps, "export")
     manifest["parity_with_the_step"] = gaps
     manifest["latency"] = latency.measure(new, manifest, tokens)
+    manifest["energy"] = _write_workload(new / WORKLOAD, brain, tokens)
     _write_golden(new / "golden.npz", runtime, tokens)
     if profile == "web":
         web.write(new, runtime, tokens)
@@ -170,6 +176,32 @@ def _copy_model(brain: Brain, source: Path, target: Path, overridden: bool) -> N
     if overridden:
         record = folder.read_record(source) | {"brain": config.to_dict(brain.config)}
         (target / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+@torch.no_grad()
+def _write_workload(path: Path, brain: Brain, tokens: np.ndarray) -> dict[str, Any]:
+    """Count what the torch model does over ``tokens``, one at a time -> the manifest's words on energy.
+
+    Joules need a chip and its prices, which are not this package's: `neuro energy` reads the file.
+    """
+    tally = accounting.Tally(brain, prefill=0)
+    session = Session(brain, observers=[tally])
+    started = time.perf_counter()
+    for token in tokens:
+        session.feed(torch.tensor([[int(token)]]))
+    session.commit()
+    counted = accounting.workload(brain, tally, path.parent.name, (0.0, time.perf_counter() - started))
+    path.write_text(counted.to_json() + "\n", encoding="utf-8", newline="\n")
+    products = sum(row.count for row in counted.operations if row.kind == "mac")
+    spikes = sum(population.spikes for population in counted.populations)
+    return {
+        "workload": path.name,
+        "counted_on": "torch, float32",
+        "tokens": len(tokens),
+        "multiply_accumulates_per_token": round(products / len(tokens)),
+        "spikes_per_token": round(spikes / len(tokens), 2),
+        "joules": f"neuro energy {path.name} --chip loihi1 --against cpu",
+    }
 
 
 def _write_golden(path: Path, runtime: Runtime, tokens: np.ndarray) -> None:

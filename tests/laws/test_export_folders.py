@@ -14,7 +14,7 @@ import torch
 from export import check, package, web
 from export.ports import INTO
 from export.runtime import Runtime
-from neuro import folder, presets
+from neuro import folder, presets, workload
 from neuro.brain import Brain
 from neuro.cli import main
 from neuro.config import apply_sets
@@ -65,6 +65,20 @@ def test_the_step_gives_every_neurons_spikes(exported, tokens):
         assert np.array_equal(results["raster"].sum(-1), results["spikes"])
         fired += int(results["spikes"].sum())
     assert fired > 50
+
+
+def test_the_counted_work_lies_beside_and_can_be_priced(exported, capsys):
+    brain, out = exported
+    energy = json.loads((out / "manifest.json").read_text())["energy"]
+    load = workload.read(out / energy["workload"])
+    assert [phase.name for phase in load.phases if phase.tokens] == ["decode"] and energy["tokens"] == 128
+    products = sum(row.count for row in load.operations if row.kind == "mac")
+    assert (
+        energy["multiply_accumulates_per_token"] == round(products / 128) > sum(brain.parameter_counts().values()) / 4
+    )
+    assert energy["spikes_per_token"] > 1
+    assert main(["energy", str(out / energy["workload"]), "--chip", "loihi1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"].startswith("neuro.energy")
 
 
 def test_the_manifest_says_which_state_is_memory(exported):
