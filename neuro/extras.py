@@ -25,7 +25,6 @@ EXTRAS = {
     "serve": {"fastapi": _SERVICE, "uvicorn": _SERVICE},
     "dev": {
         "pytest": "no tests",
-        "xdist": "no tests in several processes, which is how they are set to run",
         "ruff": "no lint",
         "mypy": "no type check",
         "importlinter": "no check of the imports",

@@ -26,8 +26,8 @@ DOORS = {
     "huggingface_hub": ("neuro/hf",),
     "tokenizers": ("neuro/tokenizer.py", "export/runtime.py"),  # the copied runner reads tokenizer.json without neuro
     "matplotlib": ("neuro/plots",),
-    "onnx": ("export",),
-    "onnxruntime": ("export",),
+    "onnx": ("export", "benchmarks/quantization.py"),
+    "onnxruntime": ("export", "benchmarks/quantization.py"),
     "onnxscript": ("export",),
     "brian2": ("sims/circuits",),
     "torch_directml": ("backends/directml.py",),

@@ -308,12 +308,12 @@ def test_foreign_checkpoints_are_refused(text, half):
     refused(make_run(text), half, "its header lacks 'config'")
 
 
-def test_a_checkpoint_of_another_run_is_refused_and_its_configuration_stays(text, half):
+def test_a_checkpoint_of_another_run_is_refused_and_its_configuration_stays(text, half, tmp_path):
     run = make_run(text)
     smaller = dataclasses.replace(run, brain=dataclasses.replace(run.brain, plasticity_span=32))
     refused(smaller, half, r"its \[brain\] differs from this run's\.\nResume with the configuration saved beside it")
     assert "plasticity_span = 16" in (half / "config.toml").read_text()
-    elsewhere = dataclasses.replace(run, data=dataclasses.replace(run.data, valid=str(text)))
+    elsewhere = dataclasses.replace(run, data=dataclasses.replace(run.data, valid=str(write_text(tmp_path, seed=9))))
     refused(elsewhere, half, r"its \[data\] differs")
     refused(make_run(text, batch=3), half, r"it has 2 streams, this run has 3\.\nSet train.batch back")
 
@@ -341,7 +341,8 @@ def test_a_damaged_log_is_refused(text, half):
 def test_checkpoints_leave_no_litter(whole):
     names = {path.name for path in whole.iterdir()}
     assert names == {"checkpoint.safetensors", "config.toml", "log.jsonl", "model", "tokenizer.json"}
-    assert {path.name for path in (whole / "model").iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    kept = {"config.json", "model.safetensors", "tokenizer.json", "training_text.safetensors"}
+    assert {path.name for path in (whole / "model").iterdir()} == kept
 
 
 def test_learning_rate_warms_up_and_ends_at_its_share():
