@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.ports import INTO
 from export.quantize import rewrites, weights
-from export.quantize.dynamic import share_embedding
+from export.quantize.dynamic import finish
 from neuro import text
 from neuro.brain import Brain
 from neuro.errors import NeuroError, UsageError
@@ -101,11 +101,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
-    share_embedding(model, f"{weights.TURNED}_quantized", f"{weights.TURNED}_scale")
-    weights.drop_unread(model)
-    account = weights.account("int8", before, model)
-    onnx.checker.check_model(model)
-    onnx.save(model, step)
+    account = finish(model, step, before)
     return {
         "recipe": "int8-static",
         "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",

@@ -40,11 +40,7 @@ def int8(step: Path) -> dict[str, Any]:
     finally:
         turned.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
-    share_embedding(quantized, f"{weights.TURNED}_quantized", f"{weights.TURNED}_scale")
-    weights.drop_unread(quantized)
-    account = weights.account("int8", before, quantized)
-    onnx.checker.check_model(quantized)
-    onnx.save(quantized, step)
+    account = finish(quantized, step, before)
     return {
         "recipe": "int8",
         "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
@@ -73,6 +69,23 @@ def _quantize(source: Path, result: Path, left_out: list[str]) -> None:
             )
     finally:
         root.setLevel(level)
+
+
+def finish(model: onnx.ModelProto, step: Path, before: int) -> dict[str, Any]:
+    """Store the vocabulary matrix once, check the int8 graph and write it to ``step`` -> `weights.account`.
+
+    Args:
+        before: `weights.size` of the float32 graph.
+
+    Raises:
+        NeuroError: less than 95 % of the weight bytes were quantized.
+    """
+    share_embedding(model, f"{weights.TURNED}_quantized", f"{weights.TURNED}_scale")
+    weights.drop_unread(model)
+    account = weights.account("int8", before, model)
+    onnx.checker.check_model(model)
+    onnx.save(model, step)
+    return account
 
 
 def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
