@@ -20,6 +20,7 @@ ENCODINGS = ("dense", "spikes")
 SKIPS = ("feedforward", "layer")
 CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
+OPTIMIZERS = ("adamw", "muon")
 
 
 def _need(ok: bool, where: str, got: object, expected: str) -> None:
@@ -256,8 +257,16 @@ class TrainConfig:
     steps: int = 4400
     batch: int = 16  # parallel streams
     spans_per_step: int = 4  # gradient reaches back this many spans, through commit and read
+    optimizer: str = "adamw"  # or "muon" for the matrices of the layers, AdamW for all else
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
+    sampled: int = 0  # draws from the vocabulary a step is made over, besides its own tokens; 0: the whole vocabulary
+    dropout: float = 0.0  # of units, the same ones for a whole span
+    embedding_dropout: float = 0.0  # of tokens, wherever they stand in a window; with `sampled`
+    average: float = (
+        0.0  # decay a step of the moving average of the weights that is evaluated and saved; 0: the weights
+    )
+    only: tuple[str, ...] = ()  # parts of parameters' dotted names (a region, 'sense'): only these learn; empty: all
     warmup_steps: int = 100
     final_share: float = 0.05  # cosine ends at this share of the learning rate
     clip_norm: float = 1.0
@@ -287,6 +296,11 @@ class TrainConfig:
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
+        need(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
+        need(self.sampled >= 0, "sampled", "at least 0")
+        for key in ("dropout", "embedding_dropout", "average"):
+            need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
+        need(not self.embedding_dropout or self.sampled > 0, "embedding_dropout", "0 where train.sampled is 0")
         for key in ("final_share", "rehearsal", "memory_dropout", "spike_anneal"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.dropout import LockedDropout
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.mixture_of_depths import DepthRouter, gathers
 from neuro.layers.norm import RMSNorm, wide
@@ -102,6 +103,9 @@ class Cortex(Region):
             self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural)
         self.decay_modulation = DecayModulation() if self.rank and config.modulates_decay else None
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
+        self.dropout = (
+            LockedDropout()
+        )  # of what comes in, of what each mixer and feed-forward adds, and of what goes out
         self.emitters = tuple(
             emitter._replace(name=f"{path}.{emitter.name}".rstrip("."), projection=f"{path}.{emitter.projection}")
             for index, layer in enumerate(self._layers())
@@ -122,7 +126,7 @@ class Cortex(Region):
         return CortexState(layers, self.procedural.init_state(batch, device))
 
     def scan(self, inputs: Channels, state: CortexState) -> tuple[dict[str, Tensor], CortexState]:
-        x, valid = inputs["relay"], inputs["valid"]
+        x, valid = self.dropout(inputs["relay"]), inputs["valid"]
         drive = inputs["route_drive" if self.skips_layers else "route"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
         states, rasters, membranes, traces, routes = [], [], [], [], []
@@ -141,7 +145,8 @@ class Cortex(Region):
             traces += ran.traces
             rasters += ran.spikes
             membranes += ran.membranes
-        outputs = {"hidden": x, "context": x - shift if fast else x, "spike_rate": torch.zeros_like(valid)}
+        context = x - shift if fast else x
+        outputs = {"hidden": self.dropout(x), "context": context, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
         if rasters:
             outputs["layer_rates"] = torch.stack([raster.mean(-1) for raster in rasters], -1)
@@ -168,7 +173,7 @@ class Cortex(Region):
 
         def add(y: Tensor, trace: Tensor) -> None:
             nonlocal x, shift
-            x = x + y
+            x = x + self.dropout(y)
             if habits:
                 habit = trace @ habits[len(traces)]
                 x, shift = x + habit, shift + habit

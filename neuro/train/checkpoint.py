@@ -14,7 +14,9 @@ from neuro.config import RunConfig
 from neuro.errors import FormatError
 from neuro.folder import load_weights
 from neuro.state import BrainState, leaves, replace_leaves
+from neuro.train.average import Average
 from neuro.train.examples import Examples
+from neuro.train.optimizer import Joined
 from neuro.train.streams import Streams
 
 SCHEMA = "neuro.checkpoint/1"
@@ -23,7 +25,8 @@ SCHEMA = "neuro.checkpoint/1"
 def save(
     path: Path,
     brain: Brain,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Joined,
+    average: Average,
     state: BrainState,
     streams: Streams | Examples,
     run: RunConfig,
@@ -37,20 +40,23 @@ def save(
         for name, tensor in values.items()
     }
     carried = {f"state.{name}": tensor for name, tensor in leaves(state)}
+    means = {f"average.{name}": tensor for name, tensor in average.means.items()}
     header = {
         "schema": SCHEMA,
         "config": configs.to_dict(run),
         "streams": streams.state(),
         "progress": progress,
+        "averaged": average.updates,
         "tokenizer": brain.tokenizer.fingerprint,
     }
-    tensor_file.write(path, weights | moments | carried, header)
+    tensor_file.write(path, weights | moments | means | carried, header)
 
 
 def restore(
     path: Path,
     brain: Brain,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Joined,
+    average: Average,
     state: BrainState,
     streams: Streams | Examples,
     run: RunConfig,
@@ -88,6 +94,16 @@ def restore(
         index, key = name.split(".", 1)
         moments.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    means = group("average.")
+    if set(means) != set(average.means):
+        raise FormatError(
+            f"{path}: it averages {len(means)} tensors, this run {len(average.means)}.",
+            "Set train.average and train.only back, or choose another --out.",
+        )
+    tensor_file.check_shapes(means, average.means, str(path))
+    for name, mean in average.means.items():
+        mean.copy_(means[name])
+    average.updates = header.get("averaged", 0)
     carried = group("state.")
     tensor_file.check_shapes(carried, dict(leaves(state)), str(path))
     state = replace_leaves(state, [carried[name].to(leaf.device) for name, leaf in leaves(state)])

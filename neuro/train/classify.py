@@ -24,6 +24,7 @@ from neuro.errors import FormatError, NeuroError, UsageError
 from neuro.spiking_classifier import ClassifierConfig, Counts, SpikingClassifier
 from neuro.train import optimizer
 from neuro.train.loop import clip_gradient
+from neuro.train.optimizer import Joined
 
 CHECKPOINT, MODEL = "neuro.classifier.checkpoint/1", "neuro.classifier/1"
 
@@ -178,7 +179,12 @@ def _batches(samples: np.ndarray, batch: int) -> list[np.ndarray]:
 
 
 def _save(
-    path: Path, model: SpikingClassifier, adam: torch.optim.Optimizer, config: ClassifierConfig, plan: Plan, epoch: int
+    path: Path,
+    model: SpikingClassifier,
+    adam: torch.optim.Optimizer | Joined,
+    config: ClassifierConfig,
+    plan: Plan,
+    epoch: int,
 ) -> None:
     moments = {
         f"optimizer.{index}.{name}": tensor
@@ -191,7 +197,7 @@ def _save(
 
 
 def _restore(
-    path: Path, model: SpikingClassifier, adam: torch.optim.Optimizer, config: ClassifierConfig, plan: Plan
+    path: Path, model: SpikingClassifier, adam: torch.optim.Optimizer | Joined, config: ClassifierConfig, plan: Plan
 ) -> int:
     """-> epochs done."""
     tensors, header = tensor_file.read(path, CHECKPOINT)

@@ -24,12 +24,14 @@ from neuro import config as configs
 from neuro.brain import Brain
 from neuro.config import RunConfig, TrainConfig
 from neuro.errors import FormatError, NeuroError, NeuroWarning, UsageError
-from neuro.layers import spiking_encoder
+from neuro.layers import dropout, spiking_encoder
 from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
 from neuro.train import checkpoint, objective, optimizer
+from neuro.train.average import Average
 from neuro.train.examples import Examples, held_out_answers
+from neuro.train.sampled import Sampler
 from neuro.train.streams import Streams
 
 Record = dict[str, Any]
@@ -43,6 +45,7 @@ class Source:
     streams: Streams | Examples
     held_out: Callable[[Brain], Record]  # the measures of an evaluation, ``valid_nats`` among them; pure
     train_tokens: int | None  # of the training text; None where examples are drawn without end
+    sampler: Sampler | None = None  # of the vocabulary; None takes all of it
     seen: training_text.TrainingText | None = None  # what an evaluation is not to be made on
 
 
@@ -79,13 +82,14 @@ def train(
     brain.tokenizer = data.tokenizer
     if start:
         folder.adopt_weights(brain, start)
-    adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay)
+    adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay, t.optimizer, t.only)
+    average = Average(brain, t.average)
     streams = data.streams
     initial = brain.init_state(t.batch)
     state = initial
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     if path.exists():
-        state, progress = checkpoint.restore(path, brain, adam, state, streams, run)
+        state, progress = checkpoint.restore(path, brain, adam, average, state, streams, run)
     # Only now: what does not fit the checkpoint must not replace what does.
     data.tokenizer.save(kept)
     atomic.write_text(out / "config.toml", configs.to_toml(run))
@@ -96,7 +100,7 @@ def train(
         progress["seconds"] = time.monotonic() - started
         # The log first: one that is ahead of the checkpoint is cut when resuming, one that is behind has a hole.
         atomic.write_text(out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in log))
-        checkpoint.save(path, brain, adam, state, streams, run, progress)
+        checkpoint.save(path, brain, adam, average, state, streams, run, progress)
 
     def emit(record: Record) -> None:
         log.append(record)
@@ -109,7 +113,12 @@ def train(
             tokens, fresh = (torch.from_numpy(array).to(chosen.device) for array in (window.tokens, window.fresh))
             scored = None if window.scored is None else torch.from_numpy(window.scored)
             spiking_encoder.anneal(brain, step, t.spike_anneal * t.steps)
-            loss = objective.window_loss(brain, tokens, objective.fresh_rows(state, initial, fresh), t, scored)
+            generator = dropout.begin(brain, t.dropout, _draw(t.seed, step), chosen.device)
+            entering = objective.fresh_rows(state, initial, fresh)
+            if data.sampler is None:
+                loss = objective.window_loss(brain, tokens, entering, t, scored)
+            else:
+                loss = objective.sampled_loss(brain, data.sampler.draw(step, tokens), entering, t, generator)
             adam.zero_grad(set_to_none=True)
             loss.total.backward()
             norm = clip_gradient(brain.parameters(), t.clip_norm)
@@ -123,6 +132,7 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = learning_rate(t, step)
             adam.step()
+            average.update()
             if "thalamus" in brain.regions:
                 cast(Thalamus, brain.regions["thalamus"]).hold_budget(loss.route)
             state = detach(loss.state)
@@ -142,13 +152,16 @@ def train(
                 }
             )
             if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
-                emit({"event": "eval", "step": step + 1, **data.held_out(brain)})
+                with average.held():
+                    emit({"event": "eval", "step": step + 1, **data.held_out(brain)})
                 save()
             if interrupted:
                 save()
                 raise KeyboardInterrupt
     spiking_encoder.anneal(brain, 0, 0.0)
-    brain.eval()
+    dropout.begin(brain, 0.0, 0, chosen.device)
+    average.settle()
+    brain.requires_grad_(True).eval()
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
     about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}
     folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
@@ -163,6 +176,10 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
     """A text with the tokenizer of ``start`` or ``kept``, if there is one, or a recall task."""
     t, data, vocab = run.train, run.data, run.brain.vocab_size
     if tasks.named(data.train):
+        if t.sampled:
+            raise UsageError(
+                "train.sampled: a recall task has few words and all of them count.", "Set train.sampled=0."
+            )
         valid = data.valid or data.train
         examples = Examples(data.train, vocab, t.batch, t.seed)
         tasks.parse(valid, vocab)
@@ -185,7 +202,13 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
     def nats(brain: Brain) -> Record:
         return {"valid_nats": held_out_nats(brain, text.valid, t.eval_tokens)}
 
-    return Source(text.tokenizer, streams, nats, int(text.train.size), text.seen)
+    sampler = Sampler(text.train, text.tokenizer.vocab_size, t.sampled, t.seed) if t.sampled else None
+    return Source(text.tokenizer, streams, nats, int(text.train.size), sampler, text.seen)
+
+
+def _draw(seed: int, step: int) -> int:
+    """The seed of what a step drops: its own, so that a run that goes on drops the same."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def learning_rate(t: TrainConfig, step: int) -> float:

@@ -15,6 +15,7 @@ from neuro.layers.norm import wide
 from neuro.memory import contents
 from neuro.regions.cortex import Cortex
 from neuro.state import BrainState, detach, tree_map
+from neuro.train import sampled
 
 
 class WindowLoss(NamedTuple):
@@ -25,8 +26,37 @@ class WindowLoss(NamedTuple):
     state: BrainState  # after the window, still attached
 
 
+def sampled_loss(
+    brain: Brain,
+    candidates: sampled.Candidates,
+    state: BrainState,
+    config: TrainConfig,
+    generator: torch.Generator | None = None,
+) -> WindowLoss:
+    """`window_loss` of a window over a part of the vocabulary (`neuro.train.sampled`).
+
+    Args:
+        generator: of the tokens that are dropped, every one of a kind at once.
+    """
+    rows = brain.embedding.index_select(0, candidates.ids)
+    read = rows
+    if config.embedding_dropout:
+        drawn = torch.rand(len(rows), 1, generator=generator, device=rows.device)
+        read = rows * ((drawn >= config.embedding_dropout).to(rows.dtype) / (1.0 - config.embedding_dropout))
+    entering = sampled.entering(state, candidates)
+    loss = sampled.within(
+        brain, rows, read, lambda: window_loss(brain, candidates.tokens, entering, config, candidates=candidates)
+    )
+    return loss._replace(state=sampled.leaving(loss.state, state))
+
+
 def window_loss(
-    brain: Brain, tokens: Tensor, state: BrainState, config: TrainConfig, scored: Tensor | None = None
+    brain: Brain,
+    tokens: Tensor,
+    state: BrainState,
+    config: TrainConfig,
+    scored: Tensor | None = None,
+    candidates: sampled.Candidates | None = None,
 ) -> WindowLoss:
     """Scan and commit every span of ``tokens`` [B, T]; the last may be shorter.
 
@@ -35,23 +65,28 @@ def window_loss(
     Args:
         scored: [B, T] bool, the tokens whose surprise counts, as many in every row and never a row's first; None
             counts all.
+        candidates: what the vocabulary is for now, for `sampled_loss`.
     """
     device = brain.backend.device
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
     if config.mixed_precision and brain.backend.autocast is not None:
         autocast = torch.autocast(device.type, brain.backend.autocast)
-    nats, predicted, rates, routes, features = [], [], [], [], []
+    nats, predicted, rates, routes, features, logits = [], [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
             out = brain.scan(span, state)
             nats.append(out.aux.surprise.sum())
             predicted.append(out.aux.predicted.sum())
             features.append(out.aux.features)
+            if candidates is not None:
+                logits.append(out.logits)
             rates.append(out.aux.layer_rates.mean((0, 1)))
             if out.aux.route.numel():
                 routes.append(out.aux.route.mean())
             state = _forget(brain.commit(out.state)[0], config.memory_dropout)
-        if scored is None:
+        if candidates is not None:
+            mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
+        elif scored is None:
             mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
         else:
             mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from backends import Backend
+from neuro.errors import UsageError, nearest
 
 BETAS = (0.9, 0.99)
 EPS = 1e-8
@@ -39,12 +40,81 @@ class PortableAdamW(torch.optim.Optimizer):
                 p.addcdiv_(state["exp_avg"], root, value=-group["lr"] / (1.0 - BETAS[0] ** count))
 
 
-def make(model: nn.Module, backend: Backend, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW over a model; matrices decay, vectors and the embedding do not."""
+class Joined:
+    """Several optimizers over parameters of their own, as one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all, parameters numbered through."""
+        state: dict[int, Any] = {}
+        groups: list[dict[str, Any]] = []
+        first = 0
+        for optimizer in self.optimizers:
+            part = optimizer.state_dict()
+            state |= {first + index: values for index, values in part["state"].items()}
+            groups += [
+                {**group, "params": [first + index for index in group["params"]]} for group in part["param_groups"]
+            ]
+            first += sum(len(group["params"]) for group in part["param_groups"])
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        first = 0
+        for optimizer in self.optimizers:
+            groups = optimizer.state_dict()["param_groups"]
+            last = first + sum(len(group["params"]) for group in groups)
+            state = {index - first: values for index, values in saved["state"].items() if first <= index < last}
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            first = last
+
+
+def make(
+    model: nn.Module,
+    backend: Backend,
+    learning_rate: float,
+    weight_decay: float,
+    kind: str = "adamw",
+    only: Sequence[str] = (),
+) -> torch.optim.Optimizer | Joined:
+    """AdamW over a model; matrices decay, vectors and the embedding do not.
+
+    Args:
+        kind: "muon" orthogonalises the updates of the matrices (Jordan et al. 2024; arXiv:2502.16982 for the scale that
+            lets them share AdamW's learning rate), as torch does; the others stay with AdamW.
+        only: parts of dotted names of parameters; the others ask for no gradient from here on.
+
+    Raises:
+        UsageError: no parameter has such a part, or a device without torch's optimizers for "muon".
+    """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
+    parts = {part for name, _ in model.named_parameters() for part in name.split(".")}
+    for part in only:
+        if part not in parts:
+            raise UsageError(f"train.only: nothing in this brain is called '{part}'.", nearest(part, sorted(parts)))
     for name, p in model.named_parameters():
-        (matrices if p.dim() >= 2 and name != "embedding" else rest).append(p)
+        p.requires_grad_(not only or not set(only).isdisjoint(name.split(".")))
+        if p.requires_grad:
+            (matrices if p.dim() >= 2 and name != "embedding" else rest).append(p)
+    if kind == "muon":
+        if not backend.torch_optimizers:
+            raise UsageError(f"train.optimizer: 'muon' does not run on {backend.name}.", "Set train.optimizer=adamw.")
+        muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        return Joined(muon, torch.optim.AdamW(rest, lr=learning_rate, betas=BETAS, eps=EPS, weight_decay=0.0))
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     if backend.torch_optimizers:
         return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS)

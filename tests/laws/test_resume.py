@@ -131,6 +131,32 @@ def test_sigint_saves_and_the_same_command_goes_on_exactly(steps, text, whole, t
     assert_equal_runs(tmp_path, whole)
 
 
+AT_SPEED = dict(
+    sampled=40, dropout=0.2, embedding_dropout=0.2, average=0.9, optimizer="muon", only=("embedding", "cortex")
+)
+
+
+def test_what_is_drawn_and_averaged_goes_on_exactly(text, tmp_path):
+    """Candidates, dropped units and tokens, the moving average, two optimizers, and parts that do not learn."""
+    run = make_run(text, **AT_SPEED)
+    loop.train(run, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run, tmp_path / "cut", report=stop_at(6))
+    brain = loop.train(run, tmp_path / "cut")
+    assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
+    tensors, _ = tensor_file.read(tmp_path / "whole" / "checkpoint.safetensors", checkpoint.SCHEMA)
+    assert not torch.equal(tensors["average.embedding"], tensors["model.embedding"])
+    saved = neuro.load(tmp_path / "whole" / "model").embedding
+    assert torch.equal(saved, tensors["average.embedding"].half().float())
+    assert all(p.requires_grad for p in brain.parameters()) and brain.regions["cortex"].dropout.share == 0.0
+
+
+def test_a_checkpoint_of_another_average_is_refused(text, tmp_path):
+    loop.train(make_run(text, steps=1), tmp_path)
+    with pytest.raises(FormatError, match="averages 0 tensors"):
+        loop.train(make_run(text, steps=2, average=0.9), tmp_path)
+
+
 @pytest.mark.parametrize("step", [2, 4, 7])
 def test_an_error_after_any_step_loses_only_what_was_not_saved(step, text, whole, tmp_path):
     with pytest.raises(StopError):
@@ -366,9 +392,9 @@ def test_the_law_can_fail(text, whole, tmp_path, monkeypatch):
     """A checkpoint that forgets the optimizer's moments does not pass."""
     restore = checkpoint.restore
 
-    def forgetful(path, brain, optimizer, state, streams, run):
+    def forgetful(path, brain, optimizer, *rest):
         fresh = optimizer.state_dict()
-        found = restore(path, brain, optimizer, state, streams, run)
+        found = restore(path, brain, optimizer, *rest)
         optimizer.load_state_dict(fresh)
         return found
 

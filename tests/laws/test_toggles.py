@@ -197,6 +197,12 @@ TRAIN: dict[str, str] = {
     "spans_per_step": "3",
     "learning_rate": "0.004",
     "weight_decay": "0.5",
+    "optimizer": "muon",
+    "sampled": "64",
+    "dropout": "0.3",
+    "embedding_dropout": "0.3",
+    "average": "0.9",
+    "only": "cortex",
     "warmup_steps": "3",
     "final_share": "0.9",
     "clip_norm": "0.1",
@@ -266,6 +272,9 @@ def test_every_field_of_the_training_is_alive(field, folder, trained, tmp_path, 
     needs = []
     if field == "spike_anneal":  # only a cortex of spikes has something to anneal
         needs = [f"brain.{item}" for item in NEEDS["cortex.burst"]]
+    if field == "embedding_dropout":
+        needs = ["train.sampled=64"]
+    if needs:
         trained = train(folder, tmp_path / "base", needs, monkeypatch)
     found = differs(trained, train(folder, tmp_path / "set", [*needs, f"train.{field}={TRAIN[field]}"], monkeypatch))
     assert found == ({"log"} if field in ("eval_every", "eval_tokens") else {"log", "weights"})
