@@ -85,7 +85,7 @@ def test_the_average_is_the_recursion_and_the_weights_come_back():
         decay = min(0.5, (1 + n) / (10 + n))
         mean += (1 - decay) * (n * n - mean)
     with average.held():
-        assert float(module.weight[0, 0]) == pytest.approx(mean, rel=1e-6)
+        assert module.weight[0, 0].item() == pytest.approx(mean, rel=1e-6)
     assert module.weight.tolist() == [[25.0, 25.0]]
 
 
