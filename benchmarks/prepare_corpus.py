@@ -1,10 +1,12 @@
 """The training corpus of the small model: WikiText-2 as natural English, War and Peace, and a byte BPE of both.
 
     python benchmarks/prepare_corpus.py --data $NEURO_DATA --out DIR --vocab 8192
+    python benchmarks/prepare_corpus.py --data $NEURO_DATA --out DIR --words
 
 writes train/ and valid/ (one file per document), tokenizer.json, train.toml and training_text.safetensors (what a model
 trained on it has seen: `neuro train` puts the same into the model's folder), and prints what it counted as JSON.
-Then `neuro train DIR/train.toml --out RUN` trains the model. Only the train and valid splits are read.
+Then `neuro train DIR/train.toml --out RUN` trains the model. With --words it is WikiText-2 alone, as published, over its
+closed vocabulary (preset wikitext2-word). Only the train and valid splits are read.
 """
 
 from __future__ import annotations
@@ -14,9 +16,14 @@ import json
 import re
 from pathlib import Path
 
-from neuro import corpus, training_text
+from neuro import corpus, presets, training_text
 from neuro.text import articles, detokenize, encode_line, read_text
 from neuro.tokenizer import Tokenizer
+
+
+def published(path: Path) -> list[str]:
+    """WikiText as it is, an article a document."""
+    return ["\n".join(article) + "\n" for article in articles(read_text(path).removesuffix("\n").split("\n"))]
 
 
 def wikitext(path: Path) -> tuple[list[str], float]:
@@ -61,28 +68,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/ and books/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--vocab", type=int, default=8192, help="ids of the byte BPE")
+    parser.add_argument("--words", action="store_true", help="WikiText-2 alone, as published, and its 33,278 words")
     options = parser.parse_args()
-    wiki, train_exact = wikitext(options.data / "wikitext-2" / "train.txt.gz")
-    valid, valid_exact = wikitext(options.data / "wikitext-2" / "valid.txt.gz")
-    novel = war_and_peace(options.data / "books" / "warpeace_input.txt.gz")
-    splits = {"train": wiki + novel, "valid": valid}
+    report: dict[str, object] = {}
+    sources = {name: options.data / "wikitext-2" / f"{name}.txt.gz" for name in ("train", "valid")}
+    if options.words:
+        splits = {name: published(path) for name, path in sources.items()}
+    else:
+        wiki, exact = wikitext(sources["train"])
+        valid, valid_exact = wikitext(sources["valid"])
+        splits = {
+            "train": wiki + war_and_peace(options.data / "books" / "warpeace_input.txt.gz"),
+            "valid": valid,
+        }
+        report |= {"round_trip_train": exact, "round_trip_valid": valid_exact, "flag_probability": 1.0 - exact}
     for name, documents in splits.items():
         write_documents(options.out / name, documents)
 
-    tokenizer = Tokenizer.train((line for document in splits["train"] for line in document.split("\n")), options.vocab)
+    size = presets.wikitext2_word().brain.vocab_size if options.words else options.vocab
+    lines = (line + "\n" * options.words for document in splits["train"] for line in document.split("\n"))
+    tokenizer = Tokenizer.train(lines, size, kind="words" if options.words else "bpe")
     tokenizer.save(options.out / "tokenizer.json")
     training_text.write(options.out, training_text.record(training_text.of_documents(splits["train"])))
     paths = {name: json.dumps((options.out / name).as_posix()) for name in splits}
-    lines = ['preset = "small"', "[data]", *(f"{name} = {path}" for name, path in paths.items())]
-    lines.append(f"tokenizer = {json.dumps((options.out / 'tokenizer.json').as_posix())}")
-    (options.out / "train.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    report: dict[str, object] = {
-        "vocab": tokenizer.vocab_size,
-        "tokenizer_sha256": tokenizer.fingerprint,
-        "round_trip_train": train_exact,
-        "round_trip_valid": valid_exact,
-        "flag_probability": 1.0 - train_exact,
-    }
+    preset = "wikitext2-word" if options.words else "small"
+    toml = [f'preset = "{preset}"', "[data]", *(f"{name} = {path}" for name, path in paths.items())]
+    toml.append(f"tokenizer = {json.dumps((options.out / 'tokenizer.json').as_posix())}")
+    (options.out / "train.toml").write_text("\n".join(toml) + "\n", encoding="utf-8")
+    report |= {"vocab": tokenizer.vocab_size, "tokenizer_sha256": tokenizer.fingerprint}
     for name, documents in splits.items():
         ids = corpus.encode(documents, tokenizer)
         size = sum(len(document.encode("utf-8")) for document in documents)
