@@ -102,11 +102,11 @@ def run(
     Raises:
         UsageError: nothing to score.
     """
-    coded = _first_units(raw, brain, wikitext, articles)
+    coded = first_units(raw, brain, wikitext, articles)
     parts = Parts(out, "perplexity", brain, raw, {"wikitext": wikitext, "articles": articles}, say)
     names = arms.of(brain)
     scores = {
-        arm: Score(**parts.get(arm, f"scoring with {arms.LABELS[arm]}", functools.partial(_scored, brain, coded, arm)))
+        arm: Score(**parts.get(arm, f"scoring with {arms.LABELS[arm]}", functools.partial(scored, brain, coded, arm)))
         for arm in names
     }
     count = _shuffled_units(coded)
@@ -226,11 +226,11 @@ def evaluate(
     """
     if arm not in arms.ARMS:
         raise UsageError(f"perplexity: got arm '{arm}', expected one of {', '.join(arms.ARMS)}.", "Correct the arm.")
-    coded = _first_units(raw, brain, wikitext, most_units)
-    return _summary(brain, coded, arm, Score(**_scored(brain, coded, arm)))
+    coded = first_units(raw, brain, wikitext, most_units)
+    return _summary(brain, coded, arm, Score(**scored(brain, coded, arm)))
 
 
-def _first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None) -> Coded:
+def first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None) -> Coded:
     coded = code(raw, brain, wikitext)
     if most_units is not None:
         raw_bytes = _bytes_of(raw, wikitext, most_units)
@@ -240,7 +240,7 @@ def _first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None)
     return coded
 
 
-def _scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
+def scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
     """The fields of the arm's `Score`: what is kept of it on disk."""
     with evaluating(brain):
         stream = [brain.tokenizer.bos_id, *(i for unit in coded.ids for i in unit)]

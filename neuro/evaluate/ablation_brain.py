@@ -1,0 +1,366 @@
+"""What each part of a brain is worth: trained again without it, at equal parameters, on the same data in the same order.
+
+An arm is the whole brain or one without a part (`neuro/evaluate/ablation_parts.py`); every arm is trained with every seed for
+the same steps, from the same tokenizer, with the streams of that seed, and measured with its memories on by the suites of
+`neuro/evaluate/ablation_suites.py`. ``worth`` of a part is what the brain without it does worse, in the measure's unit:
+positive where the part helps. Differences are paired by seed and unit; the bootstrap draws both, crossed, because every
+seed is asked the same units. p as in `neuro/evaluate/ablation.py`, Holm's correction over the parts of a measure.
+
+A folder keeps everything: ``tokenizer.json``, a training in ``ARM-SEED``, finished measures in ``parts``. A run that was
+stopped goes on, and one over fewer parts or seeds takes what is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuro import config as configs
+from neuro import corpus, folder, tasks, training_text
+from neuro.brain import Brain
+from neuro.config import RunConfig
+from neuro.errors import UsageError
+from neuro.evaluate import ablation_parts, ablation_suites, probes
+from neuro.evaluate.ablation import DRAWS, holm
+from neuro.evaluate.ablation_parts import PARTS, WHOLE, Arm
+from neuro.evaluate.ablation_suites import MEASURES, Settings
+from neuro.evaluate.parts import Parts
+from neuro.evaluate.statistics import interval
+from neuro.tokenizer import Tokenizer
+from neuro.train import loop
+from neuro.workload import Workload, from_json
+
+Say = Callable[[str], None]
+Price = Callable[[Workload], dict[str, Any]]
+
+
+def run(
+    config: RunConfig,
+    raw: str,
+    out: Path,
+    say: Say = lambda line: None,
+    *,
+    parts: str | None = None,
+    suites: str | None = None,
+    seeds: int = 3,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    backend: str = "auto",
+    force: bool = False,
+    price: Price | None = None,
+) -> dict[str, Any]:
+    """Train and measure every arm -> the record of the suite.
+
+    Args:
+        config: the whole brain, what it learns from and for how long.
+        raw: the held-out text.
+        out: where trainings and finished measures are kept.
+        parts, suites: names with commas between; None is all there are.
+        seeds: trainings of each arm, from ``config.train.seed`` on.
+        settings: of the suites.
+        force: measure although the text was read in training.
+        price: energy per token of a counted run; None leaves energy out.
+
+    Raises:
+        UsageError: fewer than two seeds, no text to learn from, unknown or missing parts and suites, a folder of another run.
+        CheckError: the text was read in training.
+    """
+    if seeds < 2:
+        raise UsageError(
+            f"--seeds: got {seeds}, expected at least 2.", "Give more: one training says nothing of the next."
+        )
+    names, chosen = ablation_parts.chosen(parts, config.brain), ablation_suites.named(suites)
+    config, seen = _prepared(config, raw, out, force)
+    arms = {name: ablation_parts.arm(name, config.brain) for name in (WHOLE, *names)}
+    for name, arm in arms.items():
+        width = arm.brain.cortex.feedforward_width
+        say(f"{name}: {arm.parameters} parameters, feed-forwards of width {width}")
+    units: dict[str, dict[str, list[np.ndarray]]] = {}
+    loads: dict[str, list[Workload]] = {}
+    nats: dict[str, list[float]] = {}
+    for seed in range(config.train.seed, config.train.seed + seeds):
+        for name, arm in arms.items():
+            brain, valid = _trained(config, arm, name, seed, out, backend, say)
+            nats.setdefault(name, []).append(valid)
+            pieces = Parts(out, "ablation", brain, raw, dataclasses.asdict(settings), say)
+            for suite in chosen:
+                found = pieces.get(
+                    f"{name}-{seed}-{suite}",
+                    f"{name}, seed {seed}: {suite}",
+                    lambda brain=brain, suite=suite: _plain(  # type: ignore[misc]
+                        ablation_suites.measure(brain, suite, raw, settings)
+                    ),
+                )
+                for measure, rows in found.items():
+                    units.setdefault(measure, {}).setdefault(name, []).append(np.array(rows))
+            if price is not None:
+                counted = pieces.get(
+                    f"{name}-{seed}-workload",
+                    f"{name}, seed {seed}: counting",
+                    lambda brain=brain, name=name: ablation_suites.workload(  # type: ignore[misc]
+                        brain, raw, name, settings
+                    ).to_json(),
+                )
+                loads.setdefault(name, []).append(from_json(counted))
+    record: dict[str, Any] = {
+        "seeds": seeds,
+        "indicative": seeds < probes.CLAIM,
+        "config": configs.to_dict(config),
+        "settings": dataclasses.asdict(settings),
+        "read_in_training": seen,
+        "arms": {
+            name: {
+                "without": PARTS[name].words if name in PARTS else "",
+                "against": PARTS[name].against if name in PARTS else None,
+                "parameters": arm.parameters,
+                "feedforward_width": arm.brain.cortex.feedforward_width,
+                "valid_nats": nats[name],
+            }
+            for name, arm in arms.items()
+        },
+        "measures": {
+            measure: compared(
+                {name: np.stack(rows) for name, rows in found.items()}, MEASURES[measure].better, config.train.seed
+            )
+            for measure, found in units.items()
+        },
+    }
+    if price is not None:
+        record["energy"] = {name: _mean([price(load) for load in found]) for name, found in loads.items()}
+    return record
+
+
+def compared(units: dict[str, np.ndarray], better: int, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
+    """Each arm's value, and what each part is worth.
+
+    Args:
+        units: [S, N, 2] of each arm, `WHOLE` among them.
+        better: 1 where more is better, -1 where less is.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns:
+        units, ``values`` (value, interval, by_seed of each arm), ``worth`` (worth, interval, p, p_holm, by_seed of each part).
+    """
+    seeds, count, _ = units[WHOLE].shape
+    random = np.random.default_rng(seed)
+    picked = random.integers(0, count, (draws, count))
+    weights = np.stack([(np.bincount(row, minlength=count)) for row in picked])  # [draws, N] how often each unit
+    of_seed = random.integers(0, seeds, (draws, seeds))
+    shares = np.stack([(of_seed == number).sum(1) for number in range(seeds)], 1) / seeds  # [draws, S]
+
+    def drawn(table: np.ndarray) -> np.ndarray:
+        sums = np.einsum("dn,snc->dsc", weights, table)
+        numerator, denominator = np.einsum("ds,dsc->cd", shares, sums)
+        return numerator / denominator
+
+    def value(table: np.ndarray) -> float:
+        numerator, denominator = table.sum((0, 1))
+        return float(numerator / denominator)
+
+    draws_of = {name: drawn(table) for name, table in units.items()}
+    values = {
+        name: {
+            "value": value(table),
+            "interval": interval(draws_of[name]),
+            "by_seed": (table[..., 0].sum(1) / table[..., 1].sum(1)).tolist(),
+        }
+        for name, table in units.items()
+    }
+    worth: dict[str, dict[str, Any]] = {}
+    for name in units:
+        if name == WHOLE:
+            continue
+        other = PARTS[name].against
+        gained = better * (draws_of[other] - draws_of[name])
+        wrong = min(float((gained <= 0).mean()), float((gained >= 0).mean()))
+        by_seed = better * (np.array(values[other]["by_seed"]) - np.array(values[name]["by_seed"]))
+        worth[name] = {
+            "worth": better * (values[other]["value"] - values[name]["value"]),
+            "interval": interval(gained),
+            "by_seed": by_seed.tolist(),
+            "p": min(1.0, max(2 * wrong, 2 / draws)),
+        }
+    corrected = holm([row["p"] for row in worth.values()])
+    for row, p in zip(worth.values(), corrected, strict=True):
+        row["p_holm"] = p
+    return {"units": count, "values": values, "worth": worth}
+
+
+def _prepared(
+    config: RunConfig, raw: str, out: Path, force: bool
+) -> tuple[RunConfig, dict[str, float | None] | None]:
+    """The run with one tokenizer for all arms, and how much of the text it learns from.
+
+    Raises:
+        UsageError: it learns from nothing, or from a task.
+        CheckError: the text was read in training.
+    """
+    data = config.data
+    if not data.train or tasks.named(data.train):
+        raise UsageError(
+            f"ablation: got data.train '{data.train}', expected a text, a folder or 'hf:NAME'.",
+            "Give --set data.train=PATH, or put it into the configuration.",
+        )
+    kept = out / "tokenizer.json"
+    if not ((out / training_text.NAME).is_file() and kept.is_file()):
+        documents = corpus.read_documents(data.train)
+        if data.tokenizer in ("bpe", "words"):
+            lines = (line + "\n" for document in documents for line in document.split("\n"))
+            kind = "words" if data.tokenizer == "words" else "bpe"
+            Tokenizer.train(lines, config.brain.vocab_size, kind=kind).save(kept)
+        else:
+            Tokenizer.load(Path(data.tokenizer)).save(kept)
+        training_text.write(out, training_text.record(training_text.of_documents(documents)))
+    seen = training_text.refuse_read(out, {"the text": raw}, force)
+    vocabulary = Tokenizer.load(kept).vocab_size
+    sets = [f"data.tokenizer={kept}", f"brain.vocab_size={vocabulary}"]
+    return configs.apply_sets(config, sets), seen
+
+
+def _trained(
+    config: RunConfig, arm: Arm, name: str, seed: int, out: Path, backend: str, say: Say
+) -> tuple[Brain, float]:
+    """The arm's brain of a seed, and its validation nats; trained unless it lies there.
+
+    Raises:
+        UsageError: what lies there is of another configuration.
+    """
+    where = out / f"{name}-{seed}"
+    run = dataclasses.replace(config, brain=arm.brain, train=dataclasses.replace(config.train, seed=seed))
+    if not (where / "model" / "config.json").is_file():
+        say(f"{name}, seed {seed}: training {run.train.steps} steps ...")
+        loop.train(run, where, backend)
+    record = folder.read_record(where / "model")
+    about = record["about"]
+    if record["brain"] != configs.to_dict(arm.brain) or about.get("train") != configs.to_dict(run.train):
+        raise UsageError(
+            f"{where}: got a training of another configuration, expected this one's.",
+            "Choose another --out, or remove this folder.",
+        )
+    return folder.load(where / "model", backend), float(about["valid_nats"])
+
+
+def _plain(units: ablation_suites.Units) -> dict[str, Any]:
+    return {name: rows.tolist() for name, rows in units.items()}
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """The record in words."""
+    lines = [
+        f"{record['seeds']} seeds, {record['config']['train']['steps']} steps each; what a part is worth in each measure, "
+        "positive where it helps; brackets: 95 %; *: p < 0.05 after Holm"
+    ]
+    lines += _aligned([_heads(record), *_rows(record)])
+    return lines + _closing(record)
+
+
+def markdown(record: dict[str, Any]) -> list[str]:
+    """The record as tables of Markdown: what parts are worth, and what the arms are."""
+    told: list[str] = []
+    for rows in ([_heads(record), *_rows(record)], [_arm_heads(record), *_arm_rows(record)]):
+        told += ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+        told += ["| " + " | ".join(row) + " |" for row in rows[1:]] + [""]
+    return told + _closing(record)
+
+
+def picture(record: dict[str, Any], out: Path) -> Path | None:
+    """What each part is worth in each measure, its interval and its seeds; None without matplotlib."""
+    from neuro.plots import ablation as plots
+
+    return plots.worth(
+        {
+            f"{measure}: {MEASURES[measure].words}": {
+                _label(record, name): (
+                    _scaled(measure, row["worth"]),
+                    (_scaled(measure, row["interval"][0]), _scaled(measure, row["interval"][1])),
+                    [_scaled(measure, value) for value in row["by_seed"]],
+                )
+                for name, row in found["worth"].items()
+            }
+            for measure, found in record["measures"].items()
+        },
+        out,
+    )
+
+
+def _heads(record: dict[str, Any]) -> list[str]:
+    return ["part", *(f"{name} ({MEASURES[name].words})" for name in record["measures"])]
+
+
+def _rows(record: dict[str, Any]) -> list[list[str]]:
+    rows = [["whole brain, itself"]]
+    for measure, found in record["measures"].items():
+        value = found["values"][WHOLE]
+        rows[0].append(_bracketed(measure, value["value"], value["interval"], signed=False))
+    for name in record["arms"]:
+        if name == WHOLE:
+            continue
+        cells = [_label(record, name)]
+        for measure, found in record["measures"].items():
+            row = found["worth"][name]
+            star = " *" if row["p_holm"] < 0.05 else ""
+            cells.append(_bracketed(measure, row["worth"], row["interval"], signed=True) + star)
+        rows.append(cells)
+    return rows
+
+
+def _arm_heads(record: dict[str, Any]) -> list[str]:
+    heads = ["arm", "without the part", "parameters", "feed-forward width"]
+    if "energy" in record:
+        heads += [f"{name}, µJ a token" for name in next(iter(record["energy"].values()))]
+    return heads
+
+
+def _arm_rows(record: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, arm in record["arms"].items():
+        row = [name, arm["without"] or "everything on", str(arm["parameters"]), str(arm["feedforward_width"])]
+        if "energy" in record:
+            row += [f"{1e6 * joules:.4g}" for joules in record["energy"][name].values()]
+        rows.append(row)
+    return rows
+
+
+def _label(record: dict[str, Any], name: str) -> str:
+    against = record["arms"][name]["against"]
+    return name if against == WHOLE else f"{name} (against {against})"
+
+
+def _scaled(measure: str, value: float) -> float:
+    return 100 * value if MEASURES[measure].percent else value
+
+
+def _bracketed(measure: str, value: float, bounds: Sequence[float], signed: bool) -> str:
+    form = ("+" if signed else "") + (".1f" if MEASURES[measure].percent else ".3f")
+    low, high = (_scaled(measure, bound) for bound in bounds)
+    return f"{_scaled(measure, value):{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _closing(record: dict[str, Any]) -> list[str]:
+    units = ", ".join(f"{name} {found['units']}" for name, found in record["measures"].items())
+    lines = [f"units that are resampled: {units}; arms agree in parameters within {100 * ablation_parts.TOLERANCE:g} %"]
+    if record["indicative"]:
+        lines.append(f"indicative: a claim needs {probes.CLAIM} seeds, this has {record['seeds']}")
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+
+
+def write(record: dict[str, Any], out: Path) -> Path:
+    """The Markdown tables as a file of the folder."""
+    from neuro import atomic
+
+    path = out / "ablation.md"
+    atomic.write_text(path, "\n".join(markdown(record)) + "\n")
+    return path
