@@ -47,9 +47,7 @@ def _all(field: str, kind: str) -> Callable[[BrainConfig], list[str]]:
 
 def _layers(place: int, kind: str) -> Callable[[BrainConfig], bool]:
     """Whether layers have that kind of mixer (0) or feed-forward (1), and another may stand there."""
-    return lambda brain: (
-        brain.cortex.encoding == "dense" and any(layer[place] == kind for layer in brain.cortex.layers)
-    )
+    return lambda brain: brain.cortex.encoding == "dense" and any(layer[place] == kind for layer in brain.cortex.layers)
 
 
 def _writes(controller: str) -> Callable[[BrainConfig], list[str]]:
@@ -62,14 +60,14 @@ def _writes(controller: str) -> Callable[[BrainConfig], list[str]]:
 
 _EPISODIC = _on("hippocampus")
 PARTS: dict[str, Part] = {
+    "hippocampus": Part("no episodic memory", _off("hippocampus"), _EPISODIC),
+    "procedural": Part("no fast weights", _off("procedural"), lambda brain: brain.fast_rank > 0),
+    "cortex.spiking": Part("dense feed-forwards for spiking", _all("feedforwards", "dense"), _layers(1, "spiking")),
+    "cortex.window": Part("recurrence in place of windows", _all("mixers", "recurrence"), _layers(0, "window")),
+    "cortex.recurrence": Part("windows in place of recurrence", _all("mixers", "window"), _layers(0, "recurrence")),
     "thalamus": Part("no gate and no routing", _off("thalamus"), _on("thalamus")),
     "amygdala": Part("no affect, salience 1/2", _off("amygdala"), _on("amygdala")),
     "endocrine": Part("hormones at rest", _off("endocrine"), _on("endocrine")),
-    "hippocampus": Part("no episodic memory", _off("hippocampus"), _EPISODIC),
-    "procedural": Part("no fast weights", _off("procedural"), lambda brain: brain.fast_rank > 0),
-    "cortex.window": Part("recurrence in place of windows", _all("mixers", "recurrence"), _layers(0, "window")),
-    "cortex.recurrence": Part("windows in place of recurrence", _all("mixers", "window"), _layers(0, "recurrence")),
-    "cortex.spiking": Part("dense feed-forwards for spiking", _all("feedforwards", "dense"), _layers(1, "spiking")),
     "controller.surprise": Part("a quarter of the writes: surprise", _writes("surprise"), _EPISODIC),
     "controller.learned": Part("the same: learned", _writes("learned"), _EPISODIC, "controller.surprise"),
     "controller.random": Part("the same: random", _writes("random"), _EPISODIC, "controller.surprise"),
@@ -140,9 +138,7 @@ def _widened(brain: BrainConfig, target: int) -> Arm:
     """The same brain with the width of feed-forwards at which its count is closest to the target."""
 
     def at(width: int) -> Arm:
-        wide = dataclasses.replace(
-            brain, cortex=dataclasses.replace(brain.cortex, feedforward_width=max(1, width))
-        )
+        wide = dataclasses.replace(brain, cortex=dataclasses.replace(brain.cortex, feedforward_width=max(1, width)))
         return Arm(wide, parameters(wide))
 
     width = brain.cortex.feedforward_width

@@ -30,7 +30,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,9 +40,16 @@ from neuro.errors import UsageError
 from neuro.evaluate import arms, statistics
 from neuro.evaluate.parts import Parts
 from neuro.evaluate.stream import Stream, evaluating
+from neuro.tokenizer import Tokenizer
 
 FLAG_PROBABILITY = 0.0041  # printed by benchmarks/prepare_corpus.py for the training split
 BLOCK_LINES = 50  # of plain text; the unit of resampling where there are no articles
+
+
+class Reads(Protocol):
+    """What has a vocabulary."""
+
+    tokenizer: Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +186,7 @@ def picture(record: dict[str, Any], out: Path) -> Path | None:
     )
 
 
-def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
+def code(raw: str, brain: Reads, wikitext: bool) -> Coded:
     """Token ids of a text, article by article (or block by block)."""
     lines = raw.removesuffix("\n").split("\n")
     if wikitext:
@@ -195,7 +202,7 @@ def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
     return Coded(ids, words, flags, len(raw.encode("utf-8")))
 
 
-def code_line(line: str, brain: Brain, wikitext: bool) -> tuple[list[int], float]:
+def code_line(line: str, brain: Reads, wikitext: bool) -> tuple[list[int], float]:
     """Token ids of a line, its line feed among them, and the nats of its flag."""
     coded, flag = line, 0.0
     if wikitext and brain.tokenizer.kind == "bpe":
