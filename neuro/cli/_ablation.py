@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = _of_adapter(args, raw) if adapter else _of_brain(args, raw)
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"warning: {' '.join(message.splitlines())}", file=sys.stderr)
     record: dict[str, Any] = {
         "schema": "neuro.eval/1",
         "suite": "ablation",

@@ -217,7 +217,7 @@ class _Stream:
         """Nats of these tokens."""
         total, start, span = 0.0, 0, self.model.config.span
         while start < len(ids):
-            stop = min(len(ids), start + span - self.fed % span) if self.empty else min(len(ids), start + 8 * span)
+            stop = min(len(ids), start + span - self.fed % span)  # the same pieces in every arm
             if self.empty and self.fed % span == 0:
                 self.cache.forget()
             tokens = torch.tensor([ids[start:stop]])

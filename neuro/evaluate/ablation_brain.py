@@ -6,7 +6,7 @@ the same steps, from the same tokenizer, with the streams of that seed, and meas
 positive where the part helps. Differences are paired by seed and unit; the bootstrap draws both, crossed, because every
 seed is asked the same units. p as in `neuro/evaluate/ablation.py`, Holm's correction over the parts of a measure.
 
-A folder keeps everything: ``tokenizer.json``, a training in ``ARM-SEED``, finished measures in ``parts``. A run that was
+A folder keeps everything: ``config.toml``, ``tokenizer.json``, a training in ``ARM-SEED``, finished measures in ``parts``. A run that was
 stopped goes on, and one over fewer parts or seeds takes what is there.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from neuro import atomic, corpus, folder, tasks, training_text
 from neuro import config as configs
-from neuro import corpus, folder, tasks, training_text
 from neuro.brain import Brain
 from neuro.config import RunConfig
 from neuro.errors import UsageError
@@ -166,7 +166,7 @@ def compared(units: dict[str, np.ndarray], better: int, seed: int = 0, draws: in
     values = {
         name: {
             "value": value(table),
-            "interval": interval(draws_of[name]),
+            "interval": list(interval(draws_of[name])),
             "by_seed": (table[..., 0].sum(1) / table[..., 1].sum(1)).tolist(),
         }
         for name, table in units.items()
@@ -181,7 +181,7 @@ def compared(units: dict[str, np.ndarray], better: int, seed: int = 0, draws: in
         by_seed = better * (np.array(values[other]["by_seed"]) - np.array(values[name]["by_seed"]))
         worth[name] = {
             "worth": better * (values[other]["value"] - values[name]["value"]),
-            "interval": interval(gained),
+            "interval": list(interval(gained)),
             "by_seed": by_seed.tolist(),
             "p": min(1.0, max(2 * wrong, 2 / draws)),
         }
@@ -216,8 +216,16 @@ def _prepared(config: RunConfig, raw: str, out: Path, force: bool) -> tuple[RunC
         training_text.write(out, training_text.record(training_text.of_documents(documents)))
     seen = training_text.refuse_read(out, {"the text": raw}, force)
     vocabulary = Tokenizer.load(kept).vocab_size
-    sets = [f"data.tokenizer={kept}", f"brain.vocab_size={vocabulary}"]
-    return configs.apply_sets(config, sets), seen
+    config = configs.apply_sets(config, [f"data.tokenizer={kept}", f"brain.vocab_size={vocabulary}"])
+    path = out / "config.toml"
+    if not path.is_file():
+        atomic.write_text(path, configs.to_toml(config))
+    elif configs.load(path) != config:
+        raise UsageError(
+            f"{path}: got an ablation of another configuration, expected this one's.",
+            "Choose another --out, or remove this folder.",
+        )
+    return config, seen
 
 
 def _trained(
@@ -226,7 +234,7 @@ def _trained(
     """The arm's brain of a seed, and its validation nats; trained unless it lies there.
 
     Raises:
-        UsageError: what lies there is of another configuration.
+        UsageError: what lies there is of another brain or training.
     """
     where = out / f"{name}-{seed}"
     run = dataclasses.replace(config, brain=arm.brain, train=dataclasses.replace(config.train, seed=seed))
