@@ -91,7 +91,6 @@ def run(
     configs = {name: [_config(name, where) for where in found] for name, found in folders.items()}
     bare = configs["full"][0]
     _same_base(configs, folders)
-    base = load_base(_base_of(adapter, bare))
     words = documents(raw, _tokenizer(adapter, bare, tokenizer), wikitext, articles)
     sizes = {name: [_trained(where) for where in found] for name, found in folders.items()}
     for name, counts in sizes.items():
@@ -101,6 +100,7 @@ def run(
                 f"{100 * TOLERANCE:g} %.",
                 "Train an arm of equal size: a larger one may win by its size.",
             )
+    base = load_base(_base_of(adapter, bare))
     alone = AdapterConfig(fusion="none", lora_rank=0, span=bare.span, window=bare.window, overlap=bare.overlap)
     say("base ...")
     costs: dict[str, list[np.ndarray]] = {"base": [scored(HippocampalAdapter(alone, base).eval(), words)]}

@@ -6,8 +6,8 @@ the same steps, from the same tokenizer, with the streams of that seed, and meas
 positive where the part helps. Differences are paired by seed and unit; the bootstrap draws both, crossed, because every
 seed is asked the same units. p as in `neuro/evaluate/ablation.py`, Holm's correction over the parts of a measure.
 
-A folder keeps everything: ``config.toml``, ``tokenizer.json``, a training in ``ARM-SEED``, finished measures in ``parts``. A run that was
-stopped goes on, and one over fewer parts or seeds takes what is there.
+A folder keeps everything: ``config.toml``, ``tokenizer.json``, a training in ``ARM-SEED``, finished measures in ``parts``. A
+run that was stopped goes on, and one over fewer parts or seeds takes what is there.
 """
 
 from __future__ import annotations

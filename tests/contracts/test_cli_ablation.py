@@ -106,7 +106,7 @@ def adapters(tmp_path_factory) -> dict[str, Path]:
         "full": {"fusion": "memory", "lora_rank": 1},
         "lora": {"fusion": "none", "lora_rank": 6},
         "block": {"fusion": "feedforward", "hidden": 52, "lora_rank": 1},
-        "large": {"fusion": "none", "lora_rank": 24},
+        "idle": {"fusion": "none", "lora_rank": 6},
         "narrow": {"fusion": "none", "lora_rank": 6, "window": 16},
     }
     for name, settings in arms.items():
@@ -126,7 +126,7 @@ def adapters(tmp_path_factory) -> dict[str, Path]:
         model = HippocampalAdapter(AdapterConfig(**{**sizes, **settings}), transformers.LlamaForCausalLM(shape))
         with torch.no_grad():
             for key, parameter in model.named_parameters():
-                if "lora_B" in key and name != "large":
+                if "lora_B" in key and name != "idle":
                     parameter.normal_(0.0, 0.02)
         model.save_pretrained(where / name, include_base=True)
         tokenizer.save(where / name / "tokenizer.json")
@@ -187,7 +187,7 @@ def test_every_arm_starts_from_the_same_state_and_the_memory_is_what_differs(of_
 
 def test_an_adapter_that_adds_nothing_ties_with_its_base_and_that_is_said(of_adapters, texts, tmp_path, capsys):
     argv = ["eval", str(of_adapters["full"]), str(texts["held"]), "--suite", "ablation", "--out", str(tmp_path)]
-    argv += ["--against", f"lora={of_adapters['large']}"]
+    argv += ["--against", f"lora={of_adapters['idle']}"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert main(argv) == 0
@@ -228,7 +228,7 @@ def test_arms_that_cannot_be_compared_are_refused(of_adapters, texts, tmp_path, 
     from neuro.evaluate import ablation_adapter
 
     monkeypatch.setattr(ablation_adapter, "TOLERANCE", 0.01)
-    assert refused("--against", f"lora={of_adapters['large']}")[1] == (
+    assert refused("--against", f"lora={of_adapters['idle']}")[1] == (
         "Train an arm of equal size: a larger one may win by its size."
     )
 

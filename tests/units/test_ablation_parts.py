@@ -35,7 +35,7 @@ def test_a_brain_without_a_part_is_of_equal_size_and_differs_in_the_part_alone(n
     region, _, kind = name.partition(".")
     expected = {
         "cortex": {"window": {"cortex.mixers"}, "recurrence": {"cortex.mixers"}, "spiking": {"cortex.feedforwards"}},
-        "controller": dict.fromkeys(("learned", "random", "periodic"), {"hippocampus.controller"}),
+        "controller": {rule: {"hippocampus.controller"} for rule in ("learned", "random", "periodic")},
     }.get(region, {}).get(kind, {f"{region}.enabled"})
     if region == "controller":
         assert arm.brain.hippocampus.writes_per_span == BRAIN.hippocampus.writes_per_span // 4
