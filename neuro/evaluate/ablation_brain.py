@@ -209,8 +209,8 @@ def _prepared(config: RunConfig, raw: str, out: Path, force: bool) -> tuple[RunC
         documents = corpus.read_documents(data.train)
         if data.tokenizer in ("bpe", "words"):
             lines = (line + "\n" for document in documents for line in document.split("\n"))
-            kind = "words" if data.tokenizer == "words" else "bpe"
-            Tokenizer.train(lines, config.brain.vocab_size, kind=kind).save(kept)
+            words = data.tokenizer == "words"
+            Tokenizer.train(lines, config.brain.vocab_size, kind="words" if words else "bpe").save(kept)
         else:
             Tokenizer.load(Path(data.tokenizer)).save(kept)
         training_text.write(out, training_text.record(training_text.of_documents(documents)))

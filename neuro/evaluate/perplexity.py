@@ -49,7 +49,8 @@ BLOCK_LINES = 50  # of plain text; the unit of resampling where there are no art
 class Reads(Protocol):
     """What has a vocabulary."""
 
-    tokenizer: Tokenizer
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
 
 @dataclasses.dataclass(frozen=True)
