@@ -73,7 +73,7 @@ def _rows(record: dict[str, Any]) -> list[list[str]]:
 def _arm_heads(record: dict[str, Any]) -> list[str]:
     heads = ["arm", "without the part", "parameters", "feed-forward width"]
     if "energy" in record:
-        heads += [f"{name}, µJ a token" for name in next(iter(record["energy"].values()))]
+        heads += [f"{name}, mJ a token" for name in next(iter(record["energy"].values()))]
     return heads
 
 
@@ -82,7 +82,7 @@ def _arm_rows(record: dict[str, Any]) -> list[list[str]]:
     for name, arm in record["arms"].items():
         row = [name, arm["without"] or "everything on", str(arm["parameters"]), str(arm["feedforward_width"])]
         if "energy" in record:
-            row += [f"{1e6 * joules:.4g}" for joules in record["energy"][name].values()]
+            row += [f"{1e3 * joules:.3g}" for joules in record["energy"][name].values()]
         rows.append(row)
     return rows
 
