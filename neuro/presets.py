@@ -79,6 +79,33 @@ def micro() -> RunConfig:
     return RunConfig(brain, DataConfig(), train)
 
 
+def ablation() -> RunConfig:
+    """About 1.05 million parameters with every part on, trained in a minute: what `neuro eval --suite ablation` is for.
+
+    The memory may write every token, and the window is one span long.
+    """
+    brain = BrainConfig(
+        vocab_size=2048,
+        d_model=128,
+        plasticity_span=32,
+        cortex=CortexConfig(window=32, feedforward_width=384),
+        hippocampus=HippocampusConfig(
+            place_cells=256, sparsity=0.05, key_width=32, slots=4096, top_k=8, writes_per_span=32
+        ),
+        procedural=ProceduralConfig(rank=16),
+    )
+    train = TrainConfig(
+        steps=200,
+        batch=16,
+        spans_per_step=2,
+        learning_rate=4e-3,
+        warmup_steps=20,
+        eval_every=200,
+        eval_tokens=4096,
+    )
+    return RunConfig(brain, DataConfig(), train)
+
+
 def wikitext2_word() -> RunConfig:
     """The closed vocabulary of the published WikiText-2 protocol (33,278 types); never what `run` loads.
 
@@ -224,6 +251,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "small": small,
     "tiny": tiny,
     "micro": micro,
+    "ablation": ablation,
     "wikitext2-word": wikitext2_word,
     "mqar": mqar,
     "delayed": delayed,

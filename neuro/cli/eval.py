@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuro.cli import _tasks, refuse
+from neuro.cli import _ablation, _tasks, refuse
 from neuro.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 WITHOUT_TEXT = ("recall", "habit", "dialogue")
 SEVERAL_TEXTS = ("adaptation",)
+ABLATION = "ablation"  # of several models, which it trains or compares: neuro/cli/_ablation.py
 COUNTS = ("articles", "length", "gap", "samples", "rows", "seeds", "episodes")
 
 COMMON = ("backend", "seed", "set", "out")
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "text", nargs="*", help="a text file (.txt, .txt.gz) or a folder; babi: its zip; adaptation: several files"
     )
-    parser.add_argument("--suite", default="perplexity", help="what to measure: " + ", ".join(SUITES))
+    parser.add_argument("--suite", default="perplexity", help="what to measure: " + ", ".join((*SUITES, ABLATION)))
     parser.add_argument("--wikitext", action="store_true", help="the text is in WikiText's form: published protocol")
     parser.add_argument(
         "--articles", type=int, help="perplexity: only the first so many articles (or blocks of 50 lines)"
@@ -63,9 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chip", help="a network that train wrote from a task: also in the integers of loihi1, xylo_audio3, ..."
     )
     parser.add_argument("--rows", type=int, help="recall: episodes of each task (default: 200)")
+    _ablation.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.suite == ABLATION:
+        return _ablation.run(args)
     if _tasks.trained_here(Path(args.model)):
         refuse(args, "eval", ("seed", "set"))
         return _tasks.evaluate(args)
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         got = "neuro eval: got --chip, expected it only with a network that train wrote from a task of recorded spikes."
         raise UsageError(got, "Leave it out; `neuro energy` knows chips for a model of language.")
     if args.suite not in SUITES:
-        raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, tuple(SUITES)))
+        raise UsageError(f"--suite: got '{args.suite}'.", nearest(args.suite, (*SUITES, ABLATION)))
     options = _options(args)
     if args.text and args.suite in WITHOUT_TEXT:
         raise UsageError(f"neuro eval --suite {args.suite}: got a text, expected none.", "Leave it out.")
@@ -121,7 +125,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         UsageError: one that has none, or is below 1.
     """
     where, effective = f"eval --suite {args.suite}", SUITES[args.suite]
-    given = {name: getattr(args, name) for name in ("wikitext", "task", "templates", *COUNTS)}
+    given = {name: getattr(args, name) for name in ("wikitext", "task", "templates", *_ablation.ONLY, *COUNTS)}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     if "seed" in args.given:
         given["seed"] = args.seed

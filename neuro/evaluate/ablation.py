@@ -10,9 +10,11 @@ Two arms that agree to the last bit are one arm under two names: a switch that s
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,15 @@ FEWEST = 10  # documents below which no number is given
 
 class TiedArmsWarning(UserWarning):
     """Two arms are equal to the last bit."""
+
+
+def is_adapter(where: Path) -> bool:
+    """Whether a folder is of a hippocampal adapter; told without transformers, of which there may be none."""
+    try:
+        record = json.loads((where / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("model_type") == "hippocampal_adapter"
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -30,7 +30,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,9 +40,17 @@ from neuro.errors import UsageError
 from neuro.evaluate import arms, statistics
 from neuro.evaluate.parts import Parts
 from neuro.evaluate.stream import Stream, evaluating
+from neuro.tokenizer import Tokenizer
 
 FLAG_PROBABILITY = 0.0041  # printed by benchmarks/prepare_corpus.py for the training split
 BLOCK_LINES = 50  # of plain text; the unit of resampling where there are no articles
+
+
+class Reads(Protocol):
+    """What has a vocabulary."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +110,11 @@ def run(
     Raises:
         UsageError: nothing to score.
     """
-    coded = _first_units(raw, brain, wikitext, articles)
+    coded = first_units(raw, brain, wikitext, articles)
     parts = Parts(out, "perplexity", brain, raw, {"wikitext": wikitext, "articles": articles}, say)
     names = arms.of(brain)
     scores = {
-        arm: Score(**parts.get(arm, f"scoring with {arms.LABELS[arm]}", functools.partial(_scored, brain, coded, arm)))
+        arm: Score(**parts.get(arm, f"scoring with {arms.LABELS[arm]}", functools.partial(scored, brain, coded, arm)))
         for arm in names
     }
     count = _shuffled_units(coded)
@@ -179,7 +187,7 @@ def picture(record: dict[str, Any], out: Path) -> Path | None:
     )
 
 
-def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
+def code(raw: str, brain: Reads, wikitext: bool) -> Coded:
     """Token ids of a text, article by article (or block by block)."""
     lines = raw.removesuffix("\n").split("\n")
     if wikitext:
@@ -195,7 +203,7 @@ def code(raw: str, brain: Brain, wikitext: bool) -> Coded:
     return Coded(ids, words, flags, len(raw.encode("utf-8")))
 
 
-def code_line(line: str, brain: Brain, wikitext: bool) -> tuple[list[int], float]:
+def code_line(line: str, brain: Reads, wikitext: bool) -> tuple[list[int], float]:
     """Token ids of a line, its line feed among them, and the nats of its flag."""
     coded, flag = line, 0.0
     if wikitext and brain.tokenizer.kind == "bpe":
@@ -226,11 +234,11 @@ def evaluate(
     """
     if arm not in arms.ARMS:
         raise UsageError(f"perplexity: got arm '{arm}', expected one of {', '.join(arms.ARMS)}.", "Correct the arm.")
-    coded = _first_units(raw, brain, wikitext, most_units)
-    return _summary(brain, coded, arm, Score(**_scored(brain, coded, arm)))
+    coded = first_units(raw, brain, wikitext, most_units)
+    return _summary(brain, coded, arm, Score(**scored(brain, coded, arm)))
 
 
-def _first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None) -> Coded:
+def first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None) -> Coded:
     coded = code(raw, brain, wikitext)
     if most_units is not None:
         raw_bytes = _bytes_of(raw, wikitext, most_units)
@@ -240,7 +248,7 @@ def _first_units(raw: str, brain: Brain, wikitext: bool, most_units: int | None)
     return coded
 
 
-def _scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
+def scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
     """The fields of the arm's `Score`: what is kept of it on disk."""
     with evaluating(brain):
         stream = [brain.tokenizer.bos_id, *(i for unit in coded.ids for i in unit)]

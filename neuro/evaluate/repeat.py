@@ -138,7 +138,7 @@ def run(
     protocol = Protocol(**settings)
     places = samples(brain, raw, wikitext, protocol)
     parts = Parts(out, "repeat", brain, raw, {"wikitext": wikitext} | dataclasses.asdict(protocol), say)
-    streams = _Streams(brain, places)
+    streams = Streams(brain, places)
     names = arms.of(brain)
     if arms.memories(brain) and len(places) > 1:
         names.insert(-1, "shuffled")
@@ -203,7 +203,7 @@ def picture(record: dict[str, Any], out: Path) -> Path | None:
     return plots.repeated(ratios, curves, record["length"], out)
 
 
-class _Streams:
+class Streams:
     """The streams of all samples. Keeps what each held, all memories on, before the second showing: SHUFFLED needs two."""
 
     def __init__(self, brain: Brain, places: list[Sample]) -> None:
