@@ -20,6 +20,7 @@ ENCODINGS = ("dense", "spikes")
 SKIPS = ("feedforward", "layer")
 CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
+PARALLEL = ("none", "ddp", "fsdp")
 
 
 def _need(ok: bool, where: str, got: object, expected: str) -> None:
@@ -269,6 +270,10 @@ class TrainConfig:
         0.0  # share of the steps over which what encoding neurons say turns from their membranes to spikes
     )
     init: str = ""  # a model to start from: its tokenizer, and its weights wherever name and shape agree
+    accumulate: int = 1  # backward passes a step, each over batch / accumulate streams: less memory, the same gradient
+    checkpoint_activations: bool = False  # run each span again in the backward pass instead of keeping all it computed
+    # 'ddp' or 'fsdp': the processes that torchrun started share the batch; 'fsdp' shares the optimizer's memory out, too.
+    parallel: str = "none"
     mixed_precision: bool = True  # bfloat16 products where the device has them
     eval_every: int = 200  # steps; also writes a checkpoint
     eval_tokens: int = 32768  # of the validation text, at each evaluation
@@ -283,6 +288,9 @@ class TrainConfig:
         need(self.seed < 2**63, "seed", "below 2^63")  # what every generator takes
         for key in ("batch", "spans_per_step", "eval_every"):
             need(getattr(self, key) >= 1, key, "at least 1")
+        divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
+        need(divides, "accumulate", f"a divisor of train.batch {self.batch}")
+        need(self.parallel in PARALLEL, "parallel", " or ".join(PARALLEL))
         for key in ("learning_rate", "clip_norm"):
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):
