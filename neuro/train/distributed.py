@@ -270,7 +270,8 @@ def team(config: TrainConfig, backend: str) -> Iterator[tuple[Team, Backend]]:
 def _check_torch(mode: str) -> None:
     if not torch.distributed.is_available():
         raise MissingError(
-            "train.parallel: this torch was built without distributed.", "Install another build of torch."
+            "train.parallel: got a torch without torch.distributed, expected one with it.",
+            "Install another build of torch.",
         )
     if mode == "fsdp":
         try:
