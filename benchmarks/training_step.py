@@ -10,7 +10,6 @@ process grew beyond what it held before its first step.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import resource
 import statistics

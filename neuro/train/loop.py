@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends import Backend
+import backends
 from neuro import atomic, corpus, folder, tasks, training_text
 from neuro import config as configs
 from neuro.brain import Brain
@@ -73,7 +73,7 @@ def train(
         return _train(run, out, chosen, report, team)
 
 
-def _train(run: RunConfig, out: Path, chosen: Backend, report: Callable[[Record], None], team: Team) -> Brain:
+def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable[[Record], None], team: Team) -> Brain:
     t = run.train
     start = folder.locate(t.init) if t.init else None
     path, kept = out / "checkpoint.safetensors", out / "tokenizer.json"
