@@ -1,19 +1,19 @@
-"""What a training step costs: time and memory of one window, whole, in parts, with spans run again, compiled.
+"""What a training step costs: time and memory of one window, whole, in parts, with spans run again.
 
-Every way is a process of its own that takes the same steps; rounds of all ways follow each other, so that what else the
-machine does falls on all alike. Time is the process's CPU time for a forward and a backward pass; memory is how far the
-process grew beyond what it held before its first step.
+Every way is a process of its own (a fork, so POSIX alone) that takes the same steps; rounds of all ways follow each other,
+so that what else the machine does falls on all alike. Time is the process's CPU time for a forward and a backward pass;
+memory is how far the process grew beyond what it held before its first step.
 
-    python benchmarks/training_step.py small --batch 8 --rounds 2
+    python benchmarks/training_step.py small --batch 4 --rounds 2 --steps 1
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import statistics
-import subprocess
 import sys
 import time
 
@@ -31,7 +31,6 @@ from neuro.train.distributed import Team
 WAYS = {
     "whole": [],
     "4 parts": ["train.accumulate=4"],
-    "4 parts, no budgets": ["train.accumulate=4", "train.rate_weight=0", "train.route_weight=0"],
     "spans again": ["train.checkpoint_activations=true"],
     "4 parts, spans again": ["train.accumulate=4", "train.checkpoint_activations=true"],
 }
@@ -40,7 +39,6 @@ SEED = 0
 
 def measure(preset: str, batch: int, steps: int, way: str) -> dict[str, object]:
     """Seconds of each step after the first, and MiB."""
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
     run = apply_sets(presets.PRESETS[preset](), [f"train.batch={batch}", *WAYS[way]])
     brain = Brain(run.brain, backends.select("cpu")).train()
@@ -52,26 +50,23 @@ def measure(preset: str, batch: int, steps: int, way: str) -> dict[str, object]:
         start = time.process_time()
         state = detach(gradient.of_window(brain, tokens, state, run.train, None, Team()).state)
         seconds.append(time.process_time() - start)
-    return {"way": way, "seconds": seconds[1:], "mib": _peak() - before}
+    return {"seconds": seconds[1:], "mib": _peak() - before}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("preset", nargs="?", default="small")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2, help="measured in each round, after one that is not")
-    parser.add_argument("--way", choices=WAYS, help="this one alone, in this process")
+    parser.add_argument("--steps", type=int, default=1, help="measured in each round, after one that is not")
     args = parser.parse_args()
-    if args.way:
-        print(json.dumps(measure(args.preset, args.batch, args.steps, args.way)))
-        return
+    torch.set_num_threads(1)
     found: dict[str, list[dict]] = {way: [] for way in WAYS}
     for _ in range(args.rounds):
-        for way in WAYS:
-            own = [sys.executable, __file__, args.preset, "--batch", str(args.batch), "--steps", str(args.steps)]
-            out = subprocess.run([*own, "--way", way], check=True, capture_output=True, text=True)
-            found[way].append(json.loads(out.stdout))
+        for way in WAYS:  # a fresh fork each: what is freed in one does not lie ready in the next
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                found[way].append(pool.apply(measure, (args.preset, args.batch, args.steps, way)))
+            print(way, found[way][-1], file=sys.stderr, flush=True)
     print(json.dumps({**describe(), "preset": args.preset, "batch": args.batch, "seed": SEED, "rounds": args.rounds}))
     print(
         "| way | CPU s a step: median (least to most) | ratio | MiB above the start (least to most) |\n|---|---|---|---|"

@@ -272,6 +272,7 @@ class TrainConfig:
     init: str = ""  # a model to start from: its tokenizer, and its weights wherever name and shape agree
     accumulate: int = 1  # backward passes a step, each over batch / accumulate streams: less memory, the same gradient
     checkpoint_activations: bool = False  # run each span again in the backward pass instead of keeping all it computed
+    compile: bool = False  # run the scans of training through torch.compile
     # 'ddp' or 'fsdp': the processes that torchrun started share the batch; 'fsdp' shares the optimizer's memory out, too.
     parallel: str = "none"
     mixed_precision: bool = True  # bfloat16 products where the device has them
@@ -291,6 +292,7 @@ class TrainConfig:
         divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
         need(divides, "accumulate", f"a divisor of train.batch {self.batch}")
         need(self.parallel in PARALLEL, "parallel", " or ".join(PARALLEL))
+        need(not (self.compile and self.parallel == "fsdp"), "compile", "false with train.parallel 'fsdp'")
         for key in ("learning_rate", "clip_norm"):
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):

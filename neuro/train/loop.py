@@ -29,7 +29,7 @@ from neuro.layers import spiking_encoder
 from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
-from neuro.train import checkpoint, distributed, gradient, objective, optimizer
+from neuro.train import checkpoint, compiled, distributed, gradient, objective, optimizer
 from neuro.train.distributed import Team, sum_of_squares
 from neuro.train.examples import Examples, held_out_answers
 from neuro.train.streams import Streams
@@ -113,7 +113,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
         if team.rank == 0:
             report(record)
 
-    with _interrupts(team.signals) as interrupted:
+    with compiled.scans(brain, t.compile), _interrupts(team.signals) as interrupted:
         while progress["step"] < t.steps:
             step, position = progress["step"], streams.state()
             window = streams.window(t.spans_per_step)

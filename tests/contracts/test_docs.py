@@ -23,6 +23,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
         ("memory.md", 2),
         ("nir.md", 2),
         ("adapter.md", 2),
+        ("training.md", 1),
     ],
 )
 def test_what_a_page_shows_runs(page, blocks, tmp_path, monkeypatch):

@@ -208,6 +208,7 @@ TRAIN: dict[str, str] = {
     "init": "start",
     "accumulate": "2",
     "checkpoint_activations": "true",
+    "compile": "true",
     "parallel": "ddp",
     "mixed_precision": "false",
     "eval_every": "3",
@@ -215,7 +216,12 @@ TRAIN: dict[str, str] = {
     "seed": "1",
 }
 # Fields that change how a step is computed and must not change what comes out: tests/laws of these names.
-HOW = {"accumulate": "test_accumulation", "checkpoint_activations": "test_recomputation", "parallel": "test_parallel"}
+HOW = {
+    "accumulate": "test_accumulation",
+    "checkpoint_activations": "test_recomputation",
+    "compile": "test_compiled",
+    "parallel": "test_parallel",
+}
 DATA: dict[str, str] = {"train": "other.txt", "valid": "other.txt", "tokenizer": "words"}
 
 
