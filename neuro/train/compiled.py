@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,11 @@ def scans(brain: Brain, wanted: bool) -> Iterator[None]:
     fast = torch.compile(plain, dynamic=False)
 
     def scan(*given: Any) -> Any:
-        return (fast if brain.training else plain)(*given)
+        if not brain.training:
+            return plain(*given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's tracer warns of what it does itself
+            return fast(*given)
 
     vars(brain)["_scan"] = scan
     try:

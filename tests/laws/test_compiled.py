@@ -45,8 +45,6 @@ def learn(brain) -> tuple[dict, float]:
     return {name: p.grad for name, p in brain.named_parameters()}, float(loss.nats)
 
 
-# What torch's own tracer does with every function that has a backward pass of its own.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_scans_learn_what_plain_ones_learn(traced, tiny_brain):
     brain = tiny_brain(SETS, dtype=torch.float64).train()
     grads, nats = learn(brain)
