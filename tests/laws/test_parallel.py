@@ -32,13 +32,22 @@ import torch
 import backends
 from neuro import config
 from neuro.errors import NeuroError
-from neuro.train import loop, objective
+from neuro.train import distributed, loop, objective
 
 torch.set_num_threads(1)
 base, select = Path(sys.argv[1]), backends.select
 backends.select = lambda name: dataclasses.replace(select(name, torch.float64), autocast=None)
-window_loss = objective.window_loss
+window_loss, divide = objective.window_loss, distributed.Shares.divide
 rank, said = int(os.environ["RANK"]), {}
+
+
+def counted(team, brain, adam):
+    divide(team, brain, adam)
+    own = [p.to_local() if hasattr(p, "to_local") else p for p in brain.parameters()]
+    said["share"] = sum(p.numel() for p in own) / sum(p.numel() for p in brain.parameters())
+
+
+distributed.Shares.divide = counted
 for job in json.loads((base / "jobs.json").read_text()):
     os.environ["MASTER_PORT"] = str(job["port"])
     calls = []
@@ -143,7 +152,7 @@ def runs(tmp_path_factory, float64) -> Path:
     return base
 
 
-def said(runs: Path, name: str) -> list[str]:
+def said(runs: Path, name: str) -> list:
     return [json.loads((runs / f"said{rank}.json").read_text())[name] for rank in range(2)]
 
 
@@ -174,6 +183,12 @@ def test_two_processes_learn_what_one_learns(name, runs):
     assert first.startswith(f"done {STEPS + 2} ") and second.startswith("done 0 ")  # one of them reports
     assert first.split()[2] == second.split()[2]  # both return the model
     assert_equal_runs(runs / name, runs / "whole")
+
+
+def test_shares_are_halves(runs):
+    first, second = said(runs, "share")
+    assert 0.45 < first < 0.6 and 0.4 < second < 0.55
+    assert 1.0 <= first + second < 1.01  # scalars are everywhere
 
 
 def test_they_share_a_task(runs):
