@@ -21,6 +21,7 @@ SKIPS = ("feedforward", "layer")
 CONTROLLERS = ("surprise", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 OPTIMIZERS = ("adamw", "muon")
+PARALLEL = ("none", "ddp", "fsdp")
 
 
 def _need(ok: bool, where: str, got: object, expected: str) -> None:
@@ -278,6 +279,11 @@ class TrainConfig:
         0.0  # share of the steps over which what encoding neurons say turns from their membranes to spikes
     )
     init: str = ""  # a model to start from: its tokenizer, and its weights wherever name and shape agree
+    accumulate: int = 1  # backward passes a step, each over batch / accumulate streams: less memory, the same gradient
+    checkpoint_activations: bool = False  # run each span again in the backward pass instead of keeping all it computed
+    compile: bool = False  # run the scans of training through torch.compile
+    # 'ddp' or 'fsdp': the processes that torchrun started share the batch; 'fsdp' shares the optimizer's memory out, too.
+    parallel: str = "none"
     mixed_precision: bool = True  # bfloat16 products where the device has them
     eval_every: int = 200  # steps; also writes a checkpoint
     eval_tokens: int = 32768  # of the validation text, at each evaluation
@@ -292,6 +298,10 @@ class TrainConfig:
         need(self.seed < 2**63, "seed", "below 2^63")  # what every generator takes
         for key in ("batch", "spans_per_step", "eval_every"):
             need(getattr(self, key) >= 1, key, "at least 1")
+        divides = self.accumulate >= 1 and self.batch % self.accumulate == 0
+        need(divides, "accumulate", f"a divisor of train.batch {self.batch}")
+        need(self.parallel in PARALLEL, "parallel", " or ".join(PARALLEL))
+        need(not (self.compile and self.parallel == "fsdp"), "compile", "false with train.parallel 'fsdp'")
         for key in ("learning_rate", "clip_norm"):
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
         for key in ("weight_decay", "rate_weight", "route_weight"):
@@ -301,6 +311,14 @@ class TrainConfig:
         for key in ("dropout", "embedding_dropout", "average"):
             need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
         need(not self.embedding_dropout or self.sampled > 0, "embedding_dropout", "0 where train.sampled is 0")
+        whole = self.accumulate == 1 and self.parallel == "none"  # the batch goes through the brain at once
+        plain = whole and not self.compile and not self.checkpoint_activations
+        need(not self.sampled or plain, "sampled", "0 with accumulate, checkpoint_activations, compile or parallel")
+        need(not self.dropout or plain, "dropout", "0 with accumulate, checkpoint_activations, compile or parallel")
+        if self.parallel == "fsdp":  # a process has shares of matrices and of moments
+            need(self.optimizer == "adamw", "optimizer", "adamw with train.parallel=fsdp")
+            need(not self.average, "average", "0 with train.parallel=fsdp")
+            need(not self.only, "only", "nothing with train.parallel=fsdp")
         for key in ("final_share", "rehearsal", "memory_dropout", "spike_anneal"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 

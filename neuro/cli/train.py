@@ -29,13 +29,14 @@ def run(args: argparse.Namespace) -> int:
         return _tasks.train(args)
 
     from neuro import config, plots, presets
-    from neuro.train import loop
+    from neuro.train import distributed, loop
 
     if args.config not in presets.PRESETS and not Path(args.config).exists():
         known = [*presets.PRESETS, *_tasks.TASKS]
         raise MissingError(f"config '{args.config}': no such preset, task or file.", nearest(args.config, known))
     run_config = config.load(args.config, _sets(args))
     out = Path(args.out or "run")
+    args.quiet = args.quiet or not distributed.is_first()  # one process of several says what all of them do
     line = _Progress(run_config.train.steps, args)
     for caution in [] if args.quiet else config.cautions(run_config.brain):
         print(f"note: {caution}", file=sys.stderr)
@@ -45,9 +46,12 @@ def run(args: argparse.Namespace) -> int:
             loop.train(run_config, out, args.backend, line.report)
     except KeyboardInterrupt:
         line.close()
-        print(f"interrupted: saved in {out}; the same command goes on from there.", file=sys.stderr)
+        if distributed.is_first():
+            print(f"interrupted: saved in {out}; the same command goes on from there.", file=sys.stderr)
         return 130
     line.close()
+    if not distributed.is_first():
+        return 0
     picture = plots.loss_curve(out / "log.jsonl", out / "loss.png")
     if args.json:
         record = {"schema": "neuro.train/1", "out": str(out), "valid_nats": line.valid, "picture": picture is not None}

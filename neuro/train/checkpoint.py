@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,19 @@ from neuro.errors import FormatError
 from neuro.folder import load_weights
 from neuro.state import BrainState, leaves, replace_leaves
 from neuro.train.average import Average
+from neuro.train.distributed import Team
 from neuro.train.examples import Examples
 from neuro.train.optimizer import Joined
 from neuro.train.streams import Streams
 
 SCHEMA = "neuro.checkpoint/1"
+FIXED = (
+    "batch",
+    "seed",
+    "init",
+    "optimizer",
+    "only",
+)  # of [train]: the state has so many rows, and the others are spent
 
 
 def save(
@@ -31,15 +40,20 @@ def save(
     streams: Streams | Examples,
     run: RunConfig,
     progress: dict[str, Any],
+    team: Team,
 ) -> None:
-    """Everything that the next step depends on."""
-    weights = {f"model.{name}": tensor for name, tensor in brain.state_dict().items() if "readout.weight" not in name}
+    """Everything that the next step depends on, of all processes, written by the first; none goes on before it is."""
+    weights = {
+        f"model.{name}": team.whole(tensor)
+        for name, tensor in brain.state_dict().items()
+        if "readout.weight" not in name
+    }
     moments = {
-        f"optimizer.{index}.{name}": tensor
+        f"optimizer.{index}.{name}": team.whole(tensor)
         for index, values in optimizer.state_dict()["state"].items()
         for name, tensor in values.items()
     }
-    carried = {f"state.{name}": tensor for name, tensor in leaves(state)}
+    carried = {f"state.{name}": tensor for name, tensor in leaves(team.gather(state))}
     means = {f"average.{name}": tensor for name, tensor in average.means.items()}
     header = {
         "schema": SCHEMA,
@@ -49,7 +63,9 @@ def save(
         "averaged": average.updates,
         "tokenizer": brain.tokenizer.fingerprint,
     }
-    tensor_file.write(path, weights | moments | means | carried, header)
+    if team.rank == 0:
+        tensor_file.write(path, weights | moments | means | carried, header)
+    team.wait()
 
 
 def restore(
@@ -63,8 +79,8 @@ def restore(
 ) -> tuple[BrainState, dict[str, Any]]:
     """Put a checkpoint back into freshly made parts -> (state, progress).
 
-    Brain, data, tokenizer and batch must be the checkpoint's; the rest of ``[train]`` may change (a longer run, another
-    learning rate).
+    Brain, data, tokenizer and ``FIXED`` must be the checkpoint's; the rest of ``[train]`` may change (a longer run, another
+    learning rate, more processes).
 
     Raises:
         FormatError: truncated, foreign, or of another brain or tokenizer.
@@ -73,15 +89,12 @@ def restore(
     for part in ("config", "streams", "progress", "tokenizer"):
         if part not in header:
             raise FormatError(f"{path}: its header lacks '{part}'.", "It is foreign: use another copy.")
-    for part in ("brain", "data"):
-        if header["config"][part] != configs.to_dict(getattr(run, part)):
-            raise FormatError(
-                f"{path}: its [{part}] differs from this run's.",
-                "Resume with the configuration saved beside it (config.toml), or choose another --out.",
-            )
-    batch = header["config"]["train"]["batch"]
-    if batch != run.train.batch:
-        raise FormatError(f"{path}: it has {batch} streams, this run has {run.train.batch}.", "Set train.batch back.")
+    changed = _changed(header["config"], configs.to_dict(run))
+    if changed:
+        raise FormatError(
+            f"{path}: got a run of {'; '.join(changed)}.",
+            "Resume with the configuration saved beside it (config.toml), or choose another --out.",
+        )
     if header["tokenizer"] != brain.tokenizer.fingerprint:
         raise FormatError(f"{path}: it was made with another tokenizer.", "Put the run's tokenizer.json back.")
 
@@ -109,3 +122,15 @@ def restore(
     state = replace_leaves(state, [carried[name].to(leaf.device) for name, leaf in leaves(state)])
     streams.restore(header["streams"])
     return state, header["progress"]
+
+
+def _changed(stored: dict[str, Any], own: dict[str, Any], at: str = "") -> list[str]:
+    """Each key that a run cannot change, as ``key = stored, expected own``."""
+    found = []
+    for key in {**stored, **own}:
+        path, was, now = f"{at}{key}", stored.get(key), own.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += _changed(was, now, f"{path}.")
+        elif was != now and (at != "train." or key in FIXED):
+            found.append(f"{path} = {json.dumps(was)}, expected {json.dumps(now)}")
+    return found

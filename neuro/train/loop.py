@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import backends
 from neuro import atomic, corpus, folder, tasks, training_text
@@ -28,8 +29,9 @@ from neuro.layers import dropout, spiking_encoder
 from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
-from neuro.train import checkpoint, objective, optimizer
+from neuro.train import checkpoint, compiled, distributed, gradient, objective, optimizer
 from neuro.train.average import Average
+from neuro.train.distributed import Team, sum_of_squares
 from neuro.train.examples import Examples, held_out_answers
 from neuro.train.sampled import Sampler
 from neuro.train.streams import Streams
@@ -68,10 +70,14 @@ def train(
     Raises:
         NeuroError: a gradient that is not finite (after saving), or files that cannot be read or written.
     """
-    t = run.train
     for caution in configs.cautions(run.brain):
         warnings.warn(caution, NeuroWarning, stacklevel=2)
-    chosen = backends.select(backend)
+    with distributed.team(run.train, backend) as (team, chosen):
+        return _train(run, out, chosen, report, team)
+
+
+def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable[[Record], None], team: Team) -> Brain:
+    t = run.train
     start = folder.locate(t.init) if t.init else None
     path, kept = out / "checkpoint.safetensors", out / "tokenizer.json"
     # Without a checkpoint, what lies there is of a try that failed, perhaps on another text.
@@ -90,38 +96,45 @@ def train(
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     if path.exists():
         state, progress = checkpoint.restore(path, brain, adam, average, state, streams, run)
+    team.divide(brain, adam)
+    initial, state = team.own(initial), team.own(state)
     # Only now: what does not fit the checkpoint must not replace what does.
-    data.tokenizer.save(kept)
-    atomic.write_text(out / "config.toml", configs.to_toml(run))
+    if team.rank == 0:
+        data.tokenizer.save(kept)
+        atomic.write_text(out / "config.toml", configs.to_toml(run))
     log = _read_log(out / "log.jsonl", progress["step"])
     started = time.monotonic() - progress["seconds"]
 
     def save() -> None:
         progress["seconds"] = time.monotonic() - started
         # The log first: one that is ahead of the checkpoint is cut when resuming, one that is behind has a hole.
-        atomic.write_text(out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in log))
-        checkpoint.save(path, brain, adam, average, state, streams, run, progress)
+        if team.rank == 0:
+            atomic.write_text(out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in log))
+        checkpoint.save(path, brain, adam, average, state, streams, run, progress, team)
 
     def emit(record: Record) -> None:
         log.append(record)
-        report(record)
+        if team.rank == 0:
+            report(record)
 
-    with _interrupts() as interrupted:
+    with compiled.scans(brain, t.compile), _interrupts(team.signals) as interrupted:
         while progress["step"] < t.steps:
             step, position = progress["step"], streams.state()
             window = streams.window(t.spans_per_step)
-            tokens, fresh = (torch.from_numpy(array).to(chosen.device) for array in (window.tokens, window.fresh))
-            scored = None if window.scored is None else torch.from_numpy(window.scored)
+            tokens, fresh = (
+                team.own(torch.from_numpy(array)).to(chosen.device) for array in (window.tokens, window.fresh)
+            )
+            scored = None if window.scored is None else team.own(torch.from_numpy(window.scored))
             spiking_encoder.anneal(brain, step, t.spike_anneal * t.steps)
             generator = dropout.begin(brain, t.dropout, _draw(t.seed, step), chosen.device)
             entering = objective.fresh_rows(state, initial, fresh)
+            adam.zero_grad(set_to_none=True)
             if data.sampler is None:
-                loss = objective.window_loss(brain, tokens, entering, t, scored)
+                loss = gradient.of_window(brain, tokens, entering, t, scored, team)
             else:
                 loss = objective.sampled_loss(brain, data.sampler.draw(step, tokens), entering, t, generator)
-            adam.zero_grad(set_to_none=True)
-            loss.total.backward()
-            norm = clip_gradient(brain.parameters(), t.clip_norm)
+                loss.total.backward()
+            norm = clip_gradient(brain.parameters(), t.clip_norm, team.squares)
             if not math.isfinite(norm):
                 streams.restore(position)
                 save()
@@ -153,15 +166,19 @@ def train(
             )
             if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
                 with average.held():
-                    emit({"event": "eval", "step": step + 1, **data.held_out(brain)})
+                    found = team.first_alone(lambda: data.held_out(brain))
+                emit({"event": "eval", "step": step + 1, **(found or {})})
                 save()
-            if interrupted:
+            if team.any(bool(interrupted)):
                 save()
                 raise KeyboardInterrupt
+    brain = team.undivided(brain)
     spiking_encoder.anneal(brain, 0, 0.0)
     dropout.begin(brain, 0.0, 0, chosen.device)
     average.settle()
     brain.requires_grad_(True).eval()
+    if team.rank:
+        return brain
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
     about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}
     folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
@@ -219,10 +236,12 @@ def learning_rate(t: TrainConfig, step: int) -> float:
     return t.learning_rate * (t.final_share + (1.0 - t.final_share) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
 
 
-def clip_gradient(parameters: Iterable[torch.nn.Parameter], most: float) -> float:
+def clip_gradient(
+    parameters: Iterable[torch.nn.Parameter], most: float, squares: Callable[[list[Tensor]], Tensor] = sum_of_squares
+) -> float:
     """Scale all gradients so that their joint norm is at most ``most`` -> the norm before."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    norm = float(torch.stack([(grad.float() * grad.float()).sum() for grad in grads]).sum().sqrt())
+    norm = float(squares(grads).sqrt())
     if norm > most:
         for grad in grads:
             grad.mul_(most / norm)
@@ -254,17 +273,18 @@ def held_out_nats(brain: Brain, tokens: np.ndarray, most: int, batch: int = 8) -
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT instead of raising it, so that a step is never cut in half."""
+def _interrupts(signals: Iterable[signal.Signals]) -> Iterator[list[int]]:
+    """Collect these signals instead of raising them, so that a step is never cut in half."""
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    before = {which: signal.signal(which, lambda number, frame: seen.append(number)) for which in signals}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def _read_log(path: Path, step: int) -> list[Record]:

@@ -8,14 +8,16 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from neuro.brain import Brain
+from neuro.brain import Brain, ScanOutput
 from neuro.config import TrainConfig
 from neuro.layers.norm import wide
 from neuro.memory import contents
 from neuro.regions.cortex import Cortex
 from neuro.state import BrainState, detach, tree_map
 from neuro.train import sampled
+from neuro.train.shard import Shard
 
 
 class WindowLoss(NamedTuple):
@@ -56,6 +58,7 @@ def window_loss(
     state: BrainState,
     config: TrainConfig,
     scored: Tensor | None = None,
+    shard: Shard | None = None,
     candidates: sampled.Candidates | None = None,
 ) -> WindowLoss:
     """Scan and commit every span of ``tokens`` [B, T]; the last may be shorter.
@@ -65,6 +68,8 @@ def window_loss(
     Args:
         scored: [B, T] bool, the tokens whose surprise counts, as many in every row and never a row's first; None
             counts all.
+        shard: which rows of a larger batch these are; then the budgets are held by the whole batch, and the gradients of
+            all shards have the gradient of the batch as their mean.
         candidates: what the vocabulary is for now, for `sampled_loss`.
     """
     device = brain.backend.device
@@ -74,7 +79,10 @@ def window_loss(
     nats, predicted, rates, routes, features, logits = [], [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
-            out = brain.scan(span, state)
+            if config.checkpoint_activations:
+                out, after = checkpoint(_read, brain, span, state, use_reentrant=False)
+            else:
+                out, after = _read(brain, span, state)
             nats.append(out.aux.surprise.sum())
             predicted.append(out.aux.predicted.sum())
             features.append(out.aux.features)
@@ -83,20 +91,41 @@ def window_loss(
             rates.append(out.aux.layer_rates.mean((0, 1)))
             if out.aux.route.numel():
                 routes.append(out.aux.route.mean())
-            state = _forget(brain.commit(out.state)[0], config.memory_dropout)
+            state = _forget(after, config.memory_dropout, shard)
+        count = torch.stack(predicted).sum()
+        layer_rates = torch.stack(rates).mean(0)
+        route = torch.stack(routes).mean() if routes else torch.ones_like(count)  # nothing to route: all of it ran
+        if shard is not None:
+            count, layer_rates, route = shard.means(count, layer_rates, route)
         if candidates is not None:
             mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
         elif scored is None:
-            mean_nats = torch.stack(nats).sum() / torch.stack(predicted).sum().clamp_min(1.0)
+            mean_nats = torch.stack(nats).sum() / count.clamp_min(1.0)
         else:
             mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)
-    layer_rates = torch.stack(rates).mean(0)
-    route = torch.stack(routes).mean() if routes else torch.ones_like(mean_nats)  # nothing to route: all of it ran
     total = mean_nats + config.rate_weight * _overspent(brain, layer_rates)
-    if routes and brain.config.thalamus.enabled and not brain.config.skips_layers:
+    if _holds_route(brain):
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
+
+
+def _read(brain: Brain, span: Tensor, state: BrainState) -> tuple[ScanOutput, BrainState]:
+    """What a span says, and the state after its commit."""
+    out = brain.scan(span, state)
+    return out, brain.commit(out.state)[0]
+
+
+def has_budgets(brain: Brain, config: TrainConfig) -> bool:
+    """Whether the loss depends on how much the batch fired or was routed."""
+    fires = brain.config.cortex.encoding == "spikes" or "spiking" in brain.config.cortex.feedforwards
+    spends = bool(config.rate_weight) and fires and bool(brain.config.cortex.layers)
+    return spends or (bool(config.route_weight) and _holds_route(brain))
+
+
+def _holds_route(brain: Brain) -> bool:
+    c = brain.config
+    return c.thalamus.enabled and bool(c.cortex.layers) and not c.skips_layers
 
 
 def _overspent(brain: Brain, rates: Tensor) -> Tensor:
@@ -124,16 +153,17 @@ def _surprise_at(brain: Brain, features: Tensor, tokens: Tensor, scored: Tensor)
     return F.cross_entropy(logits.flatten(0, 1), tokens.gather(1, place).flatten())
 
 
-def _forget(state: BrainState, share: float) -> BrainState:
+def _forget(state: BrainState, share: float, shard: Shard | None = None) -> BrainState:
     """``share`` of the rows without episodic and as many without procedural memory; at least half of them have neither.
 
     Always the same rows, so that what a row learns to do without stays away for a whole document.
     """
-    rows = state.started.shape[0]
+    here = state.started.shape[0]
+    begin, rows = (0, here) if shard is None else (shard.first, shard.rows)
     count = round(share * rows)
     if not count:
         return state
-    row = torch.arange(rows, device=state.started.device)
+    row = torch.arange(begin, begin + here, device=state.started.device)
     first = min(count // 2, rows - count)
     state = contents.emptied(state, "episodic", row < count)
     return contents.emptied(state, "procedural", (row >= first) & (row < first + count))

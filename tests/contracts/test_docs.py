@@ -24,6 +24,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
         ("nir.md", 2),
         ("adapter.md", 2),
         ("ablation.md", 1),
+        ("training.md", 1),
     ],
 )
 def test_what_a_page_shows_runs(page, blocks, tmp_path, monkeypatch):

@@ -334,14 +334,23 @@ def test_foreign_checkpoints_are_refused(text, half):
     refused(make_run(text), half, "its header lacks 'config'")
 
 
-def test_a_checkpoint_of_another_run_is_refused_and_its_configuration_stays(text, half, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused_and_its_configuration_stays(text, whole, half, tmp_path):
     run = make_run(text)
     smaller = dataclasses.replace(run, brain=dataclasses.replace(run.brain, plasticity_span=32))
-    refused(smaller, half, r"its \[brain\] differs from this run's\.\nResume with the configuration saved beside it")
+    refused(
+        smaller,
+        half,
+        r"checkpoint\.safetensors: got a run of brain\.plasticity_span = 16, expected 32\.\nResume with the configuration "
+        r"saved beside it \(config\.toml\), or choose another --out\.",
+    )
     assert "plasticity_span = 16" in (half / "config.toml").read_text()
     elsewhere = dataclasses.replace(run, data=dataclasses.replace(run.data, valid=str(write_text(tmp_path, seed=9))))
-    refused(elsewhere, half, r"its \[data\] differs")
-    refused(make_run(text, batch=3), half, r"it has 2 streams, this run has 3\.\nSet train.batch back")
+    refused(elsewhere, half, r'got a run of data\.valid = "", expected "/')
+    for key, was, now in (("batch", 2, 3), ("seed", 0, 5), ("init", "", str(whole / "model"))):
+        match = rf"got a run of train\.{key} = {json.dumps(was)}, expected {json.dumps(now)}\.\n"
+        refused(make_run(text, **{key: now}), half, match)
+    both = apply_sets(make_run(text, batch=3), ["brain.hippocampus.rebind=true"])
+    refused(both, half, r"hippocampus\.rebind = false, expected true; train\.batch = 2, expected 3\.\n")
 
 
 def test_another_tokenizer_or_text_is_refused(half, tmp_path_factory):

@@ -212,10 +212,21 @@ TRAIN: dict[str, str] = {
     "memory_dropout": "0.5",
     "spike_anneal": "0.5",
     "init": "start",
+    "accumulate": "2",
+    "checkpoint_activations": "true",
+    "compile": "true",
+    "parallel": "ddp",
     "mixed_precision": "false",
     "eval_every": "3",
     "eval_tokens": "64",
     "seed": "1",
+}
+# Fields that change how a step is computed and must not change what comes out: tests/laws of these names.
+HOW = {
+    "accumulate": "test_accumulation",
+    "checkpoint_activations": "test_recomputation",
+    "compile": "test_compiled",
+    "parallel": "test_parallel",
 }
 DATA: dict[str, str] = {"train": "other.txt", "valid": "other.txt", "tokenizer": "words"}
 
@@ -267,7 +278,12 @@ def test_the_same_training_gives_the_same(folder, trained, tmp_path, monkeypatch
     assert differs(trained, train(folder, tmp_path, [], monkeypatch)) == set()
 
 
-@pytest.mark.parametrize("field", fields(TrainConfig))
+def test_how_a_step_is_computed_has_laws_of_its_own():
+    for field, name in HOW.items():
+        assert field in Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("field", [field for field in fields(TrainConfig) if field not in HOW])
 def test_every_field_of_the_training_is_alive(field, folder, trained, tmp_path, monkeypatch):
     needs = []
     if field == "spike_anneal":  # only a cortex of spikes has something to anneal
