@@ -169,11 +169,12 @@ def test_a_memory_sleeps_and_can_still_forget(model, facts, capsys, tmp_path):
     assert " memories merged, " in capsys.readouterr().out
     brain = folder.load(model, "cpu")
     assert [rounds for _, rounds in memory_file.load(tmp_path / "m", brain, brain.init_state(1))[1].sleeps] == [2, 1]
-    said(capsys, "memory", "forget", model, 0, 1, *memory)
     for code, words, argv in (
-        (2, "nothing has been read, so there is nothing to replay", [tmp_path / "m"]),
         (2, "got 0 rounds, expected at least 1", [tmp_path / "m", "--rounds", "0"]),
         (3, "no such file", [tmp_path / "none"]),
     ):
         assert main(["sleep", model, "--memory", *map(str, argv)]) == code
         assert words in capsys.readouterr().err
+    said(capsys, "memory", "forget", model, 0, 1, *memory)
+    assert main(["sleep", model, "--memory", str(tmp_path / "m")]) == 2
+    assert "nothing has been read, so there is nothing to replay" in capsys.readouterr().err
