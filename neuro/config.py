@@ -101,7 +101,9 @@ class HippocampusConfig:
     writes_per_span: int = 64  # at most
     controller: str = "surprise"  # which tokens of a span are written first: surprise, learned, random or periodic
     half_life_tokens: float = 65536.0  # of a slot's strength
-    contiguity: float = 0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
+    contiguity: float = (
+        0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
+    )
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 
 

@@ -5,7 +5,7 @@
 1. Replay: stretches of tokens that are stored in a row run through the cortex again, from fresh activity and with an empty
    episodic memory, so that each commit writes into the fast weights what the cortex alone still gets wrong: what was an
    episode becomes a habit. The store is all there is to replay from: a token is read off its stored value, and no text is
-   looked up. A round takes the ``PER_ROUND`` stretches of highest priority,
+   looked up. A round takes stretches of ``PER_ROUND`` tokens, in the order of their priority,
 
        mean strength * surprise when last replayed * DECAY
 
@@ -32,10 +32,10 @@ from neuro.memory import contents, replay
 from neuro.regions.hippocampus import Hippocampus
 from neuro.state import BrainState, HippocampusState
 
-STRETCH = 256  # tokens of one replay at most
-SHORTEST = 16  # a shorter stretch is mostly a start without context
-PER_ROUND = 8  # stretches
-DECAY = 0.9  # share of its surprise that a stretch is expected to keep after a replay
+STRETCH = 1024  # tokens of one replay at most; shorter ones start without context more often, and teach less
+SHORTEST = 8  # a shorter stretch is hardly more than a start without context
+PER_ROUND = 2048  # tokens, and what is left of the last stretch
+DECAY = 0.87  # share of its surprise that a stretch keeps after a replay: .84 to .91 on six of WikiText-2 valid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,13 +128,15 @@ def _replay(
     for _ in range(rounds):
         # Never replayed ones tie at infinity, so the strength decides; sorting is stable.
         order = sorted(range(len(stretches)), key=lambda n: (-expected[n] * strengths[n], -strengths[n]))
-        nats = count = 0.0
-        for number in order[:PER_ROUND]:
+        nats, count = 0.0, 0
+        for number in order:
+            if count >= PER_ROUND:
+                break
             state, cost = relive(brain, state, stretches[number])
             expected[number] = DECAY * cost
             nats, count = nats + cost * len(stretches[number]), count + len(stretches[number])
         told.append(nats / count)
-        total += int(count)
+        total += count
     return state, told, total
 
 
