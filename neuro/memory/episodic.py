@@ -4,7 +4,8 @@ Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k bes
         content = sum_m softmax(z)_m V_m,   evidence = log sum_m exp(z_m),   novelty = 1 - max(0, max_m s_m)
         With a contiguity c > 0, s_m + c right where slot m is of the token after the moment recalled at the token before, and
         right is how much that moment's value was what came: neighbours in time come along (temporal context: Howard &
-        Kahana 2002, doi:10.1006/jmps.2001.1388). differs: one step forward, and only from the closest slot.
+        Kahana 2002, doi:10.1006/jmps.2001.1388). The evidence goes without it: a neighbour is no nearer for being one.
+        differs: one step forward, and only from the closest slot.
 Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
 Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
         then to the slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys
@@ -63,12 +64,14 @@ class EpisodicMemory(nn.Module):
         """query [B,T,K] unit -> (content [B,T,D], evidence [B,T], novelty [B,T]); without a filled slot the content is 0.
 
         Args:
-            lift: added to the cosines before the best are chosen [B,T,M]; novelty is that of the cosines alone.
+            lift: added to the cosines [B,T,M]: it says which slots are read and how much of each, not how near they are,
+                so that evidence and novelty are those of the cosines alone.
         """
         score, cosine, chosen = self.scores(query, keys, strengths, lift)
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
-        return share @ values, torch.logsumexp(score, -1), novelty
+        near = score if lift is None else score - torch.exp(self.log_scale) * lift
+        return share @ values, torch.logsumexp(near, -1), novelty
 
     def scores(
         self, query: Tensor, keys: Tensor, strengths: Tensor, lift: Tensor | None = None
