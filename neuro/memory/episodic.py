@@ -101,7 +101,7 @@ class EpisodicMemory(nn.Module):
             filled, before.detach() @ state.keys.detach().transpose(1, 2), torch.full_like(before[..., :1], -2.0)
         )
         origins = state.origins.unsqueeze(1)
-        closest = filled & (cosine >= cosine.amax(-1, keepdim=True))
+        closest = filled & (cosine >= cosine.amax(-1, keepdim=True) - _EQUAL)
         newest = torch.where(closest, origins, torch.full_like(cosine, -2.0)).amax(-1, keepdim=True)
         recalled = (closest & (origins == newest)).to(came.dtype) @ state.values.detach()
         right = (normalize(recalled) * normalize(came.detach())).sum(-1, keepdim=True).clamp_min(0.0)
