@@ -90,7 +90,7 @@ def sleep(
     if strengthens:
         strengths = replay.strengthened(strengths, replay.usefulness(region.memory, keys, values, strengths, origins))
     rose = int((strengths > before).sum())
-    freed = torch.zeros(0, dtype=torch.int64)
+    freed = torch.zeros(0, dtype=torch.int64, device=strengths.device)
     if merges:
         freed, stays = replay.duplicates(keys, strengths, origins, tokens)
         for slot, heir in zip(freed.tolist(), stays.tolist(), strict=True):

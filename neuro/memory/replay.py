@@ -68,7 +68,10 @@ def duplicates(keys: Tensor, strengths: Tensor, origins: Tensor, tokens: Tensor)
                 left &= ~older
                 freed += group[older].tolist()
                 stays += [int(group[place])] * int(older.sum())
-    return torch.tensor(freed, dtype=torch.int64), torch.tensor(stays, dtype=torch.int64)
+    return (
+        torch.tensor(freed, dtype=torch.int64, device=keys.device),
+        torch.tensor(stays, dtype=torch.int64, device=keys.device),
+    )
 
 
 def sequences(strengths: Tensor, origins: Tensor, longest: int, shortest: int) -> list[Tensor]:

@@ -151,6 +151,13 @@ def test_mistakes_are_named(brain, tiny_brain):
         sleeping.sleep(habits, habits.init_state(1), 1)
 
 
+def test_who_has_stored_nothing_dreams_of_nothing(brain):
+    state = brain.init_state(1)
+    after, report = sleeping.sleep(brain, state, 1)
+    assert (report.replayed_tokens, report.merged, report.strengthened, report.held) == (0, 0, 0, 0)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(leaves(state), leaves(after), strict=True))
+
+
 def test_without_habits_there_is_nobody_to_replay_to(tiny_brain):
     brain = tiny_brain(["procedural.enabled=false"]).eval()
     session = Session(brain)
