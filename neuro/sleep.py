@@ -35,7 +35,9 @@ from neuro.state import BrainState, HippocampusState
 STRETCH = 1024  # tokens of one replay at most; shorter ones start without context more often, and teach less
 SHORTEST = 8  # a shorter stretch is hardly more than a start without context
 PER_ROUND = 2048  # tokens, and what is left of the last stretch
-DECAY = 0.87  # share of its surprise that a stretch keeps after a replay: .84 to .91 over six replays of WikiText-2 valid
+DECAY = (
+    0.87  # share of its surprise that a stretch keeps after a replay: .84 to .91 over six replays of WikiText-2 valid
+)
 
 
 @dataclasses.dataclass(frozen=True)
