@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=6, help="streams of 8,192 tokens")
     parser.add_argument("--valid", type=int, default=4)
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="where to keep the head, as npz")
+    parser.add_argument("--out", type=Path, help="where to keep the head, as npz, for useful_writes.py")
     options = parser.parse_args()
     torch.set_num_threads(1)
     # The context does not depend on the store, so a small one is enough to read with.
@@ -241,7 +241,7 @@ def main() -> None:
         head, penalties[name] = chosen(features(train, which), target, last)
         scores[name] = head(features(valid, which)) + target.mean()
         if options.out and name == "head":
-            np.savez(options.out, **head._asdict())
+            np.savez(options.out, **head._asdict(), centre=target.mean(), frequency=frequency)
     content, function = (np.isin(valid.token, kind) for kind in kinds(options.data, brain))
     report = {
         "benchmark": "usefulness",
