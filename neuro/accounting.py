@@ -298,7 +298,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
         case EpisodicMemory():
             h = c.hippocampus
-            read = h.slots * (h.key_width + d) * tokens
+            # Contiguity asks twice: for what is near now, and for what was recalled at the token before.
+            read = h.slots * (h.key_width + d) * tokens * (2 if h.contiguity else 1)
             # Rebinding holds what is to be written against every slot and against itself.
             held = h.writes_per_span * (h.slots + h.writes_per_span) * counted.commits if h.rebind else 0
             extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]

@@ -103,6 +103,9 @@ class HippocampusConfig:
     writes_per_span: int = 64  # at most
     controller: str = "surprise"  # which tokens of a span are written first: surprise, learned, random or periodic
     half_life_tokens: float = 65536.0  # of a slot's strength
+    contiguity: float = (
+        0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
+    )
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
 
 
@@ -195,6 +198,7 @@ class BrainConfig:
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
+        need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
         need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")

@@ -39,6 +39,7 @@ def save(path: str | Path, brain: Brain, state: BrainState, transcript: Transcri
         "filled": filled,
         "sources": transcript.sources,
         "items": [item.start for item in transcript.items()],
+        "sleeps": transcript.sleeps,
     }
     tensor_file.write(path, tensors | {"transcript": torch.tensor(transcript.ids, dtype=torch.int32)}, header)
     return filled
@@ -66,10 +67,11 @@ def load(path: str | Path, brain: Brain, state: BrainState) -> tuple[BrainState,
     tensor_file.check_shapes(tensors, expected, str(path))
     try:
         sources = [(int(start), str(name)) for start, name in header.get("sources", [])]
-        transcript = Transcript(ids.tolist(), sources, [int(start) for start in header.get("items", [])])
+        sleeps = [(int(after), int(rounds)) for after, rounds in header.get("sleeps", [])]
+        transcript = Transcript(ids.tolist(), sources, [int(start) for start in header.get("items", [])], sleeps)
     except (TypeError, ValueError) as error:
         raise FormatError(
-            f"{path}: its list of sources or items is broken ({error}).", "It is foreign: use another copy."
+            f"{path}: its list of sources, items or sleeps is broken ({error}).", "It is foreign: use another copy."
         ) from error
     return contents.put(state, {name: tensors[name].to(now) for name, now in expected.items()}), transcript
 

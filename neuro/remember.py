@@ -7,7 +7,8 @@
 Each item is read with fresh activity (membranes, window, recurrence) and the memories of all items before it, and committed.
 So the same items in the same order give the same memories bit for bit, whether they were read in one go or in several. That
 is what makes forgetting exact: fast weights cannot give back what one text added to them, so the items that stay are read
-again, and the result is the memory of a stream that never met the others.
+again, and the result is the memory of a stream that never met the others. Where the stream slept (`neuro.sleep`) it sleeps
+again, over what is left.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from neuro import memory_file, recall
+from neuro import sleep as sleeping
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.events import Observer
@@ -98,7 +100,24 @@ def forget(memory: Memory, chosen: Collection[int], each: Callable[[], None] = l
         if number not in chosen:
             _read(kept, memory.transcript.parts(item), ())
             each()
+        for rounds in memory.transcript.rests(item):
+            if kept.transcript.ids:  # who has read nothing has nothing to dream of
+                sleep(kept, rounds)
     return kept
+
+
+def sleep(memory: Memory, rounds: int) -> sleeping.Report:
+    """Let the stream sleep between two items, and note that it did -> what happened.
+
+    Raises:
+        UsageError: as `neuro.sleep.sleep`, or nothing has been read.
+    """
+    if not memory.transcript.ids:
+        raise UsageError("sleep: nothing has been read, so there is nothing to replay.", "Read something first.")
+    memory.state, report = sleeping.sleep(memory.brain, memory.state, rounds)
+    memory.transcript.begin()  # nothing read later belongs to what was read before
+    memory.transcript.sleeps.append((len(memory.transcript.ids), rounds))
+    return report
 
 
 def search(memory: Memory, query: str) -> list[tuple[int, float]]:

@@ -17,6 +17,8 @@ class Transcript:
     """(first token, name), ascending: each source lasts until the next begins."""
     starts: list[int] = dataclasses.field(default_factory=list)
     """First token of each item, ascending: what was read in one go, with fresh activity and the memories so far."""
+    sleeps: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    """(tokens read before it, rounds) of each sleep, in order; each lies between two items."""
 
     def begin(self) -> None:
         """What comes next is an item of its own."""
@@ -36,6 +38,7 @@ class Transcript:
         del self.ids[length:]
         self.sources = [(start, name) for start, name in self.sources if start < length]
         self.starts = [start for start in self.starts if start < length]
+        self.sleeps = [(after, rounds) for after, rounds in self.sleeps if 0 < after <= length]
 
     def clear(self) -> None:
         """Forget everything: the stream begins anew."""
@@ -54,6 +57,10 @@ class Transcript:
         """The tokens of each item, in order."""
         edges = [*(start for start in self.starts if start < len(self.ids)), len(self.ids)]
         return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+    def rests(self, item: range) -> list[int]:
+        """Rounds of each sleep between this item and the next."""
+        return [rounds for after, rounds in self.sleeps if after == item.stop]
 
     def parts(self, item: range) -> list[tuple[str, list[int]]]:
         """(source, ids) of each stretch of an item that came from one source."""

@@ -55,6 +55,7 @@ LAYERS = {
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
+    "contiguity": ["hippocampus.contiguity=0.3"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",

@@ -21,6 +21,7 @@ VERBS = {
     "remember": "read texts or pairs into a memory file, each once",
     "recall": "what is in a memory file, where it came from and why it is recalled",
     "memory": "list, search and forget what a memory file holds; keep a copy or bring one back",
+    "sleep": "replay what a memory file holds until it is habit, with no input, and merge what it holds twice",
     "eval": "measure a model on a text",
     "energy": "price what a run did, in joules with intervals",
     "map": "place a network's neurons on the cores of a chip, or say why it does not fit",

@@ -2,6 +2,10 @@
 
 Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k best filled slots,
         content = sum_m softmax(z)_m V_m,   evidence = log sum_m exp(z_m),   novelty = 1 - max(0, max_m s_m)
+        With a contiguity c > 0, s_m + c right where slot m is of the token after the moment recalled at the token before, and
+        right is how much that moment's value was what came: neighbours in time come along (temporal context: Howard &
+        Kahana 2002, doi:10.1006/jmps.2001.1388). The evidence goes without it: a neighbour is no nearer for being one.
+        differs: one step forward, and only from the closest slot.
 Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
 Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
         then to the slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys
@@ -20,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
-from neuro.layers.norm import wide
+from neuro.layers.norm import normalize, wide
 from neuro.memory.place_cells import kth_largest
+from neuro.state import HippocampusState
 
 _EQUAL = 1e-6  # cosines closer than this count as equal
 _SAME = 0.95  # cosine from which two keys are one
@@ -53,22 +58,54 @@ class EpisodicMemory(nn.Module):
         nn.init.zeros_(self.null.weight)
         nn.init.constant_(self.null.bias, 8.0)
 
-    def read(self, query: Tensor, keys: Tensor, values: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """query [B,T,K] unit -> (content [B,T,D], evidence [B,T], novelty [B,T]); without a filled slot the content is 0."""
-        score, cosine, chosen = self.scores(query, keys, strengths)
+    def read(
+        self, query: Tensor, keys: Tensor, values: Tensor, strengths: Tensor, lift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """query [B,T,K] unit -> (content [B,T,D], evidence [B,T], novelty [B,T]); without a filled slot the content is 0.
+
+        Args:
+            lift: added to the cosines [B,T,M]: it says which slots are read and how much of each, not how near they are,
+                so that evidence and novelty are those of the cosines alone.
+        """
+        score, cosine, chosen = self.scores(query, keys, strengths, lift)
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
-        return share @ values, torch.logsumexp(score, -1), novelty
+        near = score if lift is None else score - torch.exp(self.log_scale) * lift
+        return share @ values, torch.logsumexp(near, -1), novelty
 
-    def scores(self, query: Tensor, keys: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scores(
+        self, query: Tensor, keys: Tensor, strengths: Tensor, lift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """query [B,T,K] -> for every slot its score, its cosine, and whether it is among the best, each [B,T,M]."""
         filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
         cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
+        near = cosine if lift is None else cosine + lift
         # Equal keys stay together whatever rounding makes of their products: one context may stand in many slots.
-        chosen = filled & (cosine >= kth_largest(cosine, self.top_k) - _EQUAL)
+        chosen = filled & (near >= kth_largest(near, self.top_k) - _EQUAL)
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
-        score = torch.exp(self.log_scale) * cosine + age
+        score = torch.exp(self.log_scale) * near + age
         return torch.where(chosen, score, torch.full_like(score, -1e4)), cosine, chosen
+
+    def following(self, before: Tensor, came: Tensor, state: HippocampusState) -> Tensor:
+        """How much the moment recalled at the token before says that each slot is what follows it [B,T,M], 0 to 1.
+
+        The slot closest to ``before`` (of equals, the newest) was recalled, and was right by the cosine of its value and
+        what came: the slot of the token after it gets that, all others nothing. No gradient: it is a measurement.
+
+        Args:
+            before: query of the token before [B,T,K].
+            came: value of the token that came [B,T,D].
+        """
+        filled = (state.strengths > 0).unsqueeze(1)
+        cosine = torch.where(
+            filled, before.detach() @ state.keys.detach().transpose(1, 2), torch.full_like(before[..., :1], -2.0)
+        )
+        origins = state.origins.unsqueeze(1)
+        closest = filled & (cosine >= cosine.amax(-1, keepdim=True) - _EQUAL)
+        newest = torch.where(closest, origins, torch.full_like(cosine, -2.0)).amax(-1, keepdim=True)
+        recalled = (closest & (origins == newest)).to(came.dtype) @ state.values.detach()
+        right = (normalize(recalled) * normalize(came.detach())).sum(-1, keepdim=True).clamp_min(0.0)
+        return (filled & (origins == newest + 1.0)).to(came.dtype) * right
 
     def gate(self, evidence: Tensor, hidden: Tensor, trust: Tensor) -> Tensor:
         """evidence [B,T], hidden [B,T,D], trust [B,T] -> how much of the content is recalled [B,T], 0 without a filled slot."""

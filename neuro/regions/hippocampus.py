@@ -70,7 +70,13 @@ class Hippocampus(Region):
         key = normalize(self.key(self.place_cells(self.norm(inputs["context"]))))
         value = wide(self.value(inputs["relay"]))
         valid = inputs["valid"]
-        content, evidence, novelty = self.memory.read(key, state.keys, state.values, state.strengths)
+        before = torch.cat([state.last_key.unsqueeze(1), key[:, :-1]], 1)
+        candidate = torch.cat([state.has_key.unsqueeze(1), valid[:, :-1]], 1) * valid
+        lift = None
+        if self.config.hippocampus.contiguity:
+            told = self.config.hippocampus.contiguity * candidate
+            lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
+        content, evidence, novelty = self.memory.read(key, state.keys, state.values, state.strengths, lift)
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
@@ -80,9 +86,9 @@ class Hippocampus(Region):
             "recall": wide(self.out(content * gate.unsqueeze(-1))),
             "recall_gate": gate,
             "novelty": novelty,
-            "pair_key": torch.cat([state.last_key.unsqueeze(1), key[:, :-1]], 1),
+            "pair_key": before,
             "pair_value": value,
-            "pair_candidate": torch.cat([state.has_key.unsqueeze(1), valid[:, :-1]], 1) * valid,
+            "pair_candidate": candidate,
         }
         return outputs, state._replace(
             last_key=key[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]

@@ -113,6 +113,7 @@ def test_a_common_option_without_effect_is_refused_by_name(option, capsys, monke
     given = [f"--{option}", GIVEN[option]]
     arguments = {"verify": ["x"], "config": ["show"], "remember": ["small", "x", "--memory", "m"]}
     arguments |= {"recall": ["small", "--memory", "m"], "memory": ["ls", "small", "--memory", "m"]}
+    arguments |= {"sleep": ["small", "--memory", "m"]}
     refusing = [verb for verb in cli.VERBS if option not in importlib.import_module(f"neuro.cli.{verb}").COMMON]
     assert {"verify", "doctor", "version"} <= set(refusing)
     cases = [(verb, [verb, *arguments.get(verb, [])]) for verb in refusing]

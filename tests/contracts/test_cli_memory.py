@@ -157,3 +157,24 @@ def test_the_picture_of_a_recall(model, facts, capsys, tmp_path):
     ):
         assert main(["recall", model, *map(str, argv), "--memory", str(tmp_path / "m")]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_memory_sleeps_and_can_still_forget(model, facts, capsys, tmp_path):
+    memory = ["--memory", tmp_path / "m"]
+    said(capsys, "remember", model, facts, *memory)
+    night = said(capsys, "sleep", model, *memory, "--rounds", "2")
+    assert (night["schema"], night["rounds"]) == ("neuro.sleep/1", 2)
+    assert len(said(capsys, "memory", "ls", model, *memory)["items"]) == 2
+    assert main(["sleep", model, "--memory", str(tmp_path / "m")]) == 0
+    assert " memories merged, " in capsys.readouterr().out
+    brain = folder.load(model, "cpu")
+    assert [rounds for _, rounds in memory_file.load(tmp_path / "m", brain, brain.init_state(1))[1].sleeps] == [2, 1]
+    for code, words, argv in (
+        (2, "got 0 rounds, expected at least 1", [tmp_path / "m", "--rounds", "0"]),
+        (3, "no such file", [tmp_path / "none"]),
+    ):
+        assert main(["sleep", model, "--memory", *map(str, argv)]) == code
+        assert words in capsys.readouterr().err
+    said(capsys, "memory", "forget", model, 0, 1, *memory)
+    assert main(["sleep", model, "--memory", str(tmp_path / "m")]) == 2
+    assert "nothing has been read, so there is nothing to replay" in capsys.readouterr().err

@@ -77,6 +77,16 @@ def test_skipped_layers_equal_torch_too(save_model, tmp_path, tokens, measured):
     assert 0.2 < float(route.mean()) < 0.8
 
 
+def test_neighbours_in_time_come_along_in_the_graph_too(save_model, tmp_path, tokens, measured):
+    brain = folder.load(save_model(["hippocampus.contiguity=0.3"]), "cpu")
+    package.write_graphs(brain, tmp_path, profile="dml")
+    ids = tokens(2, parity.TOKENS // 2, vocab_size=280).repeat(1, 2)  # the second half recalls the first
+    found = parity.measure(brain, Runtime(tmp_path), ids.numpy(), realign=True)
+    measured("logits", found.logits_max_abs)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measured):
     """Every projection stands behind thresholds: a value within rounding of one is a flip, and few are."""
     sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]

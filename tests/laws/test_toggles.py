@@ -63,6 +63,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.writes_per_span": ("2", {"logits"}),
     "hippocampus.controller": ("periodic", {"logits"}),
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
+    "hippocampus.contiguity": ("0.5", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),

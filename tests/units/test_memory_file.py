@@ -98,5 +98,5 @@ def test_a_broken_list_of_sources_or_items_is_named(brain, tmp_path, broken):
     memory_file.save(path, brain, learned(brain).state)
     tensors, header = tensor_file.read(path, memory_file.SCHEMA)
     tensor_file.write(path, tensors, header | broken)
-    with pytest.raises(FormatError, match="its list of sources or items is broken"):
+    with pytest.raises(FormatError, match="its list of sources, items or sleeps is broken"):
         memory_file.load(path, brain, brain.init_state(1))

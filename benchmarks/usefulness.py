@@ -1,0 +1,268 @@
+"""Which stored moment will be used? A linear head on causal features against surprise, on WikiText-2.
+
+    python benchmarks/usefulness.py small --data $NEURO_DATA
+
+A stored pair is used as much as the reads of the next 4,096 tokens give it: the sum of its shares among the ``top_k`` slots,
+each times how right it was (cosine of its value and what came, at least 0). Every token is stored, for 4,096 tokens; reads see
+what was committed before their span. A ridge regression, fitted on train streams, predicts the root of that from surprise,
+novelty, salience, log frequency, position in the article and the hidden state; its penalty is chosen on the last train stream.
+On valid: area under the curve at finding the most used quarter, with a bootstrap over articles; correlation with use (of ranks)
+once surprise, log frequency and position are taken from both; means over content and function words (by their most frequent
+tag in UD English EWT train). One set of weights. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import _machine
+import numpy as np
+import torch
+from torch import Tensor
+
+import neuro
+from neuro import text
+from neuro.brain import Brain
+from neuro.evaluate import perplexity, statistics
+from neuro.layers.norm import normalize
+from neuro.memory.episodic import EpisodicMemory
+from neuro.regions.hippocampus import Hippocampus
+
+HORIZON = 4096
+LENGTH = 2 * HORIZON  # tokens of a stream; the first half is judged by the second
+NAMES = ("surprise", "novelty", "salience", "log_frequency", "log_position")
+PENALTIES = (1e1, 1e2, 1e3, 1e4)
+CONTENT = ("NOUN", "PROPN", "VERB", "ADJ", "ADV", "NUM", "INTJ")
+
+
+class Items(NamedTuple):
+    """The judged pairs of some streams, one row each."""
+
+    plain: np.ndarray  # [N, 5] in the order of NAMES
+    hidden: np.ndarray  # [N, D]
+    use: np.ndarray  # [N]
+    token: np.ndarray  # [N]
+    article: np.ndarray  # [N]
+
+
+@torch.no_grad()
+def collect(brain: Brain, raw: str, streams: int, frequency: np.ndarray | None) -> tuple[Items, np.ndarray]:
+    """Items of the first ``streams`` streams of a text, and how often each token stands in them."""
+    lines, ids, article, position = raw.split("\n"), [], [], []
+    for number, unit in enumerate(text.articles(lines)):
+        coded = [token for line in unit for token in perplexity.code_line(line, brain, True)[0]]
+        ids += coded
+        article += [number] * len(coded)
+        position += range(len(coded))
+        if len(ids) >= streams * LENGTH:
+            break
+    rows = torch.tensor(ids[: streams * LENGTH]).reshape(streams, LENGTH)
+    counts = np.bincount(rows.flatten().numpy(), minlength=brain.config.vocab_size)
+    frequency = counts if frequency is None else frequency
+    region = brain.regions["hippocampus"]
+    assert isinstance(region, Hippocampus)
+    state, kept = brain.init_state(streams), []
+    seen: list[Tensor] = []
+    hook = region.norm.register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    for part in rows.split(brain.config.plasticity_span, 1):
+        seen.clear()
+        out = brain.scan(part, state)
+        buffer = out.state.buffer
+        # The region's norm sees the context first, then the hidden state.
+        kept.append((buffer.keys, buffer.values, out.events.surprise, out.events.salience, seen[-1]))
+        state = brain.commit(out.state)[0]
+    hook.remove()
+    keys, values, surprise, salience, hidden = (torch.cat(parts, 1) for parts in zip(*kept, strict=True))
+    found = [later_use(region.memory, k, v, brain.config.plasticity_span) for k, v in zip(keys, values, strict=True)]
+    half = slice(1, HORIZON)  # nothing leads to a stream's first token
+    columns = [
+        surprise.numpy(),
+        np.stack([novelty for _, novelty in found]),
+        salience.numpy(),
+        np.log(frequency[rows.numpy()] + 1.0),
+        np.log1p(np.array(position[: rows.numel()]).reshape(rows.shape)),
+    ]
+    plain = np.stack([column[:, half].ravel() for column in columns], 1)
+    apart = np.array(article[: rows.numel()]).reshape(rows.shape)[:, half]
+    use = np.concatenate([use[half] for use, _ in found])
+    features = normalize(hidden[:, half]).flatten(0, 1).double().numpy() * hidden.shape[-1] ** 0.5
+    return Items(plain, features, use, rows[:, half].flatten().numpy(), apart.ravel()), frequency
+
+
+def later_use(memory: EpisodicMemory, keys: Tensor, values: Tensor, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """(use of the pair that ends at each token, novelty of its key) [T]; keys[t] is the query made at token t - 1."""
+    length, said = len(keys), normalize(values)
+    use, novelty = torch.zeros(length), torch.ones(length)
+    for start in range(span, length, 256):
+        asked = torch.arange(start, min(start + 256, length))
+        low = max(0, start - HORIZON)
+        slot = torch.arange(low, int(asked[-1]))
+        made = asked - 1  # token at which the query was made
+        held = (slot < (made // span * span).unsqueeze(1)) & (slot > (made - HORIZON).unsqueeze(1))
+        cosine = torch.where(held, keys[asked] @ keys[slot].T, torch.full((1, 1), -2.0))
+        best = torch.topk(cosine, memory.top_k, 1)
+        share = torch.softmax(torch.exp(memory.log_scale) * best.values, 1) * (best.values > -2.0)
+        chosen = slot[best.indices]
+        right = (said[chosen] * said[asked].unsqueeze(1)).sum(-1).clamp_min(0.0)
+        use.index_add_(0, chosen.flatten(), (share * right).flatten())
+        novelty[asked] = 1.0 - best.values[:, 0].clamp(0.0, 1.0)
+    return use.numpy(), novelty.numpy()
+
+
+class Head(NamedTuple):
+    """A ridge regression on standardized features."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    weight: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return (features - self.mean) / self.deviation @ self.weight
+
+
+def fit(features: np.ndarray, target: np.ndarray, penalty: float) -> Head:
+    mean, deviation = features.mean(0), features.std(0) + 1e-9
+    x = (features - mean) / deviation
+    return Head(
+        mean, deviation, np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (target - target.mean()))
+    )
+
+
+def chosen(features: np.ndarray, target: np.ndarray, judged: int) -> tuple[Head, float]:
+    """The head of all rows, with the penalty that predicts the last ``judged`` best from the others."""
+
+    def score(penalty: float) -> float:
+        head = fit(features[:-judged], target[:-judged], penalty)
+        return float(np.corrcoef(head(features[-judged:]), target[-judged:])[0, 1])
+
+    penalty = max(PENALTIES, key=score)
+    return fit(features, target, penalty), penalty
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """From 1, equals share their mean."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2.0)[which]
+
+
+def area(scores: np.ndarray, used: np.ndarray) -> float:
+    """Area under the curve of ``scores`` [N] at finding ``used`` [N] bool."""
+    yes = int(used.sum())
+    return float((ranks(scores)[used].sum() - yes * (yes + 1) / 2) / (yes * (len(used) - yes)))
+
+
+def partial(a: np.ndarray, b: np.ndarray, controls: np.ndarray) -> float:
+    """Correlation of what a linear fit on ``controls`` [N, C] leaves of both."""
+    x = np.column_stack([np.ones(len(a)), controls])
+    left = [y - x @ np.linalg.lstsq(x, y, rcond=None)[0] for y in (a, b)]
+    return float(np.corrcoef(*left)[0, 1])
+
+
+def over_articles(items: Items, measure: Any, draws: int) -> list[float]:
+    """95 % interval of ``measure(rows)``, articles drawn with replacement."""
+    random = np.random.default_rng(0)
+    groups = [np.nonzero(items.article == number)[0] for number in np.unique(items.article)]
+    drawn = [
+        measure(np.concatenate([groups[n] for n in random.integers(0, len(groups), len(groups))])) for _ in range(draws)
+    ]
+    return [round(x, 4) for x in statistics.interval(np.array(drawn))]
+
+
+def kinds(data: Path, brain: Brain) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of tokens that are whole content words, and whole function words."""
+    tags: dict[str, Counter[str]] = {}
+    with gzip.open(data / "ud-ewt" / "en_ewt-ud-train.conllu.gz", "rt", encoding="utf-8") as file:
+        for line in file:
+            cells = line.rstrip("\n").split("\t")
+            if len(cells) == 10 and cells[0].isdecimal() and re.fullmatch("[A-Za-z]+", cells[1]):
+                tags.setdefault(cells[1].lower(), Counter())[cells[3]] += 1
+    content, function = [], []
+    for word, counted in tags.items():
+        for coded in (brain.tokenizer.encode(f" {word}"), brain.tokenizer.encode(f" {word.capitalize()}")):
+            if len(coded) == 1:
+                (content if counted.most_common(1)[0][0] in CONTENT else function).append(coded[0])
+    return np.unique(content), np.unique(function)
+
+
+def judged(items: Items, scores: dict[str, np.ndarray], draws: int) -> dict[str, Any]:
+    used = items.use > np.quantile(items.use, 0.75)
+    rank = ranks(items.use)
+    controls = items.plain[:, [NAMES.index(name) for name in ("surprise", "log_frequency", "log_position")]]
+    surprise = scores["surprise"]
+    report: dict[str, Any] = {}
+    for name, given in scores.items():
+        row: dict[str, Any] = {"area": round(area(given, used), 4)}
+        if name != "surprise":
+            row["area_less_surprise_95"] = over_articles(
+                items, lambda at, s=given: area(s[at], used[at]) - area(surprise[at], used[at]), draws
+            )
+        if name not in ("surprise", "log_frequency", "log_position"):
+            row["partial_correlation"] = round(partial(given, rank, controls), 4)
+            row["partial_correlation_95"] = over_articles(
+                items, lambda at, s=given: partial(s[at], rank[at], controls[at]), draws
+            )
+        report[name] = row
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/ and ud-ewt/")
+    parser.add_argument("--train", type=int, default=6, help="streams of 8,192 tokens")
+    parser.add_argument("--valid", type=int, default=4)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--out", type=Path, help="where to keep the head, as npz, for useful_writes.py")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    # The context does not depend on the store, so a small one is enough to read with.
+    brain = neuro.load(options.model, sets=["hippocampus.slots=512"]).eval()
+    texts = [text.read_text(options.data / "wikitext-2" / f"{name}.txt.gz") for name in ("train", "valid")]
+    train, frequency = collect(brain, texts[0], options.train, None)
+    valid, _ = collect(brain, texts[1], options.valid, frequency)
+    target, last = np.sqrt(train.use), HORIZON - 1
+
+    def features(items: Items, which: Sequence[str]) -> np.ndarray:
+        columns = [items.plain[:, NAMES.index(name)][:, None] for name in NAMES if name in which]
+        return np.concatenate([*columns, *([items.hidden] if "hidden" in which else [])], 1)
+
+    every = {"head": (*NAMES, "hidden"), "head without hidden": NAMES, "head of hidden alone": ("hidden",)}
+    scores = {name: valid.plain[:, number] for number, name in enumerate(NAMES)}
+    scores |= {f"less {name}": -scores[name] for name in ("novelty", "surprise")}
+    penalties = {}
+    for name, which in every.items():
+        head, penalties[name] = chosen(features(train, which), target, last)
+        scores[name] = head(features(valid, which)) + target.mean()
+        if options.out and name == "head":
+            np.savez(options.out, **head._asdict(), centre=target.mean(), frequency=frequency)
+    content, function = (np.isin(valid.token, kind) for kind in kinds(options.data, brain))
+    report = {
+        "benchmark": "usefulness",
+        "model": options.model,
+        "machine": _machine.describe(),
+        "items": {"train": len(train.use), "valid": len(valid.use), "articles": len(np.unique(valid.article))},
+        "use": {"mean": round(float(valid.use.mean()), 4), "none": round(float((valid.use < 0.01).mean()), 4)},
+        "penalties": penalties,
+        "valid": judged(valid, scores, options.draws),
+        "content_over_function": {
+            name: round(float(values[content].mean() / values[function].mean()), 3)
+            for name, values in {
+                "use": valid.use,
+                "head": scores["head"].clip(0.0) ** 2,
+                "surprise": scores["surprise"],
+                "salience": scores["salience"],
+            }.items()
+        },
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

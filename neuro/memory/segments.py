@@ -1,0 +1,72 @@
+"""Event boundaries: where surprise rises above what it has been. Constructed, causal, one number a token.
+
+    f_t = mean of surprise, half of it of the last ``fast`` tokens,   m_t, d_t = mean and deviation of f, likewise over ``slow``
+    boundary_t = 1 where f_t > m_{t-1} + rise d_{t-1} and f_{t-1} was not above its own
+
+An event ends where it is no longer expected (Zacks et al. 2007, doi:10.1037/0033-2909.133.2.273); as segments of a language
+model's context: Fountas et al. 2024, arXiv:2407.09450. The output is what `neuro.memory.time_cells.TimeCells.scan` takes.
+differs: only a rise is a boundary, so a hard passage is one event, and nothing is refined afterwards, for that is not causal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backends import Ops
+from neuro.errors import UsageError
+
+
+class SegmentState(NamedTuple):
+    """Sums that decay, and whether the last token was above."""
+
+    fast: Tensor  # [B, 2] of surprise, of weight
+    slow: Tensor  # [B, 3] of f, of its square, of weight
+    above: Tensor  # [B]
+
+
+class Segments:
+    """Boundaries of streams of surprise.
+
+    Args:
+        fast, slow: half-lives in tokens.
+        rise: in deviations.
+        ops: for the scans.
+
+    Raises:
+        UsageError: half-lives that do not grow from above 0.
+    """
+
+    def __init__(self, fast: float, slow: float, rise: float, ops: Ops) -> None:
+        if not 0.0 < fast < slow:
+            raise UsageError(
+                f"segments: got half-lives {fast:g} and {slow:g}, expected 0 < fast < slow.",
+                "Give how many tokens are now, and how many are usual.",
+            )
+        self.fast, self.slow, self.rise, self.ops = 2.0 ** (-1.0 / fast), 2.0 ** (-1.0 / slow), rise, ops
+
+    def init_state(self, batch: int, device: torch.device | None = None) -> SegmentState:
+        """Nothing is usual yet: no boundary before half of what ``slow`` will hold is seen."""
+        return SegmentState(*(torch.zeros(batch, *more, device=device) for more in ((2,), (3,), ())))
+
+    def scan(self, surprise: Tensor, state: SegmentState) -> tuple[Tensor, SegmentState]:
+        """Surprise [B,T] in nats -> (1 where an event begins, else 0 [B,T]; the state after the last token)."""
+        one = torch.ones_like(surprise)
+        now = self._decaying(torch.stack([surprise, one], -1), self.fast, state.fast)
+        mean = now[..., 0] / now[..., 1]
+        usual = self._decaying(torch.stack([mean, mean * mean, one], -1), self.slow, state.slow)
+        before = torch.cat([state.slow.unsqueeze(1), usual[:, :-1]], 1)
+        weight = before[..., 2].clamp_min(1e-9)
+        centre = before[..., 0] / weight
+        deviation = torch.sqrt((before[..., 1] / weight - centre * centre).clamp_min(1e-9))
+        known = before[..., 2] * (1.0 - self.slow) >= 0.5
+        above = (known & (mean > centre + self.rise * deviation)).to(surprise.dtype)
+        begun = above * (1.0 - torch.cat([state.above.unsqueeze(1), above[:, :-1]], 1))
+        return begun, SegmentState(now[:, -1], usual[:, -1], above[:, -1])
+
+    def _decaying(self, values: Tensor, decay: float, before: Tensor) -> Tensor:
+        """Values [B,T,C] -> what is left of them and all before, at each token."""
+        kept = torch.full_like(values, decay).transpose(0, 1).contiguous()
+        return self.ops.affine_scan(kept, values.transpose(0, 1).contiguous(), before).transpose(0, 1)

@@ -1,0 +1,76 @@
+"""Law of contiguity: what followed the moment that was just recalled, and was right, comes along; nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backends import reference, select
+from neuro.layers.norm import normalize
+from neuro.memory.episodic import EpisodicMemory
+from neuro.state import HippocampusState
+
+ORIGINS = torch.tensor([[4.0, 5.0, 9.0, 10.0, 0.0]])
+FILLED = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
+
+
+def store(generator: int = 0) -> HippocampusState:
+    random = torch.Generator().manual_seed(generator)
+    keys, values = normalize(torch.randn(1, 5, 8, generator=random)), torch.randn(1, 5, 6, generator=random)
+    nothing = torch.zeros(1)
+    return HippocampusState(
+        keys, values, FILLED.clone(), ORIGINS.clone(), nothing, keys[:, 0], nothing, values[:, 0], nothing
+    )
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def memory(request) -> EpisodicMemory:
+    ops = reference.OPS if request.param == "reference" else select("cpu").ops
+    return EpisodicMemory(6, 2, 2, 1e9, ops)
+
+
+@pytest.mark.parametrize("recalled, follows", [(0, 1), (1, None), (2, 3), (3, None)])
+def test_the_next_token_of_the_recalled_moment_comes_along(memory, recalled, follows):
+    state = store()
+    lift = memory.following(state.keys[:, recalled : recalled + 1], state.values[:, recalled : recalled + 1], state)
+    expected = torch.zeros(1, 1, 5)
+    if follows is not None:
+        expected[0, 0, follows] = 1.0
+    assert torch.allclose(lift, expected, atol=1e-5)
+
+
+def test_as_much_as_that_moment_was_right(memory):
+    state = store()
+    came = state.values[:, :1] + 0.8 * state.values[:, 2:3]
+    right = torch.nn.functional.cosine_similarity(came, state.values[:, :1], dim=-1)
+    assert 0.1 < float(right) < 0.99
+    assert torch.allclose(memory.following(state.keys[:, :1], came, state)[..., 1], right, atol=1e-5)
+    assert not memory.following(state.keys[:, :1], -state.values[:, :1], state).any(), "what came was its opposite"
+
+
+def test_of_equal_moments_the_newest_is_followed(memory):
+    state = store()
+    state.keys[0, 2] = state.keys[0, 0] * (1.0 - 2e-7)  # equal but for rounding
+    lift = memory.following(state.keys[:, :1], state.values[:, 2:3], state)
+    assert lift[0, 0].nonzero().flatten().tolist() == [3]
+
+
+def test_an_empty_store_has_no_neighbours(memory):
+    state = store()._replace(strengths=torch.zeros(1, 5))
+    lift = memory.following(state.keys[:, :1], state.values[:, :1], state)
+    assert not lift.any()
+
+
+def test_a_neighbour_is_read_although_its_own_key_is_far(memory):
+    state = store()
+    query = state.keys[:, 2:3]
+    lift = 3.0 * memory.following(state.keys[:, :1], state.values[:, :1], state)
+    _, near, alone = memory.scores(query, state.keys, state.strengths)
+    score, cosine, chosen = memory.scores(query, state.keys, state.strengths, lift)
+    assert chosen[0, 0, 1] and score[0, 0].argmax() == 1
+    assert not alone[0, 0, 1]
+    assert torch.equal(near, cosine), "novelty is that of the moment itself"
+    content, evidence, novelty = memory.read(query, state.keys, state.values, state.strengths, lift)
+    plain = memory.read(query, state.keys, state.values, state.strengths)
+    assert torch.nn.functional.cosine_similarity(content, state.values[:, 1:2], dim=-1) > 0.99
+    assert torch.equal(novelty, plain[2]) and evidence <= plain[1], "a neighbour is no nearer for being one"
