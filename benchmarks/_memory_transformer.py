@@ -10,8 +10,8 @@ stride ``rate`` makes one compressed state of ``rate`` old ones, and the last C 
 the attention-reconstruction loss alone: what the segment reads from the old states by content, it shall read from the
 compressed ones; nothing else learns from that. A compressed state counts as one step of distance.
 
-differs: RMS norms before attention and feed-forward instead of after them, the memory holds what stands before the norm, u and v
-are each layer's own, one embedding serves input and output in the place of an adaptive softmax, no dropout.
+differs: RMS norms before attention and feed-forward instead of after them, the memory holds what stands before the norm, u and
+v are each layer's own, one embedding serves input and output in the place of an adaptive softmax, no dropout.
 
 Axes: L layers, B rows, T tokens of a segment, M recent and C compressed slots, S = C + M + T keys, D width, H heads.
 """
@@ -95,12 +95,13 @@ class Layer(nn.Module):
                 last.weight.div_(math.sqrt(2 * size.layers))
 
     def forward(self, x: Tensor, past: Tensor, distances: Tensor, hidden_from: Tensor) -> Tensor:
-        """x [B,T,D], past [B,C+M,D], sinusoids [S,D] from the farthest to 0, mask [B,1,T,S] of keys not to be seen."""
+        """x [B,T,D], past [B,C+M,D], sinusoids [S,D] from the farthest to 0, [B,1,T,S] what hides keys."""
         q = self._split(self.query(self.norm(x)))
         k, v = (self._split(part) for part in self.key_value(self.norm(torch.cat([past, x], 1))).chunk(2, -1))
         r = self._split(self.distance(distances).unsqueeze(0))
-        by_content = (q + self.content_bias) @ k.transpose(-1, -2)
-        by_distance = shifted((q + self.distance_bias) @ r.transpose(-1, -2))
+        scale = 1.0 / math.sqrt(q.shape[-1])
+        by_content = ((q + self.content_bias) * scale) @ k.transpose(-1, -2)
+        by_distance = shifted(((q + self.distance_bias) * scale) @ r.transpose(-1, -2))
         y = self._read(by_content + by_distance, v, hidden_from)
         x = x + self.out(y)
         return x + self.down(torch.relu(self.up(self.norm_hidden(x))))
@@ -119,17 +120,17 @@ class Layer(nn.Module):
                 self._split(part)
                 for part in F.linear(F.rms_norm(states, (states.shape[-1],), scale, 1e-6), key_value).chunk(2, -1)
             )
-            return self._read(q @ k.transpose(-1, -2), v, ~seen[:, None, None])
+            return self._read(q @ k.transpose(-1, -2), v, hiding(~seen)[:, None, None])
 
         q = self._split(F.linear(F.rms_norm(x, (x.shape[-1],), scale, 1e-6), query))
+        q = q / math.sqrt(q.shape[-1])
         apart = wide(read(old, valid) - read(new, valid[:, ::rate])).square().mean((1, 2))
         rows = valid.any(1).to(apart.dtype)
         return (apart * rows).sum() / rows.sum().clamp_min(1.0)
 
     def _read(self, scores: Tensor, v: Tensor, hidden_from: Tensor) -> Tensor:
-        # Finite, so that a row that sees nothing gives no NaN; what it reads counts nowhere.
-        scores = (wide(scores) / math.sqrt(v.shape[-1])).masked_fill(hidden_from, -1e9)
-        y = scores.softmax(-1).to(v.dtype) @ v
+        scores = scores + hidden_from.to(scores.dtype)
+        y = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype) @ v
         return y.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ class MemoryTransformer(nn.Module):
         x = F.embedding(tokens, self.embedding) * math.sqrt(self.size.width)
         past = torch.cat([memory.compressed, memory.recent], 2)
         keys = past.shape[2] + tokens.shape[1]
-        hidden_from = unseen(memory, tokens.shape[1])
+        hidden_from = hiding(unseen(memory, tokens.shape[1]))
         distances = sinusoids(torch.arange(keys - 1, -1, -1), self.size.width).to(x.dtype)
         inputs = []
         for layer, states in zip(self.layers, past, strict=True):
@@ -212,6 +213,11 @@ def unseen(memory: Memory, tokens: int) -> Tensor:
     empty = torch.cat(slots, 1)[:, None].expand(-1, tokens, -1)
     future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1).expand(empty.shape[0], -1, -1)
     return torch.cat([empty, future], 2).unsqueeze(1)
+
+
+def hiding(keys: Tensor) -> Tensor:
+    """What is added to the scores of keys that must not be seen: finite, so that a row that sees none gives no NaN."""
+    return torch.where(keys, -1e9, 0.0)
 
 
 def sinusoids(distance: Tensor, width: int) -> Tensor:
