@@ -1,4 +1,7 @@
-"""Laws of the two peers: a memory is the past itself, nothing sees the future, compressed is what the convolution says."""
+"""Laws of the two peers, and that they learn and are scored as the brain is.
+
+A memory is the past itself, nothing sees the future, compressed is what the convolution says; same windows, same rows.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from neuro import config
+from neuro.config import TrainConfig
 from neuro.errors import UsageError
+from neuro.evaluate import recall, repeat
+from neuro.tasks import Mqar
+from neuro.train import examples
+from neuro.train.streams import Streams, Window
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -29,6 +39,10 @@ def loaded(name: str) -> ModuleType:
 
 
 peers = loaded("_memory_transformer")
+training = loaded("_peer_training")
+for name in ("_machine", "_peer_page", "prepare_corpus"):
+    loaded(name)
+runner, pages = loaded("transformer_peers"), loaded("_peer_page")
 SIZE = peers.Size(vocab=50, width=16, layers=2, heads=2, hidden=24, memory=8)
 COMPRESSIVE = dataclasses.replace(SIZE, compressed=4, rate=4)
 
@@ -214,3 +228,169 @@ def test_sizes_that_do_not_fit_are_refused(what, do, make):
     with pytest.raises(UsageError) as caught:
         make()
     assert what in caught.value.what and do in caught.value.do
+
+
+# Learning and scoring
+
+TRAIN = TrainConfig(steps=6, batch=2, spans_per_step=2, learning_rate=1e-2, warmup_steps=2, mixed_precision=False)
+
+
+def streams(seed=0):
+    tokens = np.random.default_rng(5).integers(0, 50, 400).astype(np.int32)
+    return Streams(tokens, np.array([0, 150]), 2, 8, 0.1, seed)
+
+
+def test_the_loss_is_the_mean_surprise_of_what_follows_and_of_the_scored_where_there_are_such():
+    model = made(dataclasses.replace(SIZE, memory=16))
+    tokens = tokens_of(16)
+    chances = model.logits(model(tokens, empty(model, 2)).features).log_softmax(-1)
+    nats = -chances[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2)
+    window = Window(tokens.numpy(), np.ones(2, bool))
+    for segment in (16, 4):
+        found, compression, memory = training.window_loss(model, window, empty(model, 2), segment)
+        assert torch.allclose(found, nats.mean(), atol=1e-5) and float(compression) == 0.0
+        assert memory.held.tolist() == [16, 16]
+    scored = np.zeros((2, 16), bool)
+    scored[0, 3] = scored[1, 9] = True
+    found = training.window_loss(model, window._replace(scored=scored), empty(model, 2), 8)[0]
+    assert torch.allclose(found, (nats[0, 2] + nats[1, 8]) / 2, atol=1e-5)
+
+
+def test_a_learner_reads_the_windows_of_the_seed_and_begins_a_memory_where_a_stream_does():
+    learner, same = training.Learner(SIZE, streams(), TRAIN, 16), streams()
+    seen = []
+    learner.model.register_forward_pre_hook(lambda module, given: seen.append((given[0], given[1].held)))
+    learner.run(6)
+    held = torch.zeros(2, dtype=torch.int64)
+    for tokens, before in seen:
+        window = same.window(2)
+        assert torch.equal(tokens, torch.from_numpy(window.tokens))
+        assert torch.equal(before, torch.where(torch.from_numpy(window.fresh), 0, held))
+        held = torch.full((2,), 8)
+    assert len(seen) == 6 and learner.step == 6
+
+
+def test_the_rate_that_goes_on_is_trained_as_if_it_were_alone():
+    def held_out(model):
+        return training.held_out_nats(model, streams().tokens, 200, batch=2)
+
+    model, nats = training.halved(COMPRESSIVE, streams(), TRAIN, (1e-2, 1e-5), 16, 3, held_out)
+    assert nats["0.01"] < nats["1e-05"]
+    alone = training.Learner(COMPRESSIVE, streams(), TRAIN, 16)
+    alone.run(6)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), alone.model.parameters(), strict=True))
+    assert not torch.equal(model.layers[0].compress.weight, made(COMPRESSIVE).layers[0].compress.weight)
+
+
+@pytest.mark.parametrize("size", [SIZE, COMPRESSIVE], ids=["xl", "compressive"])
+def test_fitted_is_the_nearest_there_is(size):
+    for parameters in (9_000, 9_017, 40_000):
+        found = training.fitted(size, parameters)
+        apart = [
+            abs(
+                training.count(peers.MemoryTransformer(dataclasses.replace(found, hidden=found.hidden + by)))
+                - parameters
+            )
+            for by in (-1, 0, 1)
+        ]
+        assert apart[1] <= min(apart)
+    with pytest.raises(UsageError) as caught:
+        training.fitted(size, 100)
+    assert "got 100 parameters, expected at least" in caught.value.what and "fewer layers" in caught.value.do
+
+
+@pytest.mark.parametrize("segment", [4, 7, 64])
+def test_surprises_are_those_of_one_pass_where_the_memory_holds_the_stream(segment):
+    model = made(dataclasses.replace(SIZE, memory=32))
+    tokens = tokens_of(30)
+    chances = model.logits(model(tokens, empty(model, 2)).features).log_softmax(-1)[:, :-1]
+    wanted = -chances.gather(2, tokens[:, 1:, None]).squeeze(2).detach()
+    found = training.surprises(model.float(), tokens.numpy(), segment)
+    assert found.shape == (2, 29) and np.allclose(found, wanted.numpy(), atol=1e-4)
+
+
+def test_answers_are_looked_at_just_before_they_come():
+    model = made(dataclasses.replace(SIZE, memory=32)).float()
+    task = Mqar(T=32, pairs=4)
+    rows = task.rows(np.random.default_rng(0), 3, 50)
+    tokens = torch.from_numpy(rows.tokens)
+    logits = model.logits(model(tokens, model.empty(3)).features)
+    with torch.no_grad():  # the head says what the first answer of row 1 is
+        at = int(rows.scored[1].nonzero()[0][0])
+        model.embedding[tokens[1, at]] += 40.0 * model(tokens, model.empty(3)).features[1, at - 1]
+    before = logits.argmax(-1)
+    found = training.answers(model, rows, 8)
+    assert found.right.shape == (3, 4) and bool(found.right[1, 0]) and int(before[1, at - 1]) != int(tokens[1, at])
+
+
+def test_held_out_examples_and_test_rows_are_those_of_the_brain(monkeypatch):
+    source, size, seen = "task:mqar:T=32,pairs=4+mqar:T=16,pairs=2", dataclasses.replace(SIZE, vocab=64), []
+
+    def looked(model, rows, *rest):
+        seen.append(rows.tokens)
+        count = len(rows.tokens)
+        return recall.Answers(torch.ones(count, 2, dtype=torch.bool), torch.zeros(count, 2))
+
+    monkeypatch.setattr(recall, "answer", looked)
+    monkeypatch.setattr(training, "answers", looked)
+    monkeypatch.setattr(recall, "MQAR_BASED", ("task:mqar:T=32,pairs=4", "task:mqar:T=16,pairs=2"))
+    brain = recall.Brain(dataclasses.replace(config.load("tiny").brain, vocab_size=64))
+    model = peers.MemoryTransformer(size)
+    examples.held_out_answers(brain, source, 96, 3)
+    training.held_out_answers(model, source, 96, 3, 8)
+    recall.evaluate(brain, recall.MQAR_BASED, 130, 0, ("real",))
+    assert runner.mqar_points(model, 8, 130) == [1.0, 1.0]
+    ours, theirs = [*seen[:2], *seen[4:8]], [*seen[2:4], *seen[8:]]
+    assert len(ours) == len(theirs) == 6
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_grown_memory_keeps_the_weights_and_reaches_further():
+    model = made(SIZE).float().eval()
+    longer, tokens = training.grown(model, 32, 0), tokens_of(24).numpy()
+    short, whole = (training.surprises(m, tokens, 8) for m in (model, longer))
+    assert np.array_equal(short[:, :16], whole[:, :16])
+    assert not np.allclose(short[:, 16:], whole[:, 16:], atol=1e-4)
+    assert (training.elements(SIZE), training.elements(longer.size)) == (2 * 16 * 8, 2 * 16 * 32)
+
+
+def test_a_saved_peer_says_the_same(tmp_path):
+    model = made(COMPRESSIVE).float()
+    training.save(tmp_path / "peer.safetensors", model)
+    back, tokens = training.load(tmp_path / "peer.safetensors"), tokens_of(20).numpy()
+    assert np.array_equal(training.surprises(model, tokens, 8), training.surprises(back, tokens, 8))
+
+
+def test_rows_are_the_ratios_of_sums_and_paired():
+    words, nats = [10, 30, 20], [40.0, 90.0, 90.0]
+    row = runner.test_row(nats, words, nats)
+    assert row["word_perplexity"] == pytest.approx(np.exp(220 / 60))
+    assert row["change"] == 0.0 and row["change_interval"] == (0.0, 0.0)
+    cheaper = runner.test_row([n - 0.1 * w for n, w in zip(nats, words, strict=True)], words, nats)
+    assert cheaper["change"] == pytest.approx(np.expm1(-0.1))
+    assert cheaper["change_interval"] == pytest.approx((np.expm1(-0.1),) * 2)
+    places = [repeat.Sample(0, [], [1] * 200, [], np.full(200, 0.5))] * 3
+    shown = [[[2.0] * 200, [1.5] * 200]] * 3
+    again = runner.repeat_row(places, shown)
+    assert (again["first"], again["again"]) == pytest.approx((np.exp(4), np.exp(3)))
+    assert again["ratio"] == pytest.approx(np.exp(-1)) and again["interval"] == pytest.approx((np.exp(-1),) * 2)
+
+
+def test_the_page_keeps_what_stands_around_its_tables(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n", encoding="utf-8")
+    model = {"parameters": 1000, "rate": 0.01, "elements": 5}
+    found = {"models": {"brain": model, "xl": model}, "points": ["task:mqar:T=64,pairs=4"], "rows": 8}
+    found["accuracy"] = {"brain": [0.5], "xl": [0.25]}
+    tables = pages.tables({"mqar": found, "mqar_steps": 3, "seed": 0})
+    pages.write(path, tables)
+    pages.write(path, tables)
+    said = path.read_text(encoding="utf-8")
+    assert said.startswith("before\n<!-- tables -->\n") and said.endswith("<!-- end of tables -->\nafter\n")
+    assert "old" not in said and said.count("| Transformer-XL | 1,000 | 0.01 | 5 | 0.250 | 0.250 |") == 1
+
+
+def test_a_finished_piece_is_not_made_again(tmp_path):
+    kept = runner.Kept(tmp_path)
+    assert kept.once("piece", lambda: [1, 2]) == [1, 2]
+    assert kept.once("piece", lambda: pytest.fail("made again")) == [1, 2]
