@@ -40,6 +40,7 @@ import neuro
 from neuro import atomic, config, corpus, tasks, text
 from neuro.brain import Brain
 from neuro.config import RunConfig
+from neuro.errors import CheckError
 from neuro.evaluate import arms, perplexity, recall, repeat, statistics
 from neuro.evaluate.stream import Stream, evaluating
 from neuro.train import loop
@@ -292,7 +293,13 @@ def on_mqar(options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
     runs = {rate: config.load("mqar", [*sets, f"train.learning_rate={rate}"]) for rate in MQAR_RATES}
     run = runs[MQAR_RATES[0]]
     t, source = run.train, run.data.train
-    found = {"brain": kept.once("mqar-brain", lambda: trained_brain(runs, options.out / "mqar-brain", trial))}
+
+    def learned() -> dict[str, Any]:
+        if options.mqar_brain is None:
+            return trained_brain(runs, options.out / "mqar-brain", trial)
+        return {"folder": str(options.mqar_brain / "model"), "rate": rate_of(options.mqar_brain, run), "rates": {}}
+
+    found = {"brain": kept.once("mqar-brain", learned)}
     brain = neuro.load(found["brain"]["folder"], "cpu", sets=["brain.hippocampus.slots=512"]).eval()
     results = {
         "brain": kept.once(
@@ -326,6 +333,23 @@ def on_mqar(options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
     return {"models": found, "points": list(recall.MQAR_BASED), "accuracy": results, "rows": options.rows}
 
 
+def rate_of(folder: Path, run: RunConfig) -> float:
+    """The learning rate of a finished run of the preset.
+
+    Raises:
+        CheckError: its steps, batch or seed are not this comparison's.
+    """
+    other = config.load(folder / "config.toml")
+    for name in ("steps", "batch", "seed"):
+        got, expected = getattr(other.train, name), getattr(run.train, name)
+        if got != expected:
+            raise CheckError(
+                f"{folder}: got train.{name} {got}, expected {expected} as the peers have.",
+                "Give a run of the same steps, batch and seed, or leave --mqar-brain out.",
+            )
+    return other.train.learning_rate
+
+
 def mqar_points(model: peers.MemoryTransformer, segment: int, rows: int) -> list[float]:
     """Accuracy at each published point, on the rows that `neuro.evaluate.recall` draws."""
     found = []
@@ -346,6 +370,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("text", "mqar"))
     parser.add_argument("--steps", type=int, default=976, help="of 2,048 tokens of text")
     parser.add_argument("--mqar-steps", type=int, default=320, help="of 16 examples")
+    parser.add_argument("--mqar-brain", type=Path, help="a finished run of the preset (benchmarks/recall.py --out)")
     parser.add_argument("--trial", type=float, default=0.25, help="share of the steps after which one rate goes on")
     parser.add_argument("--articles", type=int, help="of the test text; all without it")
     parser.add_argument("--samples", type=int, default=5, help="passages that come again")

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from neuro import config
 from neuro.config import TrainConfig
-from neuro.errors import UsageError
+from neuro.errors import CheckError, UsageError
 from neuro.evaluate import recall, repeat
 from neuro.tasks import Mqar
 from neuro.train import examples
@@ -394,3 +394,13 @@ def test_a_finished_piece_is_not_made_again(tmp_path):
     kept = runner.Kept(tmp_path)
     assert kept.once("piece", lambda: [1, 2]) == [1, 2]
     assert kept.once("piece", lambda: pytest.fail("made again")) == [1, 2]
+
+
+def test_a_finished_run_of_other_steps_is_refused(tmp_path):
+    run = config.load("mqar")
+    (tmp_path / "config.toml").write_text(config.to_toml(run), encoding="utf-8")
+    assert runner.rate_of(tmp_path, run) == 1e-2
+    with pytest.raises(CheckError) as caught:
+        runner.rate_of(tmp_path, config.load("mqar", ["train.steps=7"]))
+    assert "got train.steps 320, expected 7 as the peers have." in caught.value.what
+    assert "leave --mqar-brain out" in caught.value.do
