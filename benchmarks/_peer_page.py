@@ -19,7 +19,7 @@ def tables(record: dict[str, Any]) -> str:
         found = record["text"]
         lines += [
             f"WikiText-2 test, {found['articles']} articles, {found['tokens']:,} tokens, {found['words']:,} words; "
-            f"trained on {record['steps']} steps of 2,048 tokens, seed {record['seed']}.",
+            f"size {record['size']}, {record['steps']} steps of {found['step_tokens']:,} tokens, seed {record['seed']}.",
             "",
             "| model | parameters | learning rate | valid, nats per token | test, word perplexity | against memory on | "
             "again / first, after 8,000 tokens | state elements |",

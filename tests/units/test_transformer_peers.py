@@ -40,9 +40,10 @@ def loaded(name: str) -> ModuleType:
 
 peers = loaded("_memory_transformer")
 training = loaded("_peer_training")
-for name in ("_machine", "_peer_page", "prepare_corpus"):
+runs, recalls, pages = (loaded(name) for name in ("_peer_runs", "_peer_recall", "_peer_page"))
+for name in ("_machine", "prepare_corpus"):
     loaded(name)
-runner, pages = loaded("transformer_peers"), loaded("_peer_page")
+runner = loaded("transformer_peers")
 SIZE = peers.Size(vocab=50, width=16, layers=2, heads=2, hidden=24, memory=8)
 COMPRESSIVE = dataclasses.replace(SIZE, compressed=4, rate=4)
 
@@ -339,7 +340,7 @@ def test_held_out_examples_and_test_rows_are_those_of_the_brain(monkeypatch):
     examples.held_out_answers(brain, source, 96, 3)
     training.held_out_answers(model, source, 96, 3, 8)
     recall.evaluate(brain, recall.MQAR_BASED, 130, 0, ("real",))
-    assert runner.mqar_points(model, 8, 130) == [1.0, 1.0]
+    assert recalls.mqar_points(model, 8, 130) == [1.0, 1.0]
     ours, theirs = [*seen[:2], *seen[4:8]], [*seen[2:4], *seen[8:]]
     assert len(ours) == len(theirs) == 6
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -391,7 +392,7 @@ def test_the_page_keeps_what_stands_around_its_tables(tmp_path):
 
 
 def test_a_finished_piece_is_not_made_again(tmp_path):
-    kept = runner.Kept(tmp_path)
+    kept = runs.Kept(tmp_path)
     assert kept.once("piece", lambda: [1, 2]) == [1, 2]
     assert kept.once("piece", lambda: pytest.fail("made again")) == [1, 2]
 
@@ -399,8 +400,8 @@ def test_a_finished_piece_is_not_made_again(tmp_path):
 def test_a_finished_run_of_other_steps_is_refused(tmp_path):
     run = config.load("mqar")
     (tmp_path / "config.toml").write_text(config.to_toml(run), encoding="utf-8")
-    assert runner.rate_of(tmp_path, run) == 1e-2
+    assert recalls.rate_of(tmp_path, run) == 1e-2
     with pytest.raises(CheckError) as caught:
-        runner.rate_of(tmp_path, config.load("mqar", ["train.steps=7"]))
+        recalls.rate_of(tmp_path, config.load("mqar", ["train.steps=7"]))
     assert "got train.steps 320, expected 7 as the peers have." in caught.value.what
     assert "leave --mqar-brain out" in caught.value.do
