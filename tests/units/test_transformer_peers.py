@@ -283,6 +283,33 @@ def test_the_rate_that_goes_on_is_trained_as_if_it_were_alone():
     assert not torch.equal(model.layers[0].compress.weight, made(COMPRESSIVE).layers[0].compress.weight)
 
 
+class Periodic:
+    """Rows that repeat 12 random tokens; a window is 8 of them, and after 8 windows another 12 begin."""
+
+    def __init__(self):
+        self.random, self.count = np.random.default_rng(0), 0
+
+    def window(self, spans):
+        fresh = self.count % 8 == 0
+        if fresh:
+            self.period = self.random.integers(0, 50, (16, 12))
+        at = (self.count % 8 * 8 + np.arange(8)) % 12
+        self.count += 1
+        return Window(self.period[:, at], np.full(16, fresh))
+
+
+def test_what_lies_in_the_memory_alone_is_learned_from_there():
+    """What comes next stood 11 tokens before, outside every segment."""
+    train = TrainConfig(steps=240, batch=16, learning_rate=1e-2, warmup_steps=20, mixed_precision=False)
+    size = dataclasses.replace(SIZE, width=32, layers=1, hidden=32, memory=16)
+    learner = training.Learner(size, Periodic(), train, 8)
+    learner.run(240)
+    rows = np.tile(np.random.default_rng(9).integers(0, 50, (8, 12)), 4)
+    known = training.surprises(learner.model, rows, 8)[:, 12:].mean()
+    forgotten = training.surprises(training.grown(learner.model, 1, 0), rows, 8)[:, 12:].mean()
+    assert known < 0.5 < 3.0 < forgotten
+
+
 @pytest.mark.parametrize("size", [SIZE, COMPRESSIVE], ids=["xl", "compressive"])
 def test_fitted_is_the_nearest_there_is(size):
     for parameters in (9_000, 9_017, 40_000):
