@@ -39,6 +39,10 @@ def tables(record: dict[str, Any]) -> str:
                 f"{again['ratio']:.3f} {bracketed(again['interval'], 3)} | {model['elements']:,} |"
             )
         lines.append("")
+        holds = found["repeat"].get("xl that holds the sample")
+        if holds:
+            ratio = f"{holds['ratio']:.3f} {bracketed(holds['interval'], 3)}"
+            lines += [f"Again / first of the same Transformer-XL with a memory of the whole sample: {ratio}.", ""]
     if "mqar" in record:
         found = record["mqar"]
         points = [point.removeprefix("task:mqar:") for point in found["points"]]

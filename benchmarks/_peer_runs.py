@@ -16,6 +16,7 @@ import _peer_training as training
 from neuro import atomic
 from neuro.brain import Brain
 from neuro.config import RunConfig
+from neuro.errors import UsageError
 from neuro.train import loop
 from neuro.train.examples import Examples
 from neuro.train.streams import Streams
@@ -26,10 +27,22 @@ def say(line: str) -> None:
 
 
 class Kept:
-    """Finished pieces, one JSON file each."""
+    """Finished pieces of one half of the comparison, one JSON file each.
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    Raises:
+        UsageError: the folder's pieces were made with other settings.
+    """
+
+    def __init__(self, out: Path, half: str, settings: dict[str, Any]) -> None:
+        self.out, path = out, out / f"settings-{half}.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+        for key, value in settings.items():
+            if found.get(key) != value:
+                raise UsageError(
+                    f"{path}: got {key} {found.get(key)}, expected {value} as asked for.",
+                    "Choose another --out, or the settings of this one.",
+                )
+        atomic.write_text(path, json.dumps(settings))
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.out / f"{name}.json"

@@ -200,8 +200,11 @@ def scored(
     nats = {
         name: kept.once(f"test-{name}", lambda read=read: by_article(read(stream))) for name, read in readers.items()
     }
-    places = repeat.samples(brain, raw, True, repeat.Protocol(samples=options.samples))
-    rows = {}
+    protocol = repeat.Protocol(samples=options.samples)
+    places, rows = repeat.samples(brain, raw, True, protocol), {}
+    if options.hold:
+        holds = training.grown(models["xl"], protocol.sample_tokens + protocol.length, 0)
+        readers["xl that holds the sample"] = lambda ids: training.surprises(holds, np.array([ids]), 512)[0]
     for name, read in readers.items():
         shown = []
         for number, place in enumerate(places):
@@ -235,19 +238,25 @@ def main() -> None:
     parser.add_argument("--trial", type=float, default=0.25, help="share of the steps after which one rate goes on")
     parser.add_argument("--articles", type=int, help="of the test text; all without it")
     parser.add_argument("--samples", type=int, default=5, help="passages that come again")
+    parser.add_argument(
+        "--hold", action="store_true", help="also a Transformer-XL whose memory reaches the first showing"
+    )
     parser.add_argument("--rows", type=int, default=128, help="of each point of MQAR")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="a page whose tables to write")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = runs_of.Kept(options.out)
-    names = ("size", "steps", "documents", "mqar_steps", "trial", "articles", "samples", "rows", "seed")
-    settings = {name: getattr(options, name) for name in names}
-    record: dict[str, Any] = {"benchmark": "transformer_peers", "machine": _machine.describe(), **settings}
+
+    def half(name: str, keys: tuple[str, ...]) -> runs_of.Kept:
+        settings = {key: getattr(options, key) for key in (*keys, "trial", "seed")}
+        record.update(settings)
+        return runs_of.Kept(options.out, name, settings)
+
+    record: dict[str, Any] = {"benchmark": "transformer_peers", "machine": _machine.describe()}
     if options.only != "mqar":
-        record["text"] = on_text(options, kept)
+        record["text"] = on_text(options, half("text", ("size", "steps", "documents", "articles", "samples")))
     if options.only != "text":
-        record["mqar"] = _peer_recall.on_mqar(options, kept)
+        record["mqar"] = _peer_recall.on_mqar(options, half("mqar", ("mqar_steps", "rows")))
     if options.page:
         _peer_page.write(options.page, _peer_page.tables(record))
     print(json.dumps(record, indent=1))

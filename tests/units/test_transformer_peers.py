@@ -418,10 +418,15 @@ def test_the_page_keeps_what_stands_around_its_tables(tmp_path):
     assert "old" not in said and said.count("| Transformer-XL | 1,000 | 0.01 | 5 | 0.250 | 0.250 |") == 1
 
 
-def test_a_finished_piece_is_not_made_again(tmp_path):
-    kept = runs.Kept(tmp_path)
-    assert kept.once("piece", lambda: [1, 2]) == [1, 2]
-    assert kept.once("piece", lambda: pytest.fail("made again")) == [1, 2]
+def test_a_finished_piece_is_not_made_again_and_never_used_for_other_settings(tmp_path):
+    for _ in range(2):
+        kept = runs.Kept(tmp_path, "text", {"steps": 4})
+        assert kept.once("piece", lambda: [1, 2] if not (tmp_path / "piece.json").exists() else pytest.fail()) == [1, 2]
+    runs.Kept(tmp_path, "mqar", {"steps": 5})
+    with pytest.raises(UsageError) as caught:
+        runs.Kept(tmp_path, "text", {"steps": 5})
+    assert "settings-text.json: got steps 4, expected 5 as asked for." in caught.value.what
+    assert "another --out" in caught.value.do
 
 
 def test_a_finished_run_of_other_steps_is_refused(tmp_path):
