@@ -47,7 +47,9 @@ def test_the_page_of_nir_has_every_case_and_ours_are_equal():
 
 def test_the_page_of_peers_compares_equal_parameters():
     """Every table has ours and both peers, within 1 % of each other."""
-    said = (DOCS / "peers.md").read_text(encoding="utf-8").split("<!-- tables -->")[1].split("<!-- end of tables -->")[0]
+    said = (
+        (DOCS / "peers.md").read_text(encoding="utf-8").split("<!-- tables -->")[1].split("<!-- end of tables -->")[0]
+    )
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
     starts = [number for number, row in enumerate(rows) if row[0] == "model"]
     assert starts
