@@ -45,3 +45,17 @@ def test_the_page_of_nir_has_every_case_and_ours_are_equal():
     assert all(
         row[3:6] == ["equal"] * 3 and row[2] in ("equal", "refused") for name, row in table.items() if name in NAMES
     )
+
+
+def test_the_page_of_peers_compares_equal_parameters():
+    """Every table has ours and both peers, within 1 % of each other."""
+    said = (
+        (DOCS / "peers.md").read_text(encoding="utf-8").split("<!-- tables -->")[1].split("<!-- end of tables -->")[0]
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
+    starts = [number for number, row in enumerate(rows) if row[0] == "model"]
+    assert starts
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        of = {row[0].split(",")[0]: int(row[1].replace(",", "")) for row in rows[start + 1 : end]}
+        assert set(of) == {"ours", "Transformer-XL", "Compressive Transformer"}
+        assert max(of.values()) < 1.01 * min(of.values())
