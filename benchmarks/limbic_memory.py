@@ -50,7 +50,7 @@ from neuro.text import read_text
 
 SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.controller=learned", "hippocampus.slots=1024"]
 SETTINGS = {"novelty": SCARCE, "surprise": SCARCE, "slots": ["hippocampus.slots=192"]}
-COMMON, LOW, HIGH = 150, 0.05, 0.95
+COMMON, ENOUGH, LOW, HIGH = 150, 400, 0.05, 0.95
 MEASURES = ("all", "content", "salient", "rest")
 
 
@@ -77,13 +77,13 @@ class Streams:
 
 
 def spoken_sentences(split: str, limit: int) -> list[list[Sentence]]:
-    """Units are readers."""
+    """Units are readers of at least ENOUGH words."""
     by: dict[str, list[list[corpora.SpokenWord]]] = defaultdict(list)
     for name, words in corpora.prosody_by_file(split):
         if words:
             by[name.split("_")[0]].append(words)
     speaker, found = prominence.load(), []
-    for name in sorted(by)[:limit]:
+    for name in [name for name in sorted(by) if sum(map(len, by[name])) >= ENOUGH][:limit]:
         said = speaker.read([[w.text for w in words] for words in by[name]], causal=True)
         unit = []
         for words, guess in zip(by[name], said, strict=True):
