@@ -14,8 +14,8 @@ novel, then the sentences again in another order. In the first showing the amygd
     own        the amygdala's own, as trained
 
 Settings: ``novelty``: a span may write 16 pairs of 64, by salience (0.05 + novelty), the controller "learned";
-``surprise``: the same by salience times surprise (OFF: the controller "surprise"); ``slots``: all are written, 192 slots are
-kept, and where there is none left the weakest goes, salience being strength. Measured: nats per token of the second showing
+``surprise``: the same by salience times surprise (OFF: the controller "surprise"); ``slots``: all are written, half as many
+slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being strength. Measured: nats per token of the second showing
 less than OFF's, over all tokens, those of content words (letters, and not among the 150 commonest words), those whose real
 value is in the stream's upper half (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams
 of all seeds. A seed draws sentences, their order, the piece of the novel and the shuffle; there is one brain, nothing is
@@ -49,7 +49,7 @@ from neuro.state import SpanBuffer
 from neuro.text import read_text
 
 SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.controller=learned", "hippocampus.slots=1024"]
-SETTINGS = {"novelty": SCARCE, "surprise": SCARCE, "slots": ["hippocampus.slots=192"]}
+SETTINGS = {"novelty": SCARCE, "surprise": SCARCE, "slots": []}
 COMMON, ENOUGH, LOW, HIGH = 150, 400, 0.05, 0.95
 MEASURES = ("all", "content", "salient", "rest")
 
@@ -288,7 +288,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     about: dict[str, Any] = {"units": len(units)}
     for setting in options.settings:
-        brain = neuro.load(options.model, sets=SETTINGS[setting])
+        brain = neuro.load(options.model, sets=SETTINGS[setting] or [f"hippocampus.slots={options.first // 2}"])
         given = streams(brain, units, by_word, options)
         counts = given.again.sum(2)
         about |= {"streams": len(given.ids), "tokens again": dict(zip(MEASURES, counts.sum(1).tolist(), strict=True))}
@@ -325,11 +325,11 @@ def main() -> None:
     parser.add_argument("--model", default="small")
     parser.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--novel", default="alice_11.txt.gz")
-    parser.add_argument("--units", type=int, default=40, help="at most")
+    parser.add_argument("--units", type=int, default=12, help="at most")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first", type=int, default=384, help="tokens of the first showing")
-    parser.add_argument("--between", type=int, default=128, help="tokens of the novel")
-    parser.add_argument("--batch", type=int, default=40)
+    parser.add_argument("--first", type=int, default=256, help="tokens of the first showing")
+    parser.add_argument("--between", type=int, default=64, help="tokens of the novel")
+    parser.add_argument("--batch", type=int, default=36)
     parser.add_argument("--out", type=Path, help="also write the JSON object there")
     options = parser.parse_args()
     torch.set_num_threads(1)
