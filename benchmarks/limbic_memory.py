@@ -15,11 +15,11 @@ novel, then the sentences again in another order. In the first showing the amygd
 
 Settings: ``novelty``: a span may write 16 pairs of 64, by salience (0.05 + novelty), the controller "learned";
 ``surprise``: the same by salience times surprise (OFF: the controller "surprise"); ``slots``: all are written, half as many
-slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being strength. Measured: nats per token of the second showing
-less than OFF's, over all tokens, those of content words (letters, and not among the 150 commonest words), those whose real
-value is in the stream's upper half (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams
-of all seeds. A seed draws sentences, their order, the piece of the novel and the shuffle; there is one brain, nothing is
-trained or tuned. Prints one JSON object and a table.
+slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being strength. Measured:
+nats per token of the second showing less than OFF's, over all tokens, those of content words (letters, and not among the 150
+commonest words), those whose real value is in the stream's upper half (salient), and the others. Intervals: bootstrap over
+units, 95 %; a unit is its streams of all seeds. A seed draws sentences, their order, the piece of the novel and the shuffle;
+there is one brain, nothing is trained or tuned. Prints one JSON object and a table.
 """
 
 from __future__ import annotations

@@ -414,9 +414,9 @@ def test_the_runner_samples_from_a_seed_and_refuses_what_is_no_temperature(expor
         return runner.generate([], 20, **options)
 
     assert written(temperature=1.0, seed=3) == written(temperature=1.0, seed=3) != written(temperature=1.0, seed=4)
-    cool = written(temperature=1e-3)
+    cool = written(temperature=1e-6)
     assert cool == written()
-    runner.warmth = lambda: np.array([1e-3])
+    runner.warmth = lambda: np.array([1e-6])
     assert written(temperature=1.0) == cool
     del runner.warmth
     banned = runner.manifest["never_written"]
