@@ -13,13 +13,15 @@ novel, then the sentences again in another order. In the first showing the amygd
     read       as real, from what the shipped readers make of the words
     own        the amygdala's own, as trained
 
-Settings: ``novelty``: a span may write 16 pairs of 64, by salience (0.05 + novelty), the controller "learned";
-``surprise``: the same by salience times surprise (OFF: the controller "surprise"); ``slots``: all are written, half as many
-slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being strength. Measured:
-nats per token of the second showing less than OFF's, over all tokens, those of content words (letters, and not among the 150
-commonest words), those whose real value is in the stream's upper half (salient), and the others. Intervals: bootstrap over
-units, 95 %; a unit is its streams of all seeds. A seed draws sentences, their order, the piece of the novel and the shuffle;
-there is one brain, nothing is trained or tuned. Prints one JSON object and a table.
+Settings: ``surprise``: a span may write 16 pairs of 64, by salience times surprise, the controller "salient" (OFF: the
+controller "surprise"); ``novelty``: the same by salience (0.05 + novelty), the controller "learned"; ``slots``: all are
+written, half as many slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being
+strength; ``fed``: as ``surprise``, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala
+adds them to its own salience by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than
+OFF's, over all tokens, those of content words (letters, and not among the 150 commonest words), those whose real value is in
+the stream's upper half (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds.
+A seed draws sentences, their order, the piece of the novel and the shuffle; there is one brain, nothing is trained or tuned.
+Prints one JSON object and a table.
 """
 
 from __future__ import annotations
@@ -37,7 +39,6 @@ from typing import Any
 import _machine
 import numpy as np
 import torch
-from torch import Tensor
 
 import neuro
 from neuro import corpus
@@ -45,11 +46,16 @@ from neuro.affect import channel, corpora, prominence, reader
 from neuro.brain import Brain
 from neuro.evaluate import statistics
 from neuro.evaluate.stream import evaluating
-from neuro.state import SpanBuffer
 from neuro.text import read_text
 
-SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.controller=learned", "hippocampus.slots=1024"]
-SETTINGS = {"novelty": SCARCE, "surprise": SCARCE, "slots": []}
+SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.slots=1024"]
+SETTINGS: dict[str, list[str]] = {
+    "surprise": [*SCARCE, "hippocampus.controller=salient"],
+    "novelty": [*SCARCE, "hippocampus.controller=learned"],
+    "slots": [],
+    "fed": [*SCARCE, "hippocampus.controller=salient", "amygdala.prosody_gain=2.0"],
+}
+ARMS = ("off", "real", "shuffled", "within", "read", "own")
 COMMON, ENOUGH, LOW, HIGH = 150, 400, 0.05, 0.95
 MEASURES = ("all", "content", "salient", "rest")
 
@@ -213,46 +219,42 @@ def streams(brain: Brain, units: list[list[Sentence]], by_word: bool, options: a
 
 
 class Given:
-    """Inside, the amygdala's salience is what was given, token by token."""
+    """Inside, the amygdala's salience, or where ``fed`` the prosody that it hears, is what was given, token by token."""
 
-    def __init__(self, brain: Brain, values: np.ndarray | None, by_surprise: bool) -> None:
-        self.amygdala, self.hippocampus = brain.region("amygdala"), brain.region("hippocampus")
+    def __init__(self, brain: Brain, values: np.ndarray | None, fed: bool) -> None:
+        self.amygdala, self.fed, self.at = brain.region("amygdala"), fed, 0
         self.values = None if values is None else torch.from_numpy(values)
-        self.by_surprise, self.at = by_surprise, 0
 
     def __enter__(self) -> Given:
         if self.values is not None:
             object.__setattr__(self.amygdala, "scan", self._scan(self.amygdala.scan))
-        if self.by_surprise:
-            object.__setattr__(self.hippocampus, "_priority", self._priority)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.amygdala.__dict__.pop("scan", None)
-        self.hippocampus.__dict__.pop("_priority", None)
 
     def _scan(self, scan: Callable[..., Any]) -> Callable[..., Any]:
         def changed(inputs: Any, state: Any) -> Any:
-            outputs, after = scan(inputs, state)
-            count = outputs["salience"].shape[1]
-            self.at += count
             assert self.values is not None
-            return outputs | {"salience": self.values[:, self.at - count : self.at]}, after
+            count = inputs["valid"].shape[1]
+            values = self.values[:, self.at : self.at + count]
+            self.at += count
+            if self.fed:
+                said = torch.stack([2.0 * values, 2.0 * values, torch.zeros_like(values)], -1)
+                return scan({**inputs, "prosody": said}, state)
+            outputs, after = scan(inputs, state)
+            return outputs | {"salience": values}, after
 
         return changed
 
-    @staticmethod
-    def _priority(span: SpanBuffer, origins: Tensor) -> Tensor:
-        return span.salience * (span.surprise + 1e-3)
 
-
-def nats(brain: Brain, given: Streams, arm: str, by_surprise: bool, batch: int) -> np.ndarray:
+def nats(brain: Brain, given: Streams, arm: str, fed: bool, batch: int) -> np.ndarray:
     """Of every token [B, T], given all before it."""
     found = np.zeros(given.ids.shape)
     for start in range(0, len(found), batch):
         rows = slice(start, start + batch)
         values = None if arm == "own" else given.salience[arm][rows]
-        with Given(brain, values, by_surprise), evaluating(brain), torch.no_grad():
+        with Given(brain, values, fed), evaluating(brain), torch.no_grad():
             state, parts = brain.init_state(len(given.ids[rows])), []
             for span in torch.from_numpy(given.ids[rows]).split(brain.config.plasticity_span, 1):
                 out = brain.scan(span, state)
@@ -269,7 +271,8 @@ def compared(sums: dict[str, np.ndarray], counts: np.ndarray, units: np.ndarray)
     tables = [columns[units == unit].sum(0, keepdims=True) for unit in np.unique(units)]
     draws, whole = statistics.resampled_sums(tables), np.concatenate(tables).sum(0)
     pairs = [(arm, "off") for arm in arms if arm != "off"]
-    pairs += [(better, worse) for better in ("real", "read") for worse in ("shuffled", "within") if worse in arms]
+    both = [(better, worse) for better in ("real", "read") for worse in ("shuffled", "within")]
+    pairs += [pair for pair in both if set(pair) <= set(arms)]
     found: dict[str, Any] = {}
     for better, worse in pairs:
         row = found[f"{better} over {worse}"] = {}
@@ -293,18 +296,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         counts = given.again.sum(2)
         about |= {"streams": len(given.ids), "tokens again": dict(zip(MEASURES, counts.sum(1).tolist(), strict=True))}
         sums = {}
-        for arm in (*given.salience, *(["own"] if setting != "surprise" else [])):
+        for arm in [arm for arm in (*given.salience, "own") if arm in options.arms]:
             started = time.process_time()
-            each = nats(brain, given, arm, setting == "surprise", options.batch)
+            each = nats(brain, given, arm, setting == "fed", options.batch)
             sums[arm] = np.stack([(each * mask).sum(1) for mask in given.again])
             print(f"{setting} {arm}: {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)
-        by_seed = np.repeat(np.arange(options.seeds), len(units))
-        gain = (sums["shuffled"] - sums["real"])[0]
-        found[setting] = compared(sums, counts, given.units) | {
-            "real over shuffled by seed": [
-                float(gain[by_seed == s].sum() / counts[0][by_seed == s].sum()) for s in range(options.seeds)
-            ]
-        }
+        found[setting] = compared(sums, counts, given.units)
+        if "real" in sums and "shuffled" in sums:
+            gain = (sums["shuffled"] - sums["real"])[0].reshape(options.seeds, -1).sum(1)
+            by_seed = gain / counts[0].reshape(options.seeds, -1).sum(1)
+            found[setting]["real over shuffled by seed"] = by_seed.tolist()
         print(table({setting: found[setting]}), file=sys.stderr, flush=True)
     return about | {"settings": found}
 
@@ -324,6 +325,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--model", default="small")
     parser.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="off is needed")
     parser.add_argument("--novel", default="alice_11.txt.gz")
     parser.add_argument("--units", type=int, default=12, help="at most")
     parser.add_argument("--seeds", type=int, default=3)
