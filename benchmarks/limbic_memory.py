@@ -14,14 +14,14 @@ novel, then the sentences again in another order. In the first showing the amygd
     own        the amygdala's own, as trained
 
 Settings: ``surprise``: a span may write 16 pairs of 64, by salience times surprise, the controller "salient" (OFF: the
-controller "surprise"); ``novelty``: the same by salience (0.05 + novelty), the controller "learned"; ``slots``: all are
-written, half as many slots are kept as the first showing has tokens, and where none is left the weakest goes, salience being
-strength; ``fed``: as ``surprise``, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala
-adds them to its own salience by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than
-OFF's, over all tokens, those of content words (letters, and not among the 150 commonest words), those whose real value is in
-the stream's upper half (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds.
-A seed draws sentences, their order, the piece of the novel and the shuffle; there is one brain, nothing is trained or tuned.
-Prints one JSON object and a table.
+controller "surprise"); ``novelty``: the same by salience (0.05 + novelty), the controller "learned"; ``strength``: by surprise
+alone, the controller that is shipped, and salience is but the strength of what is written; ``slots``: all are written, half as
+many slots are kept as the first showing has tokens, and where none is left the weakest goes; ``fed``: as ``surprise``, but the
+values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own salience by
+`amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of content
+words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half (salient), and
+the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds. A seed draws sentences, their order, the
+piece of the novel and the shuffle; there is one brain, nothing is trained or tuned. Prints one JSON object and a table.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.slots=1024"]
 SETTINGS: dict[str, list[str]] = {
     "surprise": [*SCARCE, "hippocampus.controller=salient"],
     "novelty": [*SCARCE, "hippocampus.controller=learned"],
+    "strength": [*SCARCE, "hippocampus.controller=surprise"],
     "slots": [],
     "fed": [*SCARCE, "hippocampus.controller=salient", "amygdala.prosody_gain=2.0"],
 }
