@@ -3,9 +3,10 @@
     python benchmarks/limbic_memory.py --corpus helsinki-prosody     # or goemotions, emobank; --split dev to look
 
 Sentences of one unit (a reader; of comments and EmoBank a piece of the file) go through a trained brain, then a piece of a
-novel, then the sentences again in another order. In the first showing the amygdala's salience is replaced:
+novel, then the sentences again in another order. A span may write 16 pairs of 64, in the order of salience times surprise (the
+controller "salient"), and in the first showing the salience that orders them is replaced; their strength stays the brain's:
 
-    off        1/2 everywhere
+    off        1/2 everywhere: the controller "surprise", which is shipped
     real       by the label: how prominent the recording made the word; whether a comment has an emotion; how far a sentence
                lies from neutral valence and arousal. Ranks within the stream, from .05 to .95
     shuffled   the same values on other sentences (words: shifted along the stream; signs stay signs)
@@ -13,15 +14,13 @@ novel, then the sentences again in another order. In the first showing the amygd
     read       as real, from what the shipped readers make of the words
     own        the amygdala's own, as trained
 
-Settings: ``surprise``: a span may write 16 pairs of 64, by salience times surprise, the controller "salient" (OFF: the
-controller "surprise"); ``novelty``: the same by salience (0.05 + novelty), the controller "learned"; ``strength``: by surprise
-alone, the controller that is shipped, and salience is but the strength of what is written; ``slots``: all are written, half as
-many slots are kept as the first showing has tokens, and where none is left the weakest goes; ``fed``: as ``surprise``, but the
-values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own salience by
-`amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of content
-words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half (salient), and
-the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds. A seed draws sentences, their order, the
-piece of the novel and the shuffle; there is one brain, nothing is trained or tuned. Prints one JSON object and a table.
+Settings: ``surprise`` is that; ``novelty``: the order is salience (0.05 + novelty), the controller "learned"; ``fed``: nothing is
+replaced, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own salience
+by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of
+content words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half
+(salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds. A seed draws sentences,
+their order, the piece of the novel and the shuffle; there is one brain, nothing is trained or tuned. Prints one JSON object
+and a table.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from typing import Any
 import _machine
 import numpy as np
 import torch
+from torch import Tensor
 
 import neuro
 from neuro import corpus
@@ -46,14 +46,13 @@ from neuro.affect import channel, corpora, prominence, reader
 from neuro.brain import Brain
 from neuro.evaluate import statistics
 from neuro.evaluate.stream import evaluating
+from neuro.state import SpanBuffer
 from neuro.text import read_text
 
 SCARCE = ["hippocampus.writes_per_span=16", "hippocampus.slots=1024"]
 SETTINGS: dict[str, list[str]] = {
     "surprise": [*SCARCE, "hippocampus.controller=salient"],
     "novelty": [*SCARCE, "hippocampus.controller=learned"],
-    "strength": [*SCARCE, "hippocampus.controller=surprise"],
-    "slots": [],
     "fed": [*SCARCE, "hippocampus.controller=salient", "amygdala.prosody_gain=2.0"],
 }
 ARMS = ("off", "real", "shuffled", "within", "read", "own")
@@ -220,31 +219,41 @@ def streams(brain: Brain, units: list[list[Sentence]], by_word: bool, options: a
 
 
 class Given:
-    """Inside, the amygdala's salience, or where ``fed`` the prosody that it hears, is what was given, token by token."""
+    """Inside, the order of writing, or where ``fed`` the prosody that the amygdala hears, is by what was given."""
 
     def __init__(self, brain: Brain, values: np.ndarray | None, fed: bool) -> None:
-        self.amygdala, self.fed, self.at = brain.region("amygdala"), fed, 0
-        self.values = None if values is None else torch.from_numpy(values)
+        self.amygdala, self.hippocampus = brain.region("amygdala"), brain.region("hippocampus")
+        self.values, self.fed = None if values is None else torch.from_numpy(values), fed
+        self.now = torch.zeros(0)  # [B, T] of the span that runs
 
     def __enter__(self) -> Given:
-        if self.values is not None:
+        if self.values is not None and self.fed:
             object.__setattr__(self.amygdala, "scan", self._scan(self.amygdala.scan))
+        elif self.values is not None:
+            object.__setattr__(self.hippocampus, "_priority", self._priority(self.hippocampus._priority))
         return self
 
     def __exit__(self, *error: object) -> None:
         self.amygdala.__dict__.pop("scan", None)
+        self.hippocampus.__dict__.pop("_priority", None)
+
+    def at(self, start: int, stop: int) -> None:
+        """Go to these tokens."""
+        if self.values is not None:
+            self.now = self.values[:, start:stop]
 
     def _scan(self, scan: Callable[..., Any]) -> Callable[..., Any]:
         def changed(inputs: Any, state: Any) -> Any:
-            assert self.values is not None
-            count = inputs["valid"].shape[1]
-            values = self.values[:, self.at : self.at + count]
-            self.at += count
-            if self.fed:
-                said = torch.stack([2.0 * values, 2.0 * values, torch.zeros_like(values)], -1)
-                return scan({**inputs, "prosody": said}, state)
-            outputs, after = scan(inputs, state)
-            return outputs | {"salience": values}, after
+            said = torch.stack([2.0 * self.now, 2.0 * self.now, torch.zeros_like(self.now)], -1)
+            return scan({**inputs, "prosody": said}, state)
+
+        return changed
+
+    def _priority(self, priority: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def changed(span: SpanBuffer, origins: Tensor) -> Tensor:
+            salience = torch.full_like(span.salience, 0.5)
+            salience[:, : self.now.shape[1]] = self.now
+            return priority(span._replace(salience=salience), origins)
 
         return changed
 
@@ -255,9 +264,11 @@ def nats(brain: Brain, given: Streams, arm: str, fed: bool, batch: int) -> np.nd
     for start in range(0, len(found), batch):
         rows = slice(start, start + batch)
         values = None if arm == "own" else given.salience[arm][rows]
-        with Given(brain, values, fed), evaluating(brain), torch.no_grad():
-            state, parts = brain.init_state(len(given.ids[rows])), []
+        with Given(brain, values, fed) as replaced, evaluating(brain), torch.no_grad():
+            state, parts, at = brain.init_state(len(given.ids[rows])), [], 0
             for span in torch.from_numpy(given.ids[rows]).split(brain.config.plasticity_span, 1):
+                replaced.at(at, at + span.shape[1])
+                at += span.shape[1]
                 out = brain.scan(span, state)
                 parts.append(out.aux.surprise)
                 state = brain.commit(out.state)[0]
@@ -292,7 +303,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     about: dict[str, Any] = {"units": len(units)}
     for setting in options.settings:
-        brain = neuro.load(options.model, sets=SETTINGS[setting] or [f"hippocampus.slots={options.first // 2}"])
+        brain = neuro.load(options.model, sets=SETTINGS[setting])
         given = streams(brain, units, by_word, options)
         counts = given.again.sum(2)
         about |= {"streams": len(given.ids), "tokens again": dict(zip(MEASURES, counts.sum(1).tolist(), strict=True))}
