@@ -118,7 +118,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     moved = learn(
         brain, articles(brain, folder / "train.txt.gz", options.batch * options.steps, options.window), options
     )
-    ids, each, means = articles(brain, folder / "valid.txt.gz", options.rows, options.tokens), {}, []
+    ids = articles(brain, folder / "valid.txt.gz", options.rows, options.tokens)
+    each: dict[str, np.ndarray] = {}
+    means: list[Tensor] = []
     with torch.no_grad():
         for arm in ARMS:
             with Changed(moved, arm, means):

@@ -14,9 +14,9 @@ controller "salient"), and in the first showing the salience that orders them is
     read       as real, from what the shipped readers make of the words
     own        the amygdala's own, as trained
 
-Settings: ``surprise`` is that; ``novelty``: the order is salience (0.05 + novelty), the controller "learned"; ``fed``: nothing is
-replaced, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own salience
-by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of
+Settings: ``surprise`` is that; ``novelty``: the order is salience (0.05 + novelty), the controller "learned"; ``fed``: nothing
+is replaced, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own
+salience by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of
 content words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half
 (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds. A seed draws sentences,
 their order, the piece of the novel and the shuffle; there is one brain, nothing is trained or tuned. Prints one JSON object
@@ -222,7 +222,8 @@ class Given:
     """Inside, the order of writing, or where ``fed`` the prosody that the amygdala hears, is by what was given."""
 
     def __init__(self, brain: Brain, values: np.ndarray | None, fed: bool) -> None:
-        self.amygdala, self.hippocampus = brain.region("amygdala"), brain.region("hippocampus")
+        self.amygdala: Any = brain.region("amygdala")
+        self.hippocampus: Any = brain.region("hippocampus")
         self.values, self.fed = None if values is None else torch.from_numpy(values), fed
         self.now = torch.zeros(0)  # [B, T] of the span that runs
 
