@@ -16,8 +16,8 @@ controller "salient"), and in the first showing the salience that orders them is
 
 Settings: ``surprise`` is that; ``novelty``: the order is salience (0.05 + novelty), the controller "learned"; ``fed``: nothing
 is replaced, but the values, doubled, are pitch and energy of the channel prosody, and the amygdala adds them to its own
-salience by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens, those of
-content words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half
+salience by `amygdala.prosody_gain` of 2. Measured: nats per token of the second showing less than OFF's, over all tokens,
+those of content words (letters, and not among the 150 commonest words), those whose real value is in the stream's upper half
 (salient), and the others. Intervals: bootstrap over units, 95 %; a unit is its streams of all seeds. A seed draws sentences,
 their order, the piece of the novel and the shuffle; there is one brain, nothing is trained or tuned. Prints one JSON object
 and a table.
