@@ -43,7 +43,7 @@ def describe(
     brain: Brain, new: Path, recipe: str | None, profile: str, graphs: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """The manifest of the graphs (all of the profile) that lie in ``new``, without what is measured."""
-    tokenizer = brain.tokenizer
+    tokenizer, octaves = brain.tokenizer, brain.config.endocrine.temperature_octaves
     return {
         "schema": SCHEMA,
         "neuro": neuro.__version__,
@@ -58,6 +58,7 @@ def describe(
         "prosody_channels": brain.config.prosody_channels,
         "bos": tokenizer.bos_id,
         "never_written": list(tokenizer.never_written),
+        **({"temperature_octaves": octaves} if octaves else {}),  # a folder without it samples as it is told
         "state": [dataclasses.asdict(port) for port in ports.state_ports(brain)],
         "memory": ports.memory_ports(brain),
         "graphs": {

@@ -2,6 +2,7 @@
 
     python run.py "Once upon a time"    # text, when the package tokenizers is installed
     python run.py 12 7 431              # token ids in, token ids out
+    python run.py --temperature 0.9     # sampled; hormones warm it where the model's configuration says so
     python run.py --check               # does this machine compute what the exporting one did?
 
     from run import Runtime
@@ -25,6 +26,7 @@ import onnxruntime
 
 SCHEMA = "neuro.export/2"
 LEAST_LENGTH = 3  # of a prefill; what is shorter goes through the step
+HORMONES, NORADRENALINE = "state.regions.endocrine.modulators", 1  # the port, and which of its columns
 
 
 class Runtime:
@@ -128,14 +130,41 @@ class Runtime:
         """End the span now: update the hormones, write the memory -> slots written [B]."""
         return self._run("commit", {})["writes"]
 
-    def generate(self, ids: list[int], n: int) -> list[int]:
-        """Read ``ids`` (none: the beginning of a text), then write ``n`` tokens, always the likeliest. One stream."""
+    def warmth(self) -> np.ndarray:
+        """What noradrenaline multiplies each stream's sampling temperature by [B]; 1 unless the model was set to it."""
+        octaves = self.manifest.get("temperature_octaves", 0.0)
+        if not octaves or HORMONES not in self.state:
+            return np.ones(self.batch)
+        return 2.0 ** (octaves * (2.0 * self.state[HORMONES][:, NORADRENALINE].astype(np.float64) - 1.0))
+
+    def generate(
+        self, ids: list[int], n: int, temperature: float = 0.0, top_p: float = 0.95, seed: int = 0
+    ) -> list[int]:
+        """Read ``ids`` (none: the beginning of a text), then write ``n`` tokens. One stream.
+
+        Args:
+            temperature: 0 always takes the likeliest; else it is multiplied by `warmth` and drawn at.
+            top_p: smallest set of tokens with this joint probability.
+            seed: of numpy's generator.
+
+        Raises:
+            ValueError: a temperature below 0, or a share outside (0, 1].
+        """
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f"generate: got temperature {temperature} and top_p {top_p}, expected 0 or more and a share in (0, 1]."
+            )
+        random = np.random.default_rng(seed)
         logits = self.feed([ids or [self.manifest["bos"]]])[:, -1]
         written: list[int] = []
         while len(written) < n:
             row = logits[0].copy()
             row[self.manifest["never_written"]] = -np.inf
-            written.append(int(row.argmax()))
+            if temperature == 0:
+                written.append(int(row.argmax()))
+            else:
+                chances = nucleus(row, temperature * float(self.warmth()[0]), top_p)
+                written.append(int(random.choice(len(chances), p=chances)))
             logits = self.step(written[-1:])
         return written
 
@@ -146,6 +175,16 @@ class Runtime:
         for into, out in self.manifest["graphs"][name]["state"].items():
             self.state[into] = results[out]
         return results
+
+
+def nucleus(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
+    """logits [V] -> the chance of each id [V]: 0 outside the smallest set with joint probability ``top_p``."""
+    scaled = (logits.astype(np.float64) - logits.max()) / temperature
+    chances = np.exp(scaled) / np.exp(scaled).sum()
+    order = np.argsort(-chances, kind="stable")
+    before = np.cumsum(chances[order]) - chances[order]
+    chances[order[before >= top_p]] = 0.0
+    return chances / chances.sum()
 
 
 def check(folder: Path) -> bool:
@@ -164,8 +203,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Continue a text (or token ids) with the brain in this folder.")
     parser.add_argument("prompt", nargs="*", help="a text, or token ids")
     parser.add_argument("--tokens", type=int, default=40, help="how many to write (default: 40)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest (default)")
+    parser.add_argument("--top-p", type=float, default=0.95, help="share of probability to sample from (default: 0.95)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     parser.add_argument("--check", action="store_true", help="compare this machine with the exporting one")
     options = parser.parse_args()
+    if options.temperature < 0 or not 0 < options.top_p <= 1 or options.seed < 0:
+        sys.stderr.write(
+            f"run.py: got --temperature {options.temperature}, --top-p {options.top_p}, --seed {options.seed}, expected "
+            "0 or more, a share in (0, 1], 0 or more.\nLeave them out, or give --temperature 0.9.\n"
+        )
+        return 2
+    how = (options.temperature, options.top_p, options.seed)
     try:
         runtime = Runtime(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -182,7 +231,7 @@ def main() -> int:
                 "Give ids of this folder's tokenizer.json, or a text.\n"
             )
             return 2
-        written = runtime.generate(bos + ids, options.tokens)
+        written = runtime.generate(bos + ids, options.tokens, *how)
         sys.stdout.write(" ".join(map(str, written)) + "\n")
         return 0
     try:
@@ -195,7 +244,7 @@ def main() -> int:
     # A literal "<bos>" is cut in two: text can never forge the start of a document.
     parts = re.split("(?<=<bo)(?=s>)", prompt)
     ids = [i for part in parts for i in tokenizer.encode(part, add_special_tokens=False).ids]
-    sys.stdout.write(prompt + tokenizer.decode(runtime.generate(bos + ids, options.tokens)) + "\n")
+    sys.stdout.write(prompt + tokenizer.decode(runtime.generate(bos + ids, options.tokens, *how)) + "\n")
     return 0
 
 

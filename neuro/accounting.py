@@ -312,7 +312,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
         case Amygdala():
             hidden = c.amygdala.hidden
-            return [row("elementwise", 6 * tokens), row("transcendental", (hidden + 3) * tokens)]
+            stressed = 4 if c.amygdala.prosody_gain else 0  # their mean, times the gain, added
+            return [row("elementwise", (6 + stressed) * tokens), row("transcendental", (hidden + 3) * tokens)]
         case Endocrine():
             return [row("elementwise", 15 * counted.commits), row("transcendental", 10 * counted.commits)]
         case Region() | nn.ModuleList():

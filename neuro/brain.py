@@ -290,16 +290,15 @@ class Brain(nn.Module):
             return state.regions.endocrine.modulators
         return state.started.new_full((state.started.shape[0], len(HORMONES)), 0.5)
 
-    def warmth(self, state: BrainState) -> float:
-        """What row 0's noradrenaline multiplies the sampling temperature by: 2^(octaves (2 x - 1)).
+    def warmth(self, state: BrainState) -> Tensor:
+        """What noradrenaline multiplies each row's sampling temperature by: 2^(octaves (2 x - 1)), float64 [B].
 
         Explored while it is high (Aston-Jones & Cohen 2005, doi:10.1146/annurev.neuro.28.061604.135709); negative octaves
         are the opposite claim, that it sharpens choice (Doya 2002, doi:10.1016/S0893-6080(02)00044-8).
         """
         octaves = self.config.endocrine.temperature_octaves
-        if not octaves:
-            return 1.0
-        return 2.0 ** (octaves * (2.0 * float(self.modulators(state)[0, HORMONES.index("noradrenaline")]) - 1.0))
+        level = self.modulators(state)[:, HORMONES.index("noradrenaline")].double()
+        return torch.exp2(octaves * (2.0 * level - 1.0))
 
     def _silent(self, name: str, channels: dict[str, Tensor]) -> Tensor:
         value = bus.CHANNELS[name].silent

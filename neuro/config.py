@@ -18,7 +18,7 @@ MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
 ENCODINGS = ("dense", "spikes")
 SKIPS = ("feedforward", "layer")
-CONTROLLERS = ("surprise", "learned", "random", "periodic")
+CONTROLLERS = ("surprise", "salient", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 OPTIMIZERS = ("adamw", "muon")
 PARALLEL = ("none", "ddp", "fsdp")
@@ -47,6 +47,7 @@ class AmygdalaConfig:
     enabled: bool = True  # off: affect 0, salience 0.5
     hidden: int = 32  # width of the evidence network
     half_life_tokens: float = 8.0  # of the affect trace
+    prosody_gain: float = 0.0  # what pitch and energy of 1 add to the logit of salience; 0: nothing, as trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ class HippocampusConfig:
     slots: int = 16384  # per stream
     top_k: int = 16  # slots read for a token
     writes_per_span: int = 64  # at most
-    controller: str = "surprise"  # which tokens of a span are written first: surprise, learned, random or periodic
+    controller: str = "surprise"  # which tokens of a span are written first: one of CONTROLLERS
     half_life_tokens: float = 65536.0  # of a slot's strength
     contiguity: float = (
         0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
@@ -168,6 +169,7 @@ class BrainConfig:
         need(self.thalamus.skips in SKIPS, "thalamus.skips", " or ".join(SKIPS))
         need(self.amygdala.hidden >= 1, "amygdala.hidden", "at least 1")
         need(self.amygdala.half_life_tokens > 0, "amygdala.half_life_tokens", "a positive number")
+        need(-8 <= self.amygdala.prosody_gain <= 8, "amygdala.prosody_gain", "from -8 to 8")
         lives = self.endocrine.half_lives_tokens
         positive = len(lives) == len(HORMONES) and all(life > 0 for life in lives)
         need(positive, "endocrine.half_lives_tokens", f"{len(HORMONES)} positive numbers")

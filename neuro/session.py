@@ -94,7 +94,7 @@ class Session:
             raise UsageError("generate: got a batch, expected one stream.", "Use neuro.hf for batched generation.")
         logits = self.state.logits
         for _ in range(most):
-            token = sampler(logits[0], self.brain.warmth(self.state))
+            token = sampler(logits[0], float(self.brain.warmth(self.state)[0]))
             yield token
             logits = self.feed(torch.tensor([[token]]), source="written")
 

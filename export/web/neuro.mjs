@@ -60,6 +60,12 @@ export class Brain {
     return writes;
   }
 
+  /** What noradrenaline multiplies the sampling temperature by; 1 unless the model was set to it. */
+  warmth() {
+    const levels = this.state["state.regions.endocrine.modulators"];
+    return levels ? 2 ** ((this.manifest.temperature_octaves ?? 0) * (2 * levels.data[1] - 1)) : 1;
+  }
+
   /** The id to write after these logits: the likeliest, or drawn from the nucleus when `random` (() -> [0, 1)) is given. */
   choose(logits, random = null, temperature = 0.9, share = 0.95) {
     const allowed = new Float64Array(logits);
@@ -67,7 +73,8 @@ export class Brain {
     let best = 0;
     for (let id = 1; id < allowed.length; id++) if (allowed[id] > allowed[best]) best = id;
     if (!random) return best;
-    const weight = allowed.map((logit) => Math.exp((logit - allowed[best]) / temperature));
+    const warm = temperature * this.warmth();
+    const weight = allowed.map((logit) => Math.exp((logit - allowed[best]) / warm));
     const total = weight.reduce((sum, w) => sum + w, 0);
     const order = Array.from(weight.keys()).sort((a, b) => weight[b] - weight[a]);
     let kept = 0;

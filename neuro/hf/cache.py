@@ -55,6 +55,12 @@ class NeuroCache(RowCache):
                 return _take(group.state, [group.rows.index(row)])
         raise UsageError(f"cache: got row {row}, expected 0..{self.batch_size - 1}.", "Choose a row that has run.")
 
+    def warmth(self, brain: Brain) -> Tensor:
+        """`Brain.warmth` of every row, float64 [B]."""
+        parts = torch.cat([brain.warmth(group.state) for group in self._groups])
+        rows = [row for group in self._groups for row in group.rows]
+        return _rows(parts, sorted(range(len(rows)), key=rows.__getitem__))
+
     def run(
         self,
         brain: Brain,

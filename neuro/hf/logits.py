@@ -4,6 +4,7 @@
     model.generate(**batch, logits_processor=[DryLogitsProcessor(attention_mask=batch["attention_mask"])])
 
 They keep nothing between calls and look at the ids alone, so that beams, reordered or not, are penalised for their own text.
+`WarmthLogitsProcessor` is no penalty: what the hormones do to the temperature of ``generate(do_sample=True)``.
 
 Axes: N rows of the search (batch times beams or samples), B rows of the prompt, S columns of the prompt, T columns so
 far, V vocabulary.
@@ -117,6 +118,19 @@ class PresencePenaltyLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [N, V] of the token after ids [N, T], less the penalties."""
         return scores - self.penalty * _counts(input_ids[:, self.prompt_length :], scores).clamp_max(1)
+
+
+class WarmthLogitsProcessor(LogitsProcessor):
+    """Divides each row by its warmth (`neuro.brain.Brain.warmth`), before temperature and nucleus; 1 until it is told.
+
+    The forward pass that made the logits tells it, so that rows, beams and their hormones stay together.
+    """
+
+    def __init__(self) -> None:
+        self.warmth: Tensor | None = None  # [N]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores if self.warmth is None else scores / self.warmth.to(scores).unsqueeze(1)
 
 
 def breaker_ids(tokenizer: Tokenizer, strings: Sequence[str] = SEQUENCE_BREAKERS) -> list[int]:

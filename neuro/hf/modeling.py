@@ -29,6 +29,7 @@ from neuro.hf.logits import (
     DryLogitsProcessor,
     FrequencyPenaltyLogitsProcessor,
     PresencePenaltyLogitsProcessor,
+    WarmthLogitsProcessor,
     breaker_ids,
 )
 from neuro.hf.streaming import StreamingCausalLM, left_padding
@@ -176,6 +177,7 @@ class NeuroForCausalLM(StreamingCausalLM):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        warmth: WarmthLogitsProcessor | None = None,
     ) -> CausalLMOutputWithPast | tuple[Tensor, ...]:
         """Run tokens of any length, committing at every span's end, with the graph attached.
 
@@ -193,6 +195,7 @@ class NeuroForCausalLM(StreamingCausalLM):
             output_hidden_states: also return what the vocabulary matrix turns into logits: hidden_states is a tuple of
                 one, [B, T, D], zero at padding.
             inputs_embeds, output_attentions: refused.
+            warmth: generate()'s own: is told how warm every row is.
 
         Returns:
             loss [] or None, logits [B, T, V] for the token after each (zero at padding), and the cache.
@@ -218,6 +221,8 @@ class NeuroForCausalLM(StreamingCausalLM):
         logits, features = running.run(
             self.brain, tokens, padding, prosody, keep, length if output_hidden_states else 0
         )
+        if warmth is not None:
+            warmth.warmth = running.warmth(self.brain)
         loss = None
         if labels is not None:
             # The first token of a row is predicted by nothing, wherever its padding ends.
@@ -255,6 +260,8 @@ class NeuroForCausalLM(StreamingCausalLM):
     ) -> Any:
         """transformers' generate, with what it no longer carries or never had.
 
+        Where it samples, hormones change the temperature as the configuration says (`Brain.warmth`), row by row.
+
         Args:
             inputs, generation_config, logits_processor, kwargs: as transformers documents them.
             dry_multiplier: 0 is no penalty; it and the other ``dry_`` arguments: see `DryLogitsProcessor`.
@@ -288,6 +295,9 @@ class NeuroForCausalLM(StreamingCausalLM):
             added.append(FrequencyPenaltyLogitsProcessor(frequency_penalty, width))
         if presence_penalty:
             added.append(PresencePenaltyLogitsProcessor(presence_penalty, width))
+        if self.brain.config.endocrine.temperature_octaves and self._samples(generation_config, kwargs):
+            added.append(WarmthLogitsProcessor())  # last: penalties are nats of the prediction as it was made
+            kwargs["warmth"] = added[-1]
         if penalty_alpha is not None:
             kwargs["custom_generate"] = functools.partial(
                 contrastive_search,
@@ -298,17 +308,24 @@ class NeuroForCausalLM(StreamingCausalLM):
         processors = LogitsProcessorList([*(logits_processor or []), *added])
         return super().generate(inputs, generation_config, processors, **kwargs)  # type: ignore[misc]
 
+    def _samples(self, given: GenerationConfig | None, options: dict[str, Any]) -> bool:
+        """Whether generate() would sample: what the call says goes before its configuration, and that before the model's."""
+        configs = (options.get("generation_config", given), self.generation_config)
+        said = [options.get("do_sample"), *(getattr(config, "do_sample", None) for config in configs)]
+        return bool(next((x for x in said if x is not None), False))
+
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         prosody: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        warmth: WarmthLogitsProcessor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As of every streaming model; prosody is the prompt's, and written tokens are silent."""
         inputs = super().prepare_inputs_for_generation(input_ids, attention_mask, **kwargs)
-        inputs["output_hidden_states"] = output_hidden_states
+        inputs |= {"output_hidden_states": output_hidden_states, "warmth": warmth}
         if prosody is not None:
             silence = prosody.new_zeros(
                 prosody.shape[0], max(0, input_ids.shape[1] - prosody.shape[1]), prosody.shape[2]

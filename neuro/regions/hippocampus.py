@@ -7,7 +7,8 @@
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
-choice: "surprise" (the most surprising tokens), "learned" (salience and novelty), "random" or "periodic".
+choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
+or "periodic".
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -128,6 +129,8 @@ class Hippocampus(Region):
                 return span.salience * (0.05 + span.novelty)
             case "surprise":
                 return span.surprise + 1e-3  # what came as no surprise at all comes last, but comes
+            case "salient":
+                return span.salience * (span.surprise + 1e-3)
             case "periodic":
                 every = -(-span.valid.shape[1] // h.writes_per_span)
                 return (torch.remainder(origins, every) == 0).to(origins.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import math
 import sys
 import types
 
@@ -430,6 +432,63 @@ def test_a_session_and_a_cache_hand_over_to_each_other(model, brain):
         assert torch.allclose(out.logits[:, -1], logits, atol=1e-10)
         back = Session(brain, state=out[CACHE_NAME].row_state(0))
         assert torch.allclose(back.feed(torch.tensor([prompt])), session.feed(torch.tensor([prompt])), atol=1e-10)
+
+
+def drawn(logits, warmth, temperature, banned):
+    """As transformers draws without nucleus: from torch's own generator."""
+    logits = logits.clone()
+    logits[list(banned)] = -torch.inf
+    return int(torch.multinomial(torch.softmax(logits / warmth / temperature, -1), 1))
+
+
+@pytest.mark.parametrize("octaves", [4.0, -4.0])
+def test_hormones_warm_sampling_as_a_session_is_warmed(tiny_brain, tokenizer, octaves):
+    brain = tiny_brain([f"endocrine.temperature_octaves={octaves}"], dtype=torch.float64).eval()
+    brain.tokenizer = tokenizer
+    with torch.no_grad():  # noradrenaline rises, and logits are less flat: or no temperature is told from another
+        brain.regions["endocrine"].level.bias[1] += 3.0
+        brain.regions["readout"].norm.weight.copy_(3 * torch.randn(32, generator=torch.Generator().manual_seed(3)))
+    model, prompt = NeuroForCausalLM.from_brain(brain), ids_of(21)[0]
+    options = {"do_sample": True, "temperature": 0.8, "top_k": 0, "max_new_tokens": 40}
+    session = Session(brain)
+    session.feed(torch.tensor([prompt]))
+    torch.manual_seed(11)
+    banned, warmths = (brain.tokenizer.bos_id, brain.tokenizer.unk_id), []
+
+    def sampler(logits, warmth):
+        warmths.append(warmth)
+        return drawn(logits, warmth, 0.8, banned)
+
+    expected = list(session.generate(sampler, 40))
+    for more in ({}, {"use_cache": False}, {"prefill_chunk_size": 5}):
+        torch.manual_seed(11)
+        assert model.generate(torch.tensor([prompt]), **options | more)[0, 21:].tolist() == expected
+    assert len(set(warmths)) >= 3 and max(abs(math.log2(x)) for x in warmths) > 1.0
+    brain.config = dataclasses.replace(
+        brain.config, endocrine=dataclasses.replace(brain.config.endocrine, temperature_octaves=0.0)
+    )
+    torch.manual_seed(11)
+    assert model.generate(torch.tensor([prompt]), **options)[0, 21:].tolist() != expected
+
+
+def test_every_row_has_a_warmth_of_its_own_and_greedy_and_beams_stay_cool(tiny_brain, tokenizer):
+    cool = tiny_brain(dtype=torch.float64).eval()
+    warm = tiny_brain(["endocrine.temperature_octaves=2.0"], dtype=torch.float64).eval()
+    cool.tokenizer = warm.tokenizer = tokenizer
+    ids, mask = batch_of(ids_of(20, 37))
+    found = []
+    for brain in (cool, warm):
+        model = NeuroForCausalLM.from_brain(brain)
+        options = {"attention_mask": mask, "max_new_tokens": 1, "output_scores": True, "output_logits": True}
+        out = model.generate(ids, do_sample=True, top_k=0, return_dict_in_generate=True, **options)
+        levels = torch.stack([brain.warmth(out[CACHE_NAME].row_state(row))[0] for row in range(2)])
+        assert bool((levels != levels[0]).any()) == (brain is warm)
+        allowed = out.scores[0].isfinite()
+        levels = levels.to(out.logits[0]).unsqueeze(1)
+        assert torch.equal((out.logits[0] / levels)[allowed], out.scores[0][allowed])
+        greedy = [model.generate(ids, attention_mask=mask, max_new_tokens=9, num_beams=n) for n in (1, 3)]
+        found.append(torch.cat(greedy))
+    assert torch.equal(*found)
 
 
 def test_prosody_belongs_to_the_prompt(model):

@@ -17,10 +17,12 @@ from export import check, directml, onnx_graph, package, parity, quantize, runti
 from export import manifest as manifests
 from export.ports import INTO
 from export.quantize import weights
-from export.runtime import Runtime
+from export.runtime import Runtime, nucleus
 from neuro import folder, text
 from neuro.cli import main
 from neuro.errors import CheckError, NeuroError, UsageError
+from neuro.sampling import Sampler
+from neuro.session import Session
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
@@ -383,6 +385,71 @@ def test_genai_writes_what_the_runner_writes(exported):
         generator.generate_next_token()
         written.append(int(generator.get_next_tokens()[0]))
     assert written == runner.generate(ids, count)
+
+
+def test_the_runner_samples_as_warm_as_the_brain(save_model, exported, tmp_path):
+    """Same warmth, same ids from the same draws, before and after commits; without octaves nothing is written of them."""
+    model, out = save_model(["endocrine.temperature_octaves=2.0"]), tmp_path / "out"
+    package.export_onnx(model, out)
+    brain, runner = folder.load(model, "cpu"), Runtime(out)
+    assert runner.manifest["temperature_octaves"] == 2.0
+    assert "temperature_octaves" not in Runtime(exported[1]).manifest
+    session, choose, again = Session(brain), Sampler(0.9, 0.95, seed=5), Sampler(0.9, 0.95, seed=5)
+    session.feed(torch.arange(30).unsqueeze(0))
+    logits = runner.feed([list(range(30))])[:, -1]
+    warmths = []
+    for token in session.generate(choose, 40):
+        warmths.append(float(runner.warmth()[0]))
+        assert again(torch.from_numpy(logits[0]), warmths[-1]) == token
+        logits = runner.step([token])
+    assert warmths[-1] == pytest.approx(float(brain.warmth(session.state)[0]), abs=1e-6)
+    assert len(set(warmths)) >= 3, "two commits at least"
+    check.verify(out)
+
+
+def test_the_runners_nucleus_is_the_samplers():
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    p, ids = torch.softmax(logits.double() / 0.7, 0).sort(descending=True)
+    kept = p.masked_fill(p.cumsum(0) - p >= 0.8, 0.0)
+    expected = torch.zeros(50, dtype=torch.float64).scatter(0, ids, kept / kept.sum()).numpy()
+    assert nucleus(logits.numpy(), 0.7, 0.8) == pytest.approx(expected)
+    assert 1 < (expected > 0).sum() < 50
+
+
+def test_the_runner_samples_from_a_seed_and_refuses_what_is_no_temperature(exported):
+    runner = Runtime(exported[1])
+
+    def written(**options):
+        runner.reset()
+        return runner.generate([], 20, **options)
+
+    assert written(temperature=1.0, seed=3) == written(temperature=1.0, seed=3) != written(temperature=1.0, seed=4)
+    cool = written(temperature=1e-6)
+    assert cool == written()
+    runner.warmth = lambda: np.array([1e-6])
+    assert written(temperature=1.0) == cool
+    del runner.warmth
+    banned = runner.manifest["never_written"]
+    assert banned and not set(written(temperature=50.0, top_p=1.0)) & set(banned)
+    with pytest.raises(
+        ValueError, match=r"got temperature -1 and top_p 0.9, expected 0 or more and a share in \(0, 1\]"
+    ):
+        runner.generate([], 1, -1, 0.9)
+    done = subprocess.run(
+        [sys.executable, "run.py", "--top-p", "0"], cwd=exported[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "run.py: got --temperature 0.0, --top-p 0.0, --seed 0, expected 0 or more, a share in (0, 1], 0 or more.\n"
+        "Leave them out, or give --temperature 0.9.\n"
+    )
+    options = ["--temperature", "1", "--seed", "3", "--tokens", "5"]
+    done = subprocess.run(
+        [sys.executable, "run.py", *options, "7"], cwd=exported[1], capture_output=True, text=True, check=False
+    )
+    runner.reset()
+    own = runner.generate([runner.manifest["bos"], 7], 5, 1.0, seed=3)
+    assert done.stdout.split() == [str(token) for token in own]
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(exported, tmp_path):

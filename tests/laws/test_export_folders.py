@@ -139,3 +139,27 @@ def test_calibration_belongs_to_its_recipe(exported, tmp_path, capsys):
         lines = capsys.readouterr().err.strip().split("\n")
         assert len(lines) == 2 and words in lines[0], lines
     assert not (tmp_path / "q").exists()
+
+
+def test_the_web_runner_samples_as_warm_as_noradrenaline_says():
+    """A level of 1 at -4 octaves is a sixteenth of the temperature: the less likely of two ids is then never drawn."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node here")
+    script = """
+        import { Brain } from "./neuro.mjs";
+        class Tensor { constructor(dtype, data, dims) { Object.assign(this, { dtype, data, dims }); } }
+        const port = { name: "state.regions.endocrine.modulators", shape: ["batch", 5], dtype: "float32" };
+        const said = [];
+        for (const temperature_octaves of [undefined, 0, -4]) {
+          const state = [{ ...port, initial: [[0.5, 1, 0.5, 0.5, 0.5]] }];
+          const brain = new Brain({ Tensor }, { state, memory: [], never_written: [], temperature_octaves }, {});
+          said.push([brain.warmth(), brain.choose([0, 1], () => 0.9, 1, 1)]);
+        }
+        console.log(JSON.stringify(said));
+    """
+    web = Path(__file__).parents[2] / "export" / "web"
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", script], cwd=web, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "" and json.loads(done.stdout) == [[1, 0], [1, 0], [1 / 16, 1]]

@@ -37,6 +37,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "amygdala.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "amygdala.hidden": ("12", {"parameters"}),
     "amygdala.half_life_tokens": ("2", {"logits"}),
+    "amygdala.prosody_gain": ("2.0", {"logits"}),
     "endocrine.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "endocrine.half_lives_tokens": ("6,32,128,1024,512", {"logits"}),
     "endocrine.modulates_decay": ("true", {"parameters"}),

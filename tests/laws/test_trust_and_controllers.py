@@ -80,6 +80,34 @@ def test_the_surprise_controller_writes_the_most_surprising(tiny_brain, tokens):
         assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
 
 
+def test_what_was_stressed_is_written_first_where_prosody_has_a_gain(tiny_brain, tokens):
+    ids, stressed = tokens(1, SPAN), [3, 8, 13]
+    prosody = torch.zeros(1, SPAN, 3)
+    prosody[0, stressed, :2] = 1.0
+    written = {}
+    for gain in (0.0, 8.0, -8.0):
+        sets = [f"amygdala.prosody_gain={gain}", "hippocampus.controller=salient", "hippocampus.writes_per_span=3"]
+        brain = tiny_brain(sets)
+        out = brain.scan(ids, brain.init_state(1), prosody)
+        memory = hippocampus(brain.commit(out.state)[0])
+        written[gain] = set(memory.origins[0][memory.strengths[0] > 0].int().tolist())
+        quiet = brain.scan(ids, brain.init_state(1)).state.buffer.salience
+        moved = (out.state.buffer.salience - quiet)[0, stressed]
+        assert (moved * gain > 0).all() if gain else moved.abs().max() < 0.2  # the affect that prosody makes, alone
+    assert written[8.0] == set(stressed) != written[0.0] and not written[-8.0] & set(stressed)
+
+
+def test_the_salient_controller_weighs_surprise_by_salience(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.controller=salient", "hippocampus.writes_per_span=5"])
+    out = brain.scan(tokens(3, SPAN), brain.init_state(3))
+    memory = hippocampus(brain.commit(out.state)[0])
+    buffer = out.state.buffer
+    for row in range(3):
+        worth = buffer.salience[row] * (buffer.surprise[row] + 1e-3) * buffer.candidate[row]
+        best = set(torch.topk(worth, 5).indices.tolist())
+        assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
+
+
 def test_the_random_controller_has_no_rhythm(tiny_brain, tokens):
     brain = tiny_brain(["hippocampus.controller=random", "hippocampus.writes_per_span=4", "hippocampus.slots=2000"])
     state = brain.init_state(1)
