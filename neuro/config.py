@@ -102,6 +102,7 @@ class HippocampusConfig:
     controller: str = "surprise"  # which tokens of a span are written first: surprise, learned, random or periodic
     half_life_tokens: float = 65536.0  # of a slot's strength
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
+    key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +194,7 @@ class BrainConfig:
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
+        need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
         need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")

@@ -55,6 +55,7 @@ LAYERS = {
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
+    "keys of several tokens": ["hippocampus.key_trace=0.6"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",

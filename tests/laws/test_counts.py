@@ -99,6 +99,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
+        ["hippocampus.key_trace=0.5"],
         [
             "cortex.encoding=spikes",
             "cortex.mixers=recurrence,recurrence",

@@ -64,6 +64,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.controller": ("periodic", {"logits"}),
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),
+    "hippocampus.key_trace": ("0.6", {"logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),
     "procedural.rank": ("3", {"parameters", "state shapes"}),
