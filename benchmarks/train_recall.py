@@ -28,7 +28,7 @@ from neuro.train.episodes import AGAIN, ANSWER, TEXT, Episodes
 from neuro.train.rehearse import Thoughts
 
 NAMES = {TEXT: "text", ANSWER: "answers", AGAIN: "passages"}
-PART = 2_000_000  # characters of the text, which of four parts is told by the seed
+PART = 2_000_000  # characters of a text, which of four parts is told by the seed
 EVERY = 50  # steps
 ROWS = 8  # streams that are read side by side
 SCHEMA = "neuro.thoughts/1"
@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder to write the model into")
     parser.add_argument("--thoughts", help="folder that keeps what the frozen regions made of the streams")
     parser.add_argument("--batches", type=int, default=5, help=f"of {ROWS} streams (default: %(default)s)")
+    parser.add_argument("--brief", type=int, default=0, help="further batches, with more and shorter passages again")
+    parser.add_argument("--also", help="another text, read as it is")
+    parser.add_argument("--also-batches", type=int, default=4, help="further brief batches over that text")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a stream (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="default: %(default)s")
@@ -61,6 +64,8 @@ def main() -> None:
     torch.set_num_threads(1)
     brain = folder.load(options.model, sets=options.set)
     training = thoughts(options, options.seed, options.batches)
+    training += thoughts(options, options.seed, options.brief, "brief-")
+    training += thoughts(options, options.seed, options.also_batches if options.also else 0, "also-")
     held_out = thoughts(options, options.seed + 98, 1)[: ROWS // 2]
     weights = dict(zip(NAMES, options.weights, strict=True))
     span = brain.config.plasticity_span
@@ -82,15 +87,17 @@ def main() -> None:
         if (step + 1) % EVERY == 0 or step + 1 == options.steps:
             found = measured(brain, held_out, weights, options.search)
             print(json.dumps({"step": step + 1, **found, "cpu_s": time.process_time() - started}), flush=True)
+            run = {name: value for name, value in vars(options).items() if not isinstance(value, str)}
             about = folder.read_record(folder.locate(options.model))["about"]
-            folder.save(brain, options.out, about | {"recall": vars(options) | {"steps_done": step + 1}})
+            about["recall"] = [*about.get("recall", []), run | {"steps_done": step + 1}]
+            folder.save(brain, options.out, about)
 
 
-def thoughts(options: argparse.Namespace, seed: int, batches: int) -> list[Thoughts]:
+def thoughts(options: argparse.Namespace, seed: int, batches: int, kind: str = "") -> list[Thoughts]:
     """What the model makes of ``batches`` batches of streams, read from --thoughts where they lie there."""
     brain, streams, found = None, None, []
     for batch in range(batches):
-        kept = Path(options.thoughts) / f"{seed}-{batch}.safetensors" if options.thoughts else None
+        kept = Path(options.thoughts) / f"{kind}{seed}-{batch}.safetensors" if options.thoughts else None
         if kept is not None and kept.exists():
             tensors, _ = tensor_file.read(kept, SCHEMA)
             found += [Thoughts(*row) for row in zip(*(tensors[name] for name in Thoughts._fields), strict=True)]
@@ -98,9 +105,11 @@ def thoughts(options: argparse.Namespace, seed: int, batches: int) -> list[Thoug
         if brain is None or streams is None:
             # Few slots: what is recalled here moves hormones alone.
             brain = folder.load(options.model, sets=["hippocampus.slots=1024"])
-            lines = text.read_text(Path(options.text))[PART * (seed % 4) :][:PART].split("\n")
-            ids = brain.tokenizer.encode("\n".join(map(text.detokenize, lines)))
-            streams = Episodes(np.array(ids), brain.tokenizer, options.length, seed)
+            raw = text.read_text(Path(options.also if kind == "also-" else options.text))[PART * (seed % 4) :][:PART]
+            if kind != "also-":
+                raw = "\n".join(map(text.detokenize, raw.split("\n")))
+            ids = brain.tokenizer.encode(raw)
+            streams = Episodes(np.array(ids), brain.tokenizer, options.length, seed, bool(kind))
             for _ in range(batch * ROWS):
                 streams.draw()
         rows = rehearse.think(brain, [streams.draw() for _ in range(ROWS)])

@@ -23,9 +23,12 @@ TEXT, ANSWER, AGAIN = 0, 1, 2
 FACTS = (8, 28)  # of one stream
 PAUSE = 256  # tokens of text before facts are said again
 PIECE = (24, 300)  # tokens of text in one go
-PASSAGE = (16, 160)  # tokens of a passage that comes again
-RECOGNISED = 4  # tokens of it that nothing could have told
-TURNS = {"same": 0.5, "reworded": 0.1, "dialogue": 0.2, "again": 0.2}  # what comes between pieces of text
+PASSAGE, BRIEF = (16, 160), (8, 40)  # tokens of a passage that comes again
+RECOGNISED = {PASSAGE: 4, BRIEF: 3}  # tokens of it that nothing could have told
+TURNS = {  # what comes between pieces of text
+    PASSAGE: {"same": 0.5, "reworded": 0.1, "dialogue": 0.2, "again": 0.2},
+    BRIEF: {"same": 0.25, "reworded": 0.05, "dialogue": 0.1, "again": 0.6},
+}
 
 
 class Episode(NamedTuple):
@@ -43,9 +46,11 @@ class Episodes:
         tokenizer: of the model that is trained.
         length: T.
         seed: of every draw.
+        brief: more passages come again, and shorter ones: what is found by few tokens, whatever the form.
     """
 
-    def __init__(self, text: np.ndarray, tokenizer: Tokenizer, length: int, seed: int) -> None:
+    def __init__(self, text: np.ndarray, tokenizer: Tokenizer, length: int, seed: int, brief: bool = False) -> None:
+        self.passage = BRIEF if brief else PASSAGE
         self.text, self.tokenizer, self.length = text, tokenizer, length
         self.random = np.random.default_rng(seed)
         self.words = _words(tokenizer)
@@ -89,7 +94,8 @@ class Episodes:
             add(encode(f"\n{before}\n{fact.said} {other}."))
             answers[number] = other if changes else own
         add(encode("\n"))
-        turns, shares = list(TURNS), list(TURNS.values())
+        shared, (short, long) = TURNS[self.passage], self.passage
+        turns, shares = list(shared), list(shared.values())
         pending: list[tuple[Fact, str]] = []
         while len(tokens) < self.length:
             text(*PIECE)
@@ -103,11 +109,11 @@ class Episodes:
                     case "dialogue":
                         self._dialogue(facts[number], answers[number], pending, add, encode)
                     case _:
-                        count = int(PASSAGE[0] * (PASSAGE[1] / PASSAGE[0]) ** random.random())
+                        count = int(short * (long / short) ** random.random())
                         first = int(random.integers(max(1, len(tokens) - count - 64)))
                         passage = tokens[first : first + count]
-                        add(passage[:RECOGNISED])
-                        add(passage[RECOGNISED:], AGAIN)
+                        add(passage[: RECOGNISED[self.passage]])
+                        add(passage[RECOGNISED[self.passage] :], AGAIN)
         cut = slice(self.length)
         return Episode(np.array(tokens[cut], np.int64), np.array(kinds[cut], np.int8))
 
