@@ -30,6 +30,7 @@ from neuro.train.rehearse import Thoughts
 NAMES = {TEXT: "text", ANSWER: "answers", AGAIN: "passages"}
 PART = 2_000_000  # characters of a text, which of four parts is told by the seed
 EVERY = 50  # steps
+BACK = ("value", "out", "memory.null", "null_modulation", "memory.log_trust")  # what --back takes of a model
 ROWS = 8  # streams that are read side by side
 SCHEMA = "neuro.thoughts/1"
 
@@ -59,6 +60,8 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override of the brain's settings"
     )
+    parser.add_argument("--back", help="a model whose value, output and gate are taken in the end")
+    parser.add_argument("--raise", type=float, default=0.0, dest="raised", help="added to the gate's null in the end")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -84,6 +87,8 @@ def main() -> None:
         warm, done = min(1.0, (step + 1) / 20), step / options.steps
         adam.param_groups[0]["lr"] = options.learning_rate * warm * (0.525 + 0.475 * math.cos(math.pi * done))
         adam.step()
+        if step + 1 == options.steps and options.back:
+            take_back(brain, options.back, options.raised)
         if (step + 1) % EVERY == 0 or step + 1 == options.steps:
             found = measured(brain, held_out, weights, options.search)
             print(json.dumps({"step": step + 1, **found, "cpu_s": time.process_time() - started}), flush=True)
@@ -121,6 +126,16 @@ def thoughts(options: argparse.Namespace, seed: int, batches: int, kind: str = "
             tensor_file.write(kept, columns, {"schema": SCHEMA})
         found += rows
     return found
+
+
+@torch.no_grad()
+def take_back(brain: Brain, model: str, raised: float) -> None:
+    """Only how slots are found stays trained: the streams hold more that repeats than texts do, and no fast weights."""
+    before = folder.load(model).state_dict()
+    for name, tensor in brain.state_dict().items():
+        if name.startswith(tuple(f"regions.hippocampus.{part}" for part in BACK)):
+            tensor.copy_(before[name])
+    brain.state_dict()["regions.hippocampus.memory.null.bias"].add_(raised)
 
 
 def measured(brain: Brain, held_out: list[Thoughts], weights: dict[int, float], search: float) -> dict[str, object]:
