@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neuro.errors import UsageError
 from neuro.evaluate import templates
 from neuro.evaluate.templates import Fact
 from neuro.tokenizer import Tokenizer
@@ -47,9 +48,17 @@ class Episodes:
         length: T.
         seed: of every draw.
         brief: more passages come again, and shorter ones: what is found by few tokens, whatever the form.
+
+    Raises:
+        UsageError: a text that is no longer than a stream.
     """
 
     def __init__(self, text: np.ndarray, tokenizer: Tokenizer, length: int, seed: int, brief: bool = False) -> None:
+        if len(text) <= length:
+            raise UsageError(
+                f"episodes: got a text of {len(text)} tokens, expected more than a stream's {length}.",
+                "Give a longer text, or a smaller length.",
+            )
         self.passage = BRIEF if brief else PASSAGE
         self.text, self.tokenizer, self.length = text, tokenizer, length
         self.random = np.random.default_rng(seed)

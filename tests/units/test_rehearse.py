@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from neuro.brain import Brain
+from neuro.errors import UsageError
 from neuro.evaluate import templates
 from neuro.tokenizer import Tokenizer
 from neuro.train import forms, rehearse
@@ -19,7 +20,7 @@ WORDS = "The keeper of the lamp in the harbour is called Victor and he was never
 
 @pytest.fixture(scope="module")
 def brain(tiny_brain) -> Brain:
-    tokenizer = Tokenizer.train([WORDS], 300)
+    tokenizer = Tokenizer.train([WORDS], 420)
     brain = tiny_brain([f"vocab_size={tokenizer.vocab_size}", "procedural.enabled=false"]).eval()
     brain.tokenizer = tokenizer
     return brain
@@ -27,7 +28,7 @@ def brain(tiny_brain) -> Brain:
 
 @pytest.fixture(scope="module")
 def episodes(brain) -> Episodes:
-    return Episodes(np.array(brain.tokenizer.encode(WORDS * 6)), brain.tokenizer, 6000, 0)
+    return Episodes(np.array(brain.tokenizer.encode(WORDS * 15)), brain.tokenizer, 6000, 0)
 
 
 def test_what_is_trained_on_shares_nothing_with_what_is_measured_by():
@@ -51,7 +52,7 @@ def test_drawn_forms_differ_and_are_none_of_those_measured_by(episodes):
 
 def test_answers_are_what_was_stated_last_by_the_user(brain):
     """Of every question in the words of a statement: the statement with this answer was read before."""
-    episodes = Episodes(np.array(brain.tokenizer.encode(WORDS * 6)), brain.tokenizer, 6000, 3)
+    episodes = Episodes(np.array(brain.tokenizer.encode(WORDS * 15)), brain.tokenizer, 6000, 3)
     episode = episodes.draw()
     assert episode.tokens.shape == episode.kinds.shape == (6000,)
     assert {*np.unique(episode.kinds)} == {TEXT, ANSWER, AGAIN}
@@ -69,9 +70,16 @@ def test_answers_are_what_was_stated_last_by_the_user(brain):
 
 
 def test_the_same_seed_draws_the_same_streams(brain, episodes):
-    text = np.array(brain.tokenizer.encode(WORDS * 6))
+    text = np.array(brain.tokenizer.encode(WORDS * 15))
     first, second, other = (Episodes(text, brain.tokenizer, 300, seed).draw() for seed in (1, 1, 2))
     assert np.array_equal(first.tokens, second.tokens) and not np.array_equal(first.tokens, other.tokens)
+
+
+def test_a_text_shorter_than_a_stream_is_refused(brain):
+    with pytest.raises(UsageError) as error:
+        Episodes(np.zeros(300, np.int64), brain.tokenizer, 300, 0)
+    assert error.value.what == "episodes: got a text of 300 tokens, expected more than a stream's 300."
+    assert error.value.do == "Give a longer text, or a smaller length."
 
 
 def plain(brain: Brain, length: int) -> Episode:
@@ -126,7 +134,7 @@ def test_only_the_hippocampus_learns_and_what_is_sought_is_found_better(tiny_bra
         random = np.random.default_rng(0)
         spans = rehearse.spans_to_ask(thoughts, learner.config.plasticity_span, 6, random)
         loss = rehearse.replay_loss(learner, thoughts, spans, kinds, 1.0, random)
-        found.append((float(loss.total), loss.found[ANSWER]))
+        found.append((float(loss.total.detach()), loss.found[ANSWER]))
         adam.zero_grad()
         loss.total.backward()
         adam.step()
