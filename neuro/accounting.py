@@ -305,7 +305,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]
             # At a commit: decay, and the place of each token in the span; in a step: trust and gate.
             macs = read + c.plasticity_span**2 * counted.commits + h.key_width * held
-            elementwise = h.slots * counted.commits + (8 * d + 6) * tokens
+            traced = 7 * h.key_width if h.key_trace else 0  # what is kept of the last trace, and a unit again
+            elementwise = h.slots * counted.commits + (8 * d + 6 + traced) * tokens
             return [row("mac", macs), *extra, row("elementwise", elementwise)]
         case Thalamus():
             layers = len(c.cortex.layers)

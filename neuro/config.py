@@ -108,6 +108,7 @@ class HippocampusConfig:
         0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
     )
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
+    key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +202,7 @@ class BrainConfig:
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
+        need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
         need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")

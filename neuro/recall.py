@@ -39,7 +39,7 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
         raise UsageError("recall: this brain has no episodic memory.", "Use a model with brain.hippocampus.enabled.")
     region = brain.regions["hippocampus"]
     assert isinstance(region, Hippocampus)
-    query = memory.last_key[:1].unsqueeze(1)
+    query = region.keys(memory.last_key[:1]).unsqueeze(1)
     score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1])
     share = (torch.softmax(score, -1) * chosen)[0, 0]
     now = int(memory.position[0]) + int(state.buffer.valid[0].sum())

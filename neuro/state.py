@@ -58,7 +58,7 @@ class HippocampusState(NamedTuple):
     strengths: Tensor  # [B, M] 0 = unfilled
     origins: Tensor  # [B, M] which token of the stream, counted from 0, the stored value was; exact below 2^24
     position: Tensor  # [B] tokens of the stream before this span; exact below 2^24
-    last_key: Tensor  # [B, K] key of the previous token, waiting for what follows it
+    last_key: Tensor  # [B, K] key of the previous token (with key_trace, before it is made a unit), waiting for what follows it
     has_key: Tensor  # [B] 1 when last_key is one
     last_content: Tensor  # [B, D] unit vector: what the memory said would come after the previous token; 0 if nothing
     trust: Tensor  # [B] running mean of how right it has been, -1 to 1

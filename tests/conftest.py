@@ -56,6 +56,7 @@ LAYERS = {
     "delta rule": ["procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
     "contiguity": ["hippocampus.contiguity=0.3"],
+    "keys of several tokens": ["hippocampus.key_trace=0.6"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",

@@ -88,6 +88,7 @@ def check(config: BrainConfig) -> None:
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.contiguity, "hippocampus.contiguity", str(h.contiguity), "0")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
+    need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
     need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")
     widths = {"d_model": config.d_model, "hippocampus.key_width": h.key_width}

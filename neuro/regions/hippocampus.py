@@ -1,9 +1,12 @@
 """Hippocampus: a sparse place-cell code addresses an episodic memory of what came next.
 
-    a_t = place_cells(norm(context_t)),   key_t = unit(W_k a_t),   value_t = W_v relay_t
+    a_t = place_cells(norm(context_t)),   c_t = unit(W_k a_t) + key_trace c_{t-1},   key_t = unit(c_t),   value_t = W_v relay_t
     pair_t = (key_{t-1}, value_t): what followed the context of the token before
     recall_t = W_o gate_t content(key_t)
     trust_t = d trust_{t-1} + (1 - d) cos(content_{t-1}, value_t),   d = 2^(-1/3)
+
+With ``key_trace`` a key is the drifting context of the last few tokens and not of one alone (Howard and Kahana 2002,
+doi:10.1006/jmps.2001.1388); it is 0 by default.
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
@@ -68,10 +71,11 @@ class Hippocampus(Region):
         )
 
     def scan(self, inputs: Channels, state: HippocampusState) -> tuple[dict[str, Tensor], HippocampusState]:
-        key = normalize(self.key(self.place_cells(self.norm(inputs["context"]))))
+        trace = self.traces(inputs["context"], inputs["valid"], state.last_key)
+        key = self.keys(trace)
         value = wide(self.value(inputs["relay"]))
         valid = inputs["valid"]
-        before = torch.cat([state.last_key.unsqueeze(1), key[:, :-1]], 1)
+        before = torch.cat([self.keys(state.last_key.unsqueeze(1)), key[:, :-1]], 1)
         candidate = torch.cat([state.has_key.unsqueeze(1), valid[:, :-1]], 1) * valid
         lift = None
         if self.config.hippocampus.contiguity:
@@ -92,8 +96,22 @@ class Hippocampus(Region):
             "pair_candidate": candidate,
         }
         return outputs, state._replace(
-            last_key=key[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]
+            last_key=trace[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]
         )
+
+    def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
+        """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]."""
+        key = normalize(self.key(self.place_cells(self.norm(context))))
+        kept = self.config.hippocampus.key_trace
+        if not kept:
+            return key
+        key = key * valid.unsqueeze(-1)
+        traces = self.ops.affine_scan(torch.full_like(key, kept).transpose(0, 1), key.transpose(0, 1), before)
+        return traces.transpose(0, 1)
+
+    def keys(self, traces: Tensor) -> Tensor:
+        """c [...,K] -> unit keys [...,K]."""
+        return normalize(traces) if self.config.hippocampus.key_trace else traces
 
     def _trust(self, said: Tensor, came: Tensor, before: Tensor) -> Tensor:
         """said [B,T,D] unit vectors, came [B,T,D], before [B] -> [B,T]; a measurement: no gradient."""

@@ -100,6 +100,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
         ["hippocampus.contiguity=0.3"],
+        ["hippocampus.key_trace=0.5"],
         [
             "cortex.encoding=spikes",
             "cortex.mixers=recurrence,recurrence",

@@ -89,6 +89,14 @@ def test_neighbours_in_time_come_along_in_the_graph_too(save_model, tmp_path, to
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
+def test_keys_of_several_tokens_equal_torch_too(save_model, tmp_path, tokens):
+    brain = folder.load(save_model(["hippocampus.key_trace=0.6"]), "cpu")
+    package.write_graphs(brain, tmp_path, profile="dml")
+    found = parity.measure(brain, Runtime(tmp_path), tokens(1, 40, vocab_size=280).numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measured):
     """Every projection stands behind thresholds: a value within rounding of one is a flip, and few are."""
     sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]
