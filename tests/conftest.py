@@ -54,6 +54,13 @@ LAYERS = {
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
+    "errors through dense layers": ["procedural.through_dense=true"],
+    "errors through dense layers that are skipped": [
+        "procedural.through_dense=true",
+        "thalamus.skips=layer",
+        "cortex.feedforwards=dense,spiking",
+    ],
+    "delta rule on errors through dense layers": ["procedural.through_dense=true", "procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [

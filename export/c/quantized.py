@@ -86,6 +86,7 @@ def check(config: BrainConfig) -> None:
         need(getattr(config, part).enabled, f"{part}.enabled", "false", "true")
     need(c.encoding == "dense", "cortex.encoding", f"'{c.encoding}'", "'dense'")
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
+    need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
     need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")
