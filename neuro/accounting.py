@@ -323,9 +323,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
     )
 
 
-def _error_path(
-    region: str, name: str, module: DenseFeedforward, brain: Brain, counted: Counted
-) -> list[Operation]:
+def _error_path(region: str, name: str, module: DenseFeedforward, brain: Brain, counted: Counted) -> list[Operation]:
     """What the commits do to hand errors back through a dense feed-forward and its norm: every place of every span."""
     if not brain.config.error_paths:
         return []
