@@ -273,7 +273,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
         case DenseFeedforward():
             hidden = module.down.in_features
-            return [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
+            rows = [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
+            return [*rows, *_error_path(region, name, module, brain, counted)]
         case SpikingEncoder():
             return [row("elementwise", 3 * module.width * tokens)]  # the scale, and its two signs apart and together
         case SpikingFeedforward():
@@ -323,6 +324,19 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
         f"accounting: no counting rule for {type(module).__name__} ('{region}.{name}').",
         "Add its rule to neuro/accounting.py; an operation that cannot be counted is an error.",
     )
+
+
+def _error_path(region: str, name: str, module: DenseFeedforward, brain: Brain, counted: Counted) -> list[Operation]:
+    """What the commits do to hand errors back through a dense feed-forward and its norm: every place of every span."""
+    if not brain.config.error_paths:
+        return []
+    d, hidden, places = brain.config.d_model, module.down.in_features, brain.config.plasticity_span * counted.commits
+    counts = {
+        "mac": 2 * module.up.weight.numel() + module.down.weight.numel(),
+        "elementwise": 8 * hidden + 13 * d,
+        "transcendental": hidden + 2,
+    }
+    return [Operation(region, f"{name}.back", kind, "dense", count * places) for kind, count in counts.items()]
 
 
 def _behind_spikes(brain: Brain) -> set[str]:

@@ -119,7 +119,6 @@ class Brain(nn.Module):
         config, device = self.config, self.embedding.device
         span = config.plasticity_span
         memory = config.hippocampus if config.hippocampus.enabled else None
-        fast_weights = 2 * len(config.cortex.layers) * config.fast_rank
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(batch, *shape, device=device)
@@ -140,8 +139,8 @@ class Brain(nn.Module):
                 surprise=zeros(span),
                 spike_rate=zeros(span),
                 valid=zeros(span),
-                error=zeros(span, config.d_model if fast_weights else 0),
-                eligibility=zeros(span, fast_weights),
+                error=zeros(span, config.d_model if config.trace_width else 0),
+                eligibility=zeros(span, config.trace_width),
             ),
             Held(zeros(2), zeros(), zeros(), zeros()),
             zeros(config.vocab_size),

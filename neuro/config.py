@@ -122,6 +122,8 @@ class ProceduralConfig:
     half_life_tokens: float = 8192.0  # of a fast weight; training learns a factor to it
     max_step: float = 0.5  # Frobenius norm of what one commit may add to one projection
     max_norm: float = 6.0  # Frobenius norm of the fast weights of one projection
+    # An error reaches the projections that lie before a dense feed-forward through it, not unchanged.
+    through_dense: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,17 @@ class BrainConfig:
     def fast_rank(self) -> int:
         """Rank of the fast weights on each of the cortex's output projections; 0 without a procedural memory."""
         return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
+
+    @property
+    def error_paths(self) -> int:
+        """Dense feed-forwards that the procedural memory's errors pass on their way back."""
+        dense = self.cortex.feedforwards.count("dense")
+        return dense if self.fast_rank and self.procedural.through_dense else 0
+
+    @property
+    def trace_width(self) -> int:
+        """What the procedural memory keeps of a token until it is known how wrong its prediction was."""
+        return 2 * len(self.cortex.layers) * self.fast_rank + self.error_paths * self.d_model
 
     @property
     def modulates_decay(self) -> bool:

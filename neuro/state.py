@@ -89,7 +89,7 @@ class SpanBuffer(NamedTuple):
     spike_rate: Tensor  # [B, P]
     valid: Tensor  # [B, P] 1 where a real token lies
     error: Tensor  # [B, P, D] minus the gradient of each token's surprise at what its prediction was read from
-    eligibility: Tensor  # [B, P, R] traces of the prediction of each token
+    eligibility: Tensor  # [B, P, R] traces of the prediction of each token, then what the dense feed-forwards read
 
 
 class Held(NamedTuple):

@@ -54,6 +54,13 @@ LAYERS = {
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],
     "delta rule": ["procedural.rule=delta"],
+    "errors through dense layers": ["procedural.through_dense=true"],
+    "errors through dense layers that are skipped": [
+        "procedural.through_dense=true",
+        "thalamus.skips=layer",
+        "cortex.feedforwards=dense,spiking",
+    ],
+    "delta rule on errors through dense layers": ["procedural.through_dense=true", "procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
     "contiguity": ["hippocampus.contiguity=0.3"],
     "keys of several tokens": ["hippocampus.key_trace=0.6"],

@@ -87,6 +87,7 @@ def check(config: BrainConfig) -> None:
     need(c.encoding == "dense", "cortex.encoding", f"'{c.encoding}'", "'dense'")
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.contiguity, "hippocampus.contiguity", str(h.contiguity), "0")
+    need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")

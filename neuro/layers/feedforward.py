@@ -44,6 +44,17 @@ class DenseFeedforward(nn.Module):
         y, eligibility = self.down(gate * torch.sigmoid(gate) * value)
         return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), (), state
 
+    def hand_back(self, x: Tensor, error: Tensor) -> Tensor:
+        """``error`` at W_2's output for ``x``, route 1 -> error at ``x``: the transposed Jacobian, cut from the graph.
+
+        Nothing comes back where x is 0.
+        """
+        gate, value = wide(self.up(x)).detach().chunk(2, -1)
+        opened, inner = torch.sigmoid(gate), wide(error @ self.down.weight.detach().to(error.dtype))
+        to_gate = inner * value * opened * (1.0 + gate * (1.0 - opened))
+        to_both = torch.cat([to_gate, inner * gate * opened], -1)
+        return wide(to_both @ self.up.weight.detach().to(to_both.dtype))
+
 
 class SpikingFeedforward(nn.Module):
     """[B,T,D] -> [B,T,D]; the membranes are carried from token to token."""

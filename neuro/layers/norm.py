@@ -24,6 +24,13 @@ class RMSNorm(nn.Module):
         x = wide(x)
         return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps) * self.weight
 
+    def hand_back(self, x: Tensor, error: Tensor) -> Tensor:
+        """``error`` at the output for ``x`` -> error at ``x``: the transposed Jacobian, cut from the graph."""
+        x = wide(x.detach())
+        rms = torch.rsqrt((x * x).mean(-1, keepdim=True) + self.eps)
+        unit, towards = x * rms, error * self.weight.detach()
+        return rms * (towards - unit * (unit * towards).mean(-1, keepdim=True))
+
 
 def normalize(x: Tensor) -> Tensor:
     """Unit vectors along the last axis; zero stays zero."""

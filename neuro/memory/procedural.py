@@ -7,10 +7,11 @@
                    F <- F 2^(-n / half_life) + step, each projection's no longer than max_norm
 
 d_t is minus the gradient of token t's surprise at what its prediction was read from (exact for the last projection; the
-residual stream hands it to the others unchanged), e_t what each projection's input was then, and m in (0, 2) what the
-hormones make of it. The delta rule takes from each token's error what the tokens before it in the span have already
-mended, so that what comes twice is not learned twice. Rates per unit, the half-life, the hormones' weights (and beta and
-momentum) are trained by the main loss through write and read. A reset leaves the rank as it was: the sensing matrix is a
+residual stream hands it to the others unchanged, or with ``through_dense`` back through every dense feed-forward on the way:
+`DenseFeedforward.hand_back`), e_t what each projection's input was then, and m in (0, 2) what the hormones make of it. The
+delta rule takes from each token's error what the tokens before it in the span have already mended, so that what comes twice
+is not learned twice. Rates per unit, the half-life, the hormones' weights (and beta and momentum) are trained by the main
+loss through write and read. A reset leaves the rank as it was: the sensing matrix is a
 parameter, only F is state. Source of the delta rule with momentum and forgetting: Titans (arXiv:2501.00663), its form over
 a span: DeltaNet (arXiv:2406.06484). differs: the regression target is the error, not a value.
 """
@@ -28,11 +29,14 @@ from neuro.state import ProceduralState
 
 
 class ProceduralMemory(nn.Module):
-    """The write rule of ``projections`` layers of ``width`` outputs; what is written is state."""
+    """The write rule of ``projections`` layers of ``width`` outputs; what is written is state.
 
-    def __init__(self, width: int, projections: int, config: ProceduralConfig) -> None:
+    ``traces``: numbers kept of a token until its error is known, eligibilities first.
+    """
+
+    def __init__(self, width: int, projections: int, config: ProceduralConfig, traces: int) -> None:
         super().__init__()
-        self.config, self.projections, self.width = config, projections, width
+        self.config, self.projections, self.width, self.traces = config, projections, width, traces
         self.log_rate = nn.Parameter(torch.zeros(projections, width))
         self.log_life = nn.Parameter(torch.zeros(()))
         self.modulation = nn.Linear(len(HORMONES), 1, bias=False)
@@ -43,15 +47,14 @@ class ProceduralMemory(nn.Module):
             self.momentum = nn.Parameter(torch.full((projections,), math.log(1 / 9)))
 
     def init_state(self, batch: int, device: torch.device) -> ProceduralState:
-        traces = self.projections * self.config.rank
-        fast = torch.zeros(batch, traces, self.width, device=device)
+        fast = torch.zeros(batch, self.projections * self.config.rank, self.width, device=device)
         last_step = fast.clone() if self.config.rule == "delta" else ()
-        return ProceduralState(fast, last_step, fast[..., 0].clone())
+        return ProceduralState(fast, last_step, torch.zeros(batch, self.traces, device=device))
 
     def write(
         self, state: ProceduralState, error: Tensor, eligibility: Tensor, modulators: Tensor, tokens: Tensor
     ) -> ProceduralState:
-        """error [B,P,D], eligibility [B,P,R], modulators [B,H], tokens [B] (n of each row) -> state."""
+        """error [B,P,D] or each projection's [B,M,P,D], eligibility [B,P,R], modulators [B,H], tokens [B] -> state."""
         c = self.config
         batch, traces, width = state.fast.shape
         apart = (batch, self.projections, -1, width)
@@ -62,6 +65,8 @@ class ProceduralMemory(nn.Module):
             lived = (tokens > 0).reshape(batch, 1, 1, 1)
             gradient = torch.where(lived, moved, torch.zeros_like(moved))
             state = state._replace(last_step=torch.where(lived, moved, before).reshape(batch, traces, width))
+        elif error.dim() == 4:
+            gradient = wide(eligibility.unflatten(2, (self.projections, -1)).permute(0, 2, 3, 1) @ error)
         else:
             gradient = wide(eligibility.transpose(1, 2) @ error).reshape(apart)
         third = 2.0 * torch.sigmoid(wide(self.modulation(modulators - 0.5))).reshape(batch, 1, 1, 1)
@@ -73,14 +78,15 @@ class ProceduralMemory(nn.Module):
 
     def _delta(self, error: Tensor, eligibility: Tensor) -> Tensor:
         """[B,M,r,D]: a token's share is less by what the tokens before it in the span have put in its place."""
-        batch, span, _ = error.shape
-        traces = eligibility.reshape(batch, span, self.projections, -1).transpose(1, 2)
+        traces = eligibility.unflatten(2, (self.projections, -1)).transpose(1, 2)
         keys = normalize(traces)  # [B,M,P,r]; zero where nothing was eligible
         overlap = torch.sigmoid(self.beta).reshape(1, -1, 1, 1) * (keys @ keys.transpose(2, 3))
-        target = (math.sqrt(keys.shape[-1]) * error).unsqueeze(1).expand(-1, self.projections, -1, -1)
+        target = math.sqrt(keys.shape[-1]) * error
+        if error.dim() == 3:
+            target = target.unsqueeze(1).expand(-1, self.projections, -1, -1)
         updates = target[:, :, :1]
         # A loop and not a triangular solve, which neither exporters nor DirectML have.
-        for t in range(1, span):
+        for t in range(1, eligibility.shape[1]):
             mended = overlap[:, :, t : t + 1, :t] @ updates
             updates = torch.cat([updates, target[:, :, t : t + 1] - mended], 2)
         return wide(keys.transpose(2, 3) @ updates)

@@ -72,6 +72,7 @@ class _Ran(NamedTuple):
     x: Tensor  # [B,T,D]
     shift: Tensor  # [B,T,D] what the fast weights have added so far
     traces: list[Tensor]  # [B,T,r] of the mixer and of the feed-forward
+    read: list[Tensor]  # [B,T,D] what a dense feed-forward's norm read, when errors pass it; 0 where it did not run
     spikes: list[Tensor]  # [B,T,N] of each population
     membranes: list[Tensor]  # likewise, when recorded
     state: LayerState
@@ -100,7 +101,8 @@ class Cortex(Region):
         self.procedural: ProceduralMemory | None = None
         if self.rank:
             self.writes = (*self.writes, "eligibility")
-            self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural)
+            self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural, config.trace_width)
+        self.through_dense = config.error_paths > 0
         self.decay_modulation = DecayModulation() if self.rank and config.modulates_decay else None
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
         self.dropout = (
@@ -129,7 +131,7 @@ class Cortex(Region):
         x, valid = self.dropout(inputs["relay"]), inputs["valid"]
         drive = inputs["route_drive" if self.skips_layers else "route"]
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
-        states, rasters, membranes, traces, routes = [], [], [], [], []
+        states, rasters, membranes, traces, read, routes = [], [], [], [], [], []
         fast = self._fast(state)
         shift = torch.zeros_like(x)  # what the fast weights have added
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
@@ -143,6 +145,7 @@ class Cortex(Region):
             x, shift = ran.x, ran.shift
             states.append(ran.state)
             traces += ran.traces
+            read += ran.read
             rasters += ran.spikes
             membranes += ran.membranes
         context = x - shift if fast else x
@@ -160,7 +163,7 @@ class Cortex(Region):
             outputs["membrane"] = _side_by_side(membranes)
         procedural = state.procedural
         if isinstance(procedural, ProceduralState):
-            eligibility = wide(torch.cat(traces, -1)) * valid.unsqueeze(-1)
+            eligibility = wide(torch.cat([*traces, *read], -1)) * valid.unsqueeze(-1)
             waiting = procedural.last_eligibility.unsqueeze(1)
             outputs["eligibility"] = torch.cat([waiting, eligibility[:, :-1]], 1)
             procedural = procedural._replace(last_eligibility=eligibility[:, -1])
@@ -181,6 +184,7 @@ class Cortex(Region):
 
         y, trace, said, mixer = layer.mixer.scan(scaled, valid, before.mixer)
         add(y, trace)
+        read = [x.detach() * gate.detach().unsqueeze(-1)] if self._passes(layer) else []
         scaled = layer.feedforward_norm(x)
         y, trace, fired, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
         add(y, trace)
@@ -190,7 +194,7 @@ class Cortex(Region):
             if self.record_membrane:
                 replay = layer.feedforward.membrane
                 membranes.append(replay(scaled, gate, raster, before.feedforward) if u is None else u)
-        return _Ran(x, shift, traces, spikes, membranes, LayerState(mixer, feedforward))
+        return _Ran(x, shift, traces, read, spikes, membranes, LayerState(mixer, feedforward))
 
     def _skipping(self, layer: CortexLayer, given: _Given, route: Tensor, valid: Tensor) -> _Ran:
         """`_run` for the tokens at route 1; the others pass by, and the layer does not notice."""
@@ -212,7 +216,8 @@ class Cortex(Region):
         if len(sent) == 0:
             widths = ([self.rank, self.rank], layer.channels)
             traces, spikes = ([gate.new_zeros(*gate.shape, n) for n in each] for each in widths)
-            return _Ran(given.x, given.shift, traces, spikes, [], given.before)
+            read = [torch.zeros_like(given.x)] if self._passes(layer) else []
+            return _Ran(given.x, given.shift, traces, read, spikes, [], given.before)
         few = given._replace(x=given.x[:, sent], shift=given.shift[:, sent], scaled=given.scaled[:, sent])
         ran = self._run(layer, few, gate[:, sent], gate[:, sent])
 
@@ -223,6 +228,7 @@ class Cortex(Region):
             x=given.x.index_copy(1, sent, ran.x),
             shift=given.shift.index_copy(1, sent, ran.shift),
             traces=[spread(trace) for trace in ran.traces],
+            read=[spread(x) for x in ran.read],
             spikes=[spread(spikes) for spikes in ran.spikes],
         )
 
@@ -234,9 +240,26 @@ class Cortex(Region):
             return state
         if self.decay_modulation is not None:
             tokens = self.decay_modulation(modulators, tokens)
-        return state._replace(
-            procedural=self.procedural.write(memory, span.error, span.eligibility, modulators, tokens)
-        )
+        error, traces = span.error, span.eligibility
+        if self.through_dense:
+            traces, read = traces.split([memory.fast.shape[1], traces.shape[2] - memory.fast.shape[1]], 2)
+            error = self._handed_back(error, read)
+        return state._replace(procedural=self.procedural.write(memory, error, traces, modulators, tokens))
+
+    def _handed_back(self, error: Tensor, read: Tensor) -> Tensor:
+        """The readout's error [B,P,D] and what each dense feed-forward's norm read [B,P,n D] -> [B,M,P,D]."""
+        waiting, errors = list(read.split(error.shape[2], 2)), []
+        for layer in reversed(self._layers()):
+            errors.append(error)
+            if self._passes(layer):
+                x = waiting.pop()
+                norm = layer.feedforward_norm
+                error = error + norm.hand_back(x, layer.feedforward.hand_back(norm(x), error))
+            errors.append(error)
+        return torch.stack(errors[::-1], 1)
+
+    def _passes(self, layer: CortexLayer) -> bool:
+        return self.through_dense and isinstance(layer.feedforward, DenseFeedforward)
 
     def _fast(self, state: CortexState) -> Sequence[Tensor]:
         """The fast weights [B,r,D] of each projection, two a layer; nothing without a procedural memory."""

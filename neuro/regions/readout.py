@@ -60,12 +60,9 @@ class Readout(Region):
         Returns:
             [B,T,D], cut from the graph: a teaching signal, not a path for gradients.
         """
-        x, logits, weight = x.detach(), logits.detach(), self.weight.detach()
+        logits, weight = logits.detach(), self.weight.detach()
         missed = wide(said.detach()) - wide(torch.softmax(logits, -1) @ weight)
-        towards = missed * self._gain(modulators).detach() * self.norm.weight.detach()
-        rms = torch.rsqrt((x * x).mean(-1, keepdim=True) + self.norm.eps)
-        unit = x * rms
-        return rms * (towards - unit * (unit * towards).mean(-1, keepdim=True))
+        return self.norm.hand_back(x, missed * self._gain(modulators).detach())
 
     def _gain(self, modulators: Tensor) -> Tensor:
         return torch.exp(0.5 * torch.tanh(wide(self.gain((modulators - 0.5).unsqueeze(1)))))

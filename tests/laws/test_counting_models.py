@@ -60,6 +60,7 @@ def counted_brain(sets: Sequence[str], ops: backends.Ops) -> tuple[Workload, Wor
         ["cortex.feedforwards=spiking,spiking", "hippocampus.rebind=true"],
         ["cortex.mixers=window,window", "cortex.feedforwards=dense,dense"],
         ["procedural.rule=delta"],
+        ["procedural.through_dense=true", "cortex.feedforwards=dense,dense"],
         [*SPIKES, "procedural.enabled=false"],
     ],
 )

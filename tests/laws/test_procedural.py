@@ -56,10 +56,44 @@ def test_what_is_gathered_for_the_last_projection_is_its_gradient(tiny_brain, to
     assert gathered[:, -rank:].abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("skips", ["feedforward", "layer"])
+def test_through_a_dense_feed_forward_the_mixers_error_is_its_gradient_too(tiny_brain, tokens, skips):
+    """As long as its own fast weights are empty, nothing is left out on the way back."""
+    sets = [*ONE_LAYER, "procedural.through_dense=true", f"thalamus.skips={skips}"]
+    brain = tiny_brain(sets, dtype=torch.float64)
+    weights = fast(brain.init_state(2)).requires_grad_(True)
+    out = brain.scan(tokens(2, 13), with_fast(brain.init_state(2), weights))
+    (expected,) = torch.autograd.grad(out.aux.surprise.sum(), weights, retain_graph=True)
+    span, rank, width = out.state.buffer, brain.config.procedural.rank, brain.config.d_model
+    traces, read = span.eligibility.split([2 * rank, width], 2)
+    errors = brain.regions["cortex"]._handed_back(span.error, read)
+    gathered = torch.cat([traces[..., :rank].mT @ errors[:, 0], traces[..., rank:].mT @ errors[:, 1]], 1)
+    assert torch.allclose(gathered, -expected, atol=1e-12)
+    assert gathered[:, :rank].abs().max() > 1e-4
+    ran = out.aux.route[..., 0].bool()
+    assert ran.any() and not ran.all() and torch.equal(read[:, 1:13].any(-1), ran[:, :-1])
+    through = torch.autograd.grad(errors.sum(), list(brain.parameters()), allow_unused=True)
+    assert not any(part is not None and part.any() for part in through)  # a teaching signal, not a path for gradients
+    unchanged = traces[..., :rank].mT @ span.error
+    assert not torch.allclose(unchanged, gathered[:, :rank], atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_projection_can_be_told_an_error_of_its_own(rule):
+    memory = ProceduralMemory(6, 2, ProceduralConfig(rule=rule, rank=3), 6)
+    state, trace = memory.init_state(2, torch.device("cpu")), torch.randn(2, 9, 6)
+    errors, hormones, lengths = torch.randn(2, 2, 9, 6), torch.rand(2, 5), torch.tensor([9.0, 9.0])
+    both = memory.write(state, errors, trace, hormones, lengths).fast
+    for m in range(2):
+        alone = memory.write(state, errors[:, m], trace, hormones, lengths).fast
+        part = slice(3 * m, 3 * m + 3)
+        assert both[:, part].any() and torch.allclose(both[:, part], alone[:, part], atol=1e-6)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_write_equals_the_formula(rule):
     config = ProceduralConfig(rule=rule, rank=3, rate=0.4, half_life_tokens=20.0, max_step=0.7, max_norm=1.1)
-    memory = ProceduralMemory(6, 2, config).double()
+    memory = ProceduralMemory(6, 2, config, 6).double()
     with torch.no_grad():
         for p in memory.parameters():
             p.copy_(0.5 * torch.randn_like(p))
@@ -95,7 +129,7 @@ def test_a_write_equals_the_formula(rule):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3, 1e12])
 def test_no_error_is_large_enough_to_break_the_bounds(scale, rule):
     config = ProceduralConfig(rule=rule, rank=4, max_step=0.5, max_norm=2.0)
-    memory = ProceduralMemory(8, 3, config)
+    memory = ProceduralMemory(8, 3, config, 12)
     state = memory.init_state(1, torch.device("cpu"))
     for _ in range(20):
         error, trace = scale * torch.randn(1, 5, 8), torch.randn(1, 5, 12)
