@@ -37,24 +37,27 @@ class Stream:
     def read(self, tokens: Sequence[int]) -> np.ndarray:
         """Nats of each token [T] given all before it, float64 (0 for a stream's very first); the span ends with the last."""
         self._nats = []
-        self._feed(tokens)
+        for _ in self._feed(
+            tokens
+        ):  # the logits of a span are let go before the next: all of a text's would fill a machine
+            pass
         self._session.commit()
         self.state = arms.keep_only(self.state, self.memories)
         return np.concatenate(self._nats)
 
     def predict(self, tokens: Sequence[int]) -> Tensor:
         """Logits [T, V] for the token after each of these; the span stays open."""
-        return torch.cat(self._feed(tokens, keep_logits=True))
+        return torch.cat(list(self._feed(tokens, keep_logits=True)))
 
-    def _feed(self, tokens: Sequence[int], keep_logits: bool = False) -> list[Tensor]:
-        """Logits of each part that was fed: of all its tokens, or of the last."""
-        found, start = [], 0
+    def _feed(self, tokens: Sequence[int], keep_logits: bool = False) -> Iterator[Tensor]:
+        """Logits of each part as it is fed: of all its tokens, or of the last."""
+        start = 0
         while start < len(tokens):
             part = tokens[start : start + self.brain.remaining(self.state)]
-            found.append(self._session.feed(torch.tensor([part]), keep_logits)[0])
+            logits = self._session.feed(torch.tensor([part]), keep_logits)[0]
             self.state = arms.keep_only(self.state, self.memories)
             start += len(part)
-        return found
+            yield logits
 
     @property
     def state(self) -> BrainState:
