@@ -20,6 +20,7 @@ from neuro.config import HORMONES
 from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
 from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.dropout import LockedDropout
 from neuro.layers.fast_linear import FastLinear
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.mixture_of_depths import DepthRouter
@@ -320,6 +321,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("elementwise", 15 * counted.commits), row("transcendental", 10 * counted.commits)]
         case Region() | nn.ModuleList():
             return [row("elementwise", d * tokens)] if isinstance(module, Region) else []
+        case LockedDropout():  # of training alone
+            return []
     raise NeuroError(
         f"accounting: no counting rule for {type(module).__name__} ('{region}.{name}').",
         "Add its rule to neuro/accounting.py; an operation that cannot be counted is an error.",
