@@ -290,13 +290,14 @@ class Brain(nn.Module):
         return state.started.new_full((state.started.shape[0], len(HORMONES)), 0.5)
 
     def warmth(self, state: BrainState) -> Tensor:
-        """What noradrenaline multiplies each row's sampling temperature by: 2^(octaves (2 x - 1)), float64 [B].
+        """What noradrenaline multiplies each row's sampling temperature by: 2^(octaves (2 x - 1)) [B], float64 where there is one.
 
         Explored while it is high (Aston-Jones & Cohen 2005, doi:10.1146/annurev.neuro.28.061604.135709); negative octaves
         are the opposite claim, that it sharpens choice (Doya 2002, doi:10.1016/S0893-6080(02)00044-8).
         """
         octaves = self.config.endocrine.temperature_octaves
-        level = self.modulators(state)[:, HORMONES.index("noradrenaline")].double()
+        level = self.modulators(state)[:, HORMONES.index("noradrenaline")]
+        level = level.double() if self.backend.fp64 else level
         return torch.exp2(octaves * (2.0 * level - 1.0))
 
     def _silent(self, name: str, channels: dict[str, Tensor]) -> Tensor:

@@ -50,7 +50,7 @@ def scans(brain: Brain, wanted: bool) -> Iterator[None]:
 
 
 def _check(device: torch.device) -> None:
-    if device.type == "cpu":
+    if device == torch.device("cpu"):
         names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
         if not any(shutil.which(name) for name in names):
             raise MissingError(

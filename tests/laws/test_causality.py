@@ -145,8 +145,8 @@ def test_the_fuzz_catches_a_leak(where, tiny_brain, drive, tokens, monkeypatch):
     else:
         read = brain.regions["hippocampus"].memory.read
 
-        def ranked(query, keys, values, strengths):
-            content, *rest = read(query, keys, values, strengths)
+        def ranked(query, *stored):
+            content, *rest = read(query, *stored)
             return content + query.mean((1, 2))[:, None, None], *rest
 
         monkeypatch.setattr(brain.regions["hippocampus"].memory, "read", ranked)

@@ -274,7 +274,7 @@ def test_a_rewarded_scan_is_its_steps_and_may_be_cut(rule, own):
 
 def test_the_procedural_memory_writes_what_these_traces_credit():
     """Its three-factor rule is an eligibility that does not fade and a third factor that comes with the commit."""
-    memory = ProceduralMemory(6, 1, ProceduralConfig(rank=4, max_step=1e9, max_norm=1e9)).double()
+    memory = ProceduralMemory(6, 1, ProceduralConfig(rank=4, max_step=1e9, max_norm=1e9), 4).double()
     with torch.no_grad():
         memory.modulation.weight.normal_()
     eligible, error = torch.randn(2, 7, 4, dtype=torch.float64), torch.randn(2, 7, 6, dtype=torch.float64)

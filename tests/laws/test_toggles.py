@@ -74,6 +74,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "procedural.half_life_tokens": ("8.0", {"logits"}),
     "procedural.max_step": ("0.01", {"logits"}),
     "procedural.max_norm": ("0.01", {"logits"}),
+    "procedural.through_dense": ("true", {"state shapes", "logits"}),
 }
 # What a field needs that is not so in BASE.
 NEEDS = {
@@ -198,9 +199,9 @@ TRAIN: dict[str, str] = {
     "steps": "5",
     "batch": "3",
     "spans_per_step": "3",
+    "optimizer": "muon",
     "learning_rate": "0.004",
     "weight_decay": "0.5",
-    "optimizer": "muon",
     "sampled": "64",
     "dropout": "0.3",
     "embedding_dropout": "0.3",
