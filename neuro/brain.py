@@ -290,7 +290,7 @@ class Brain(nn.Module):
         return state.started.new_full((state.started.shape[0], len(HORMONES)), 0.5)
 
     def warmth(self, state: BrainState) -> Tensor:
-        """What noradrenaline multiplies each row's sampling temperature by: 2^(octaves (2 x - 1)) [B], float64 where there is one.
+        """What noradrenaline multiplies each row's sampling temperature by: 2^(octaves (2 x - 1)) [B], float64 if it can.
 
         Explored while it is high (Aston-Jones & Cohen 2005, doi:10.1146/annurev.neuro.28.061604.135709); negative octaves
         are the opposite claim, that it sharpens choice (Doya 2002, doi:10.1016/S0893-6080(02)00044-8).
