@@ -70,7 +70,7 @@ def window_loss(
             counts all.
         shard: which rows of a larger batch these are; then the budgets are held by the whole batch, and the gradients of
             all shards have the gradient of the batch as their mean.
-        candidates: what the vocabulary is for now, for `sampled_loss`.
+        candidates: the part of the vocabulary that the brain runs on (`sampled_loss`).
     """
     device = brain.backend.device
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()

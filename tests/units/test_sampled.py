@@ -116,6 +116,14 @@ def test_dropped_tokens_are_dropped_where_they_are_read_and_not_where_they_are_s
         (["train.dropout=1.0"], r"in \[0, 1\)"),
         (["train.average=1"], r"in \[0, 1\)"),
         (["train.sampled=-1"], "at least 0"),
+        (["train.sampled=8", "train.accumulate=2"], "train.sampled: got 8, expected 0 with accumulate"),
+        (["train.sampled=8", "train.checkpoint_activations=true"], "train.sampled: got 8"),
+        (["train.dropout=0.1", "train.parallel=ddp"], "train.dropout: got 0.1, expected 0 with accumulate"),
+        (["train.dropout=0.1", "train.compile=true"], "train.dropout: got 0.1"),
+        (["train.optimizer=muon", "train.parallel=fsdp"], "train.optimizer: got muon, expected adamw"),
+        (["train.average=0.9", "train.parallel=fsdp"], "train.average: got 0.9"),
+        (["train.only=cortex", "train.parallel=fsdp"], "train.only"),
+        (["brain.hippocampus.key_trace=1.0"], r"key_trace: got 1.0, expected in \[0, 1\)"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(sets, said):
