@@ -209,7 +209,7 @@ def test_the_folder_runs_without_this_package(exported, tmp_path):
 
 def test_the_runner_reads_a_literal_bos_as_the_tokenizer_does(exported, monkeypatch, capsys):
     out, read = exported[1], []
-    monkeypatch.setattr(Runtime, "generate", lambda self, ids, n: read.extend(ids) or [])
+    monkeypatch.setattr(Runtime, "generate", lambda self, ids, n, *how: read.extend(ids) or [])
     monkeypatch.setattr(runtime, "__file__", str(out / "run.py"))
     monkeypatch.setattr(sys, "argv", ["run.py", "a<bos>b <unk>"])
     assert runtime.main() == 0
