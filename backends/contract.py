@@ -95,6 +95,8 @@ class Ops:
 
     Row c goes to slot index[c] where keep[c]; every other slot is returned as it was, bit for bit.
     """
+    tally: Callable[[Tensor, Tensor, int], Tensor]
+    """(shares [B,T,M], ids [B,M] whole numbers of a floating type, V) -> [B,T,V]: the sum of the shares of each id."""
     scatter_free: bool = False
     """Whether none of them scatters, or makes a shape that depends on data, forward or backward (held by `backends.guard`)."""
 

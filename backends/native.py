@@ -103,4 +103,9 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return memory.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
 
 
-OPS = Ops("native", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+def tally(shares: Tensor, ids: Tensor, width: int) -> Tensor:
+    index = ids.to(torch.int64).unsqueeze(1).expand_as(shares)
+    return shares.new_zeros(*shares.shape[:2], width).scatter_add(2, index, shares)
+
+
+OPS = Ops("native", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows, tally)

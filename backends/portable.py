@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 from backends.contract import LifRule, Ops, check_affine_scan, check_lif_scan
 from backends.surrogate import spike
 
+_AT_ONCE = 1024  # slots whose ids are told apart at once
+
 
 def one_hot(index: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """[..., width] of 0 and 1 by comparison (``F.one_hot`` scatters)."""
@@ -198,6 +200,12 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return _WriteRows.apply(memory, rows, index, keep)
 
 
+def tally(shares: Tensor, ids: Tensor, width: int) -> Tensor:
+    names = torch.arange(width, device=ids.device, dtype=ids.dtype)
+    parts = zip(shares.split(_AT_ONCE, 2), ids.split(_AT_ONCE, 1), strict=True)  # the mask of all slots would be large
+    return torch.stack([part @ (some.unsqueeze(-1) == names).to(shares.dtype) for part, some in parts]).sum(0)
+
+
 OPS = Ops(
     "portable",
     embed,
@@ -208,5 +216,6 @@ OPS = Ops(
     attention,
     take_rows,
     write_rows,
+    tally,
     scatter_free=True,
 )

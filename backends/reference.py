@@ -82,4 +82,12 @@ def write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Ten
     return torch.stack(batches)
 
 
-OPS = Ops("reference", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows)
+def tally(shares: Tensor, ids: Tensor, width: int) -> Tensor:
+    columns = []
+    for v in range(width):
+        here = [[shares[b, :, m] for m in range(ids.shape[1]) if int(ids[b, m]) == v] for b in range(shares.shape[0])]
+        columns.append(torch.stack([sum(found, torch.zeros_like(shares[b, :, 0])) for b, found in enumerate(here)]))
+    return torch.stack(columns, -1)
+
+
+OPS = Ops("reference", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows, tally)

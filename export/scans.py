@@ -48,8 +48,13 @@ def _write_rows(memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> Te
     return memory.scatter(1, index.unsqueeze(-1).expand(-1, -1, memory.shape[2]), rows)
 
 
+def _tally(shares: Tensor, ids: Tensor, width: int) -> Tensor:
+    index = ids.to(torch.int64).unsqueeze(1).expand_as(shares)
+    return torch.zeros(*shares.shape[:2], width, dtype=shares.dtype).scatter_add(2, index, shares)
+
+
 # For one token at a time, and for many.
-STEP_OPS = dataclasses.replace(portable.OPS, name="indexed", take_rows=_take_rows, write_rows=_write_rows)
+STEP_OPS = dataclasses.replace(portable.OPS, name="indexed", take_rows=_take_rows, write_rows=_write_rows, tally=_tally)
 OPS = dataclasses.replace(STEP_OPS, name="scans", affine_scan=_affine_scan, lif_scan=_lif_scan)
 
 

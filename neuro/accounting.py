@@ -29,6 +29,7 @@ from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.episodic import EpisodicMemory
 from neuro.memory.place_cells import PlaceCells
+from neuro.memory.pointer import Pointer
 from neuro.memory.procedural import ProceduralMemory
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
@@ -310,6 +311,12 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             traced = 7 * h.key_width if h.key_trace else 0  # what is kept of the last trace, and a unit again
             elementwise = h.slots * counted.commits + (8 * d + 6 + traced) * tokens
             return [row("mac", macs), *extra, row("elementwise", elementwise)]
+        case Pointer():  # share and sum of every slot, then the mixture of every token of the vocabulary
+            slots, vocabulary = c.hippocampus.slots, c.vocab_size
+            return [
+                row("elementwise", (4 * slots + 3 * vocabulary) * tokens),
+                row("transcendental", (slots + 2 * vocabulary + 4) * tokens),
+            ]
         case Thalamus():
             layers = len(c.cortex.layers)
             return [row("elementwise", 2 * d * tokens), row("transcendental", (d + layers) * tokens)]
@@ -386,6 +393,7 @@ def _channels(brain: Brain, counted: Counted) -> list[Traffic]:
         "L": len(c.cortex.layers),
         "S": len(emitters(brain)),
         "K": c.hippocampus.key_width,
+        "V": c.vocab_size,
     }
     rows = []
     regions = [cast(Region, region) for region in brain.regions.values()]

@@ -141,6 +141,7 @@ class Brain(nn.Module):
                 valid=zeros(span),
                 error=zeros(span, config.d_model if config.trace_width else 0),
                 eligibility=zeros(span, config.trace_width),
+                ids=zeros(span) if config.points else (),
             ),
             Held(zeros(2), zeros(), zeros(), zeros()),
             zeros(config.vocab_size),
@@ -336,8 +337,10 @@ class Brain(nn.Module):
         source |= {"keys": channels.get("pair_key"), "values": channels.get("pair_value")}
         source |= {"candidate": channels.get("pair_candidate"), "surprise": surprise}
         source |= {"error": channels.get("error"), "eligibility": channels.get("eligibility")}
+        source |= {"ids": channels["token"].to(surprise.dtype)}
+        names = [name for name in SpanBuffer._fields if isinstance(getattr(state.buffer, name), Tensor)]
         columns, widths = [], []
-        for name in SpanBuffer._fields:
+        for name in names:
             record = source[name]
             if record is None:  # the memory that reads it is off
                 record = surprise.new_zeros(batch, length, *getattr(state.buffer, name).shape[2:])
@@ -351,7 +354,8 @@ class Brain(nn.Module):
             index = offset.clamp(0, length - 1).unsqueeze(0).expand(batch, span)
             rows = self.ops.take_rows(torch.cat(columns, -1), index).split(widths, -1)
         fields = {}
-        for name, row, old in zip(SpanBuffer._fields, rows, state.buffer, strict=True):
+        for name, row in zip(names, rows, strict=True):
+            old = getattr(state.buffer, name)
             here = inside.unsqueeze(-1) if old.dim() == 3 else inside
             fields[name] = torch.where(here, row if old.dim() == 3 else row.squeeze(-1), old)
         return SpanBuffer(**fields)

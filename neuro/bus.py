@@ -48,6 +48,7 @@ CHANNELS = {
         Channel("pair_key", "[B,T,K]"),
         Channel("pair_value", "[B,T,D]"),
         Channel("pair_candidate", "[B,T]"),
+        Channel("copied", "[B,T,V]"),
         Channel("eligibility", "[B,T,R]"),
         Channel("features", "[B,T,D]"),
         Channel("logits", "[B,T,V]"),

@@ -109,6 +109,7 @@ class HippocampusConfig:
     )
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
+    pointer: bool = False  # what followed stored moments is predicted outright too, mixed with the readout's prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +146,11 @@ class BrainConfig:
     def fast_rank(self) -> int:
         """Rank of the fast weights on each of the cortex's output projections; 0 without a procedural memory."""
         return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
+
+    @property
+    def points(self) -> bool:
+        """Whether the hippocampus predicts tokens outright (`neuro.memory.pointer`)."""
+        return self.hippocampus.enabled and self.hippocampus.pointer
 
     @property
     def error_paths(self) -> int:

@@ -15,7 +15,6 @@ from neuro.state import BrainState
 from neuro.transcript import Transcript
 
 SCHEMA = "neuro.memory/3"
-SLOTTED = ("keys", "values", "strengths", "origins")
 
 
 def save(path: str | Path, brain: Brain, state: BrainState, transcript: Transcript | None = None) -> int:
@@ -32,7 +31,7 @@ def save(path: str | Path, brain: Brain, state: BrainState, transcript: Transcri
     transcript = transcript or Transcript()
     if "strengths" in tensors:  # the unfilled slots at the end hold nothing
         last = int((tensors["strengths"] > 0).any(0).nonzero().max()) + 1 if filled else 0
-        tensors |= {name: tensors[name][:, :last] for name in SLOTTED}
+        tensors |= {name: tensors[name][:, :last] for name in contents.SLOTTED if name in tensors}
     header = {
         "schema": SCHEMA,
         "model": folder.fingerprint(brain),
@@ -58,7 +57,7 @@ def load(path: str | Path, brain: Brain, state: BrainState) -> tuple[BrainState,
             f"{path}: this memory was made by another model.", "Use the model that wrote it, or another memory file."
         )
     ids = tensors.pop("transcript", torch.zeros(0, dtype=torch.int32))
-    for name in SLOTTED:
+    for name in contents.SLOTTED:
         if name in tensors and name in expected:
             missing = expected[name].shape[1] - tensors[name].shape[1]
             if missing > 0:

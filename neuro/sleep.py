@@ -104,6 +104,8 @@ def sleep(
         strengths=(strengths * left).unsqueeze(0),
         origins=(origins * left).unsqueeze(0),
     )
+    if isinstance(memory.ids, Tensor):
+        after = after._replace(ids=memory.ids * left)
     held = int((after.strengths > 0).sum())
     report = Report(rounds, len(stretches), replayed, surprise, len(freed), rose, held)
     return state._replace(regions=state.regions._replace(hippocampus=after)), report
@@ -163,5 +165,7 @@ def _without_slots(brain: Brain) -> BrainState:
     memory = state.regions.hippocampus
     assert isinstance(memory, HippocampusState)
     few = min(h.slots, max(h.writes_per_span, h.top_k))
-    small = {name: getattr(memory, name)[:, :few] for name in ("keys", "values", "strengths", "origins")}
+    small = {
+        name: getattr(memory, name)[:, :few] for name in contents.SLOTTED if isinstance(getattr(memory, name), Tensor)
+    }
     return state._replace(regions=state.regions._replace(hippocampus=memory._replace(**small)))

@@ -62,6 +62,7 @@ class HippocampusState(NamedTuple):
     has_key: Tensor  # [B] 1 when last_key is one
     last_content: Tensor  # [B, D] unit vector: what the memory said would come after the previous token; 0 if nothing
     trust: Tensor  # [B] running mean of how right it has been, -1 to 1
+    ids: Tensor | tuple[()] = ()  # [B, M] with a pointer: which token of the vocabulary the value was; exact below 2^24
 
 
 class ReadoutState(NamedTuple):
@@ -90,6 +91,7 @@ class SpanBuffer(NamedTuple):
     valid: Tensor  # [B, P] 1 where a real token lies
     error: Tensor  # [B, P, D] minus the gradient of each token's surprise at what its prediction was read from
     eligibility: Tensor  # [B, P, R] traces of the prediction of each token, then what the dense feed-forwards read
+    ids: Tensor | tuple[()] = ()  # [B, P] with a pointer: which token of the vocabulary each was
 
 
 class Held(NamedTuple):

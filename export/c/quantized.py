@@ -90,6 +90,7 @@ def check(config: BrainConfig) -> None:
     need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")
+    need(not h.pointer, "hippocampus.pointer", "true", "false")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
     need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")
     widths = {"d_model": config.d_model, "hippocampus.key_width": h.key_width}

@@ -40,6 +40,16 @@ class Pairs(NamedTuple):
     strengths: Tensor  # [B, P] what a slot gets when written
     origins: Tensor  # [B, P] which token of the stream the value was
     priority: Tensor  # [B, P] higher is written first; <= 0 is never written
+    ids: Tensor | tuple[()] = ()  # [B, P] which token of the vocabulary the value was
+
+
+class Recalled(NamedTuple):
+    """What was read for every token."""
+
+    content: Tensor  # [B, T, D]
+    evidence: Tensor  # [B, T]
+    novelty: Tensor  # [B, T]
+    cosine: Tensor  # [B, T, M] to every slot, -2 to an unfilled one
 
 
 class EpisodicMemory(nn.Module):
@@ -60,8 +70,8 @@ class EpisodicMemory(nn.Module):
 
     def read(
         self, query: Tensor, keys: Tensor, values: Tensor, strengths: Tensor, lift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """query [B,T,K] unit -> (content [B,T,D], evidence [B,T], novelty [B,T]); without a filled slot the content is 0.
+    ) -> Recalled:
+        """query [B,T,K] unit; without a filled slot the content is 0.
 
         Args:
             lift: added to the cosines [B,T,M]: it says which slots are read and how much of each, not how near they are,
@@ -71,7 +81,7 @@ class EpisodicMemory(nn.Module):
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
-        return share @ values, torch.logsumexp(near, -1), novelty
+        return Recalled(share @ values, torch.logsumexp(near, -1), novelty, cosine)
 
     def scores(
         self, query: Tensor, keys: Tensor, strengths: Tensor, lift: Tensor | None = None
@@ -111,14 +121,13 @@ class EpisodicMemory(nn.Module):
         """evidence [B,T], hidden [B,T,D], trust [B,T] -> how much of the content is recalled [B,T], 0 without a filled slot."""
         return torch.sigmoid(evidence + torch.exp(self.log_trust) * trust - wide(self.null(hidden)).squeeze(-1))
 
-    def write(
-        self, keys: Tensor, values: Tensor, strengths: Tensor, origins: Tensor, pairs: Pairs, tokens: Tensor
-    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
+    def write(self, state: HippocampusState, pairs: Pairs, tokens: Tensor) -> tuple[HippocampusState, Tensor, Tensor]:
         """Decay over ``tokens`` [B], then place the best pairs.
 
         Returns:
-            ((keys, values, strengths, origins), slots written [B] int64, filled slots overwritten [B] int64)
+            (state, slots written [B] int64, filled slots overwritten [B] int64)
         """
+        keys, strengths = state.keys, state.strengths
         strengths = strengths * torch.exp2(-tokens.to(strengths.dtype).unsqueeze(-1) / self.half_life)
         priority, best = _highest(pairs.priority, self.writes)
         keep = priority > 0
@@ -131,13 +140,18 @@ class EpisodicMemory(nn.Module):
         def place(memory: Tensor, rows: Tensor) -> Tensor:
             return self.ops.write_rows(memory, slots, self.ops.take_rows(rows, best), keep)
 
-        written = (
-            place(keys, pairs.keys),
-            place(values, pairs.values),
-            place(strengths.unsqueeze(-1), pairs.strengths.unsqueeze(-1)).squeeze(-1),
-            place(origins.unsqueeze(-1), pairs.origins.unsqueeze(-1)).squeeze(-1),
+        def place_numbers(memory: Tensor, numbers: Tensor) -> Tensor:
+            return place(memory.unsqueeze(-1), numbers.unsqueeze(-1)).squeeze(-1)
+
+        after = state._replace(
+            keys=place(keys, pairs.keys),
+            values=place(state.values, pairs.values),
+            strengths=place_numbers(strengths, pairs.strengths),
+            origins=place_numbers(state.origins, pairs.origins),
         )
-        return written, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
+        if isinstance(state.ids, Tensor) and isinstance(pairs.ids, Tensor):
+            after = after._replace(ids=place_numbers(state.ids, pairs.ids))
+        return after, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
 
     def _slots_of_keys(
         self, keys: Tensor, strengths: Tensor, new: Tensor, places: Tensor, keep: Tensor

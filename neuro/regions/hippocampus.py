@@ -11,7 +11,7 @@ doi:10.1006/jmps.2001.1388); it is 0 by default.
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
 choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
-or "periodic".
+or "periodic". With ``pointer`` the tokens that followed are predicted outright as well (`neuro.memory.pointer`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -26,6 +26,7 @@ from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells
+from neuro.memory.pointer import Pointer
 from neuro.regions.base import Channels, DecayModulation, Region
 from neuro.state import Held, HippocampusState, SpanBuffer
 
@@ -37,7 +38,7 @@ _LAST_EXACT = 2.0**24  # positions are float32, because memory rows are
 class Hippocampus(Region):
     name = "hippocampus"
     reads = ("hidden", "context", "relay", "salience", "valid", "modulators~")
-    writes = ("recall", "recall_gate", "novelty", "pair_key", "pair_value", "pair_candidate")
+    writes: tuple[str, ...] = ("recall", "recall_gate", "novelty", "pair_key", "pair_value", "pair_candidate")
 
     def __init__(self, config: BrainConfig, ops: Ops) -> None:
         super().__init__()
@@ -55,6 +56,9 @@ class Hippocampus(Region):
             nn.init.eye_(linear.weight)
         self.decay_modulation = DecayModulation() if config.modulates_decay else None
         self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
+        self.pointer = Pointer(width, config.vocab_size, ops) if h.pointer else None
+        if self.pointer is not None:
+            self.writes = (*Hippocampus.writes, "copied")
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model
@@ -68,6 +72,7 @@ class Hippocampus(Region):
             torch.zeros(batch, device=device),
             torch.zeros(batch, width, device=device),
             torch.zeros(batch, device=device),
+            torch.zeros(batch, h.slots, device=device) if h.pointer else (),
         )
 
     def scan(self, inputs: Channels, state: HippocampusState) -> tuple[dict[str, Tensor], HippocampusState]:
@@ -81,7 +86,7 @@ class Hippocampus(Region):
         if self.config.hippocampus.contiguity:
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
-        content, evidence, novelty = self.memory.read(key, state.keys, state.values, state.strengths, lift)
+        content, evidence, novelty, cosine = self.memory.read(key, state.keys, state.values, state.strengths, lift)
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
@@ -95,6 +100,8 @@ class Hippocampus(Region):
             "pair_value": value,
             "pair_candidate": candidate,
         }
+        if self.pointer is not None and isinstance(state.ids, Tensor):
+            outputs["copied"] = self.pointer(cosine, state.strengths, state.ids, gate_input, trust)
         return outputs, state._replace(
             last_key=trace[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]
         )
@@ -131,13 +138,11 @@ class Hippocampus(Region):
         # Padding lies before a row's first token, so the valid ones before a token are its place in the span.
         origins = (state.position.unsqueeze(1) + span.valid @ before).clamp_max(_LAST_EXACT)
         strengths = span.salience * (0.5 + modulators[:, _DOPAMINE].unsqueeze(1))
-        pairs = Pairs(span.keys, span.values, strengths, origins, self._priority(span, origins) * span.candidate)
-        memory = (state.keys, state.values, state.strengths, state.origins)
+        first = self._priority(span, origins) * span.candidate
+        pairs = Pairs(span.keys, span.values, strengths, origins, first, span.ids)
         aged = tokens if self.decay_modulation is None else self.decay_modulation(modulators, tokens)
-        (keys, values, strengths, origins), writes, evictions = self.memory.write(*memory, pairs, aged)
-        position = (state.position + tokens).clamp_max(_LAST_EXACT)
-        after = state._replace(keys=keys, values=values, strengths=strengths, origins=origins, position=position)
-        return after, writes, evictions
+        after, writes, evictions = self.memory.write(state, pairs, aged)
+        return after._replace(position=(state.position + tokens).clamp_max(_LAST_EXACT)), writes, evictions
 
     def _priority(self, span: SpanBuffer, origins: Tensor) -> Tensor:
         """[B,P]: which pairs come first; those at 0 are never written."""

@@ -1,6 +1,8 @@
 """Readout: the tied vocabulary matrix over what the cortex thinks and the hippocampus recalls.
 
 features = gain * norm(hidden + recall),   logits = E features,   gain = exp(tanh(w . (m - 1/2)) / 2)
+
+With a pointer the prediction is mixed with what the hippocampus copied (`neuro.memory.pointer`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.norm import RMSNorm, wide
+from neuro.memory import pointer
 from neuro.regions.base import Channels, Region
 from neuro.state import ReadoutState
 
@@ -27,9 +30,12 @@ class Readout(Region):
         self.weight = embedding  # tied: the brain owns it
         self.gain = nn.Linear(len(HORMONES), 1, bias=False)
         nn.init.zeros_(self.gain.weight)
+        self.points = config.points
+        if self.points:
+            self.reads = (*self.reads, "copied")
         self.remembers = config.fast_rank > 0  # what a prediction was read from, until its token comes
         if self.remembers:
-            self.reads = (*Readout.reads, "valid")
+            self.reads = (*self.reads, "valid")
             self.writes = (*Readout.writes, "read_before")
 
     def init_state(self, batch: int, device: torch.device) -> ReadoutState | tuple[()]:
@@ -42,7 +48,10 @@ class Readout(Region):
     ) -> tuple[dict[str, Tensor], ReadoutState | tuple[()]]:
         x = inputs["hidden"] + inputs["recall"]
         features = self.norm(x) * self._gain(inputs["modulators~"])
-        outputs = {"features": features, "logits": self.ops.linear(features, self.weight, None)}
+        logits = self.ops.linear(features, self.weight, None)
+        if self.points:
+            logits = pointer.mixed(wide(logits), inputs["copied"])
+        outputs = {"features": features, "logits": logits}
         if isinstance(state, ReadoutState):
             x = wide(x) * inputs["valid"].unsqueeze(-1)
             outputs["read_before"] = torch.cat([state.last_input.unsqueeze(1), x[:, :-1]], 1)

@@ -192,6 +192,11 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
 def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
     """A text with the tokenizer of ``start`` or ``kept``, if there is one, or a recall task."""
     t, data, vocab = run.train, run.data, run.brain.vocab_size
+    if t.sampled and run.brain.points:
+        raise UsageError(
+            "train.sampled: a pointer gives chances to stored tokens, which may be no candidates.",
+            "Set train.sampled=0, or brain.hippocampus.pointer=false and train the pointer later (train.init, train.only).",
+        )
     if tasks.named(data.train):
         if t.sampled:
             raise UsageError(

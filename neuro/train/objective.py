@@ -76,14 +76,14 @@ def window_loss(
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
     if config.mixed_precision and brain.backend.autocast is not None:
         autocast = torch.autocast(device.type, brain.backend.autocast)
-    nats, predicted, rates, routes, features, logits = [], [], [], [], [], []
+    surprises, predicted, rates, routes, features, logits = [], [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
             if config.checkpoint_activations:
                 out, after = checkpoint(_read, brain, span, state, use_reentrant=False)
             else:
                 out, after = _read(brain, span, state)
-            nats.append(out.aux.surprise.sum())
+            surprises.append(out.aux.surprise)
             predicted.append(out.aux.predicted.sum())
             features.append(out.aux.features)
             if candidates is not None:
@@ -100,7 +100,9 @@ def window_loss(
         if candidates is not None:
             mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
         elif scored is None:
-            mean_nats = torch.stack(nats).sum() / count.clamp_min(1.0)
+            mean_nats = torch.stack([nats.sum() for nats in surprises]).sum() / count.clamp_min(1.0)
+        elif brain.config.points:  # the features are not all that predicts
+            mean_nats = torch.cat(surprises, 1).masked_select(scored).mean()
         else:
             mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)
     total = mean_nats + config.rate_weight * _overspent(brain, layer_rates)

@@ -279,6 +279,10 @@ def counted(ops: Ops, c: Counting) -> Ops:
     def write_rows(out: Tensor, memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> None:
         c.move("memory", 0, rows.numel() * rows.element_size())
 
+    def tally(out: Tensor, shares: Tensor, ids: Tensor, width: int) -> None:
+        c.emit("elementwise", shares.numel())
+        c.reads(ids)
+
     own = locals()
     names = [field.name for field in dataclasses.fields(Ops) if callable(getattr(ops, field.name))]
     table: Any = {name: unseen(own[name], getattr(ops, name)) for name in names}

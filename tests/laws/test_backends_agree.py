@@ -272,6 +272,14 @@ def test_write_rows(t, b, d, ops, device, measured):
     assert worst <= BOUND
 
 
+@pytest.mark.parametrize(("t", "b", "d"), SIZES)
+def test_tally(t, b, d, ops, device, measured):
+    draw = Draw(device)
+    worst = compare("tally", ops, [draw.normal(b, t, 9), draw.integers(d, b, 9).double(), d], [0])
+    measured("max_difference", worst)
+    assert worst <= BOUND
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_write_rows_leaves_other_slots_bit_identical(dtype, ops, device):
     """Also NaN, infinity, subnormals and minus zero; the memory handed in is not touched."""
@@ -324,6 +332,8 @@ def test_gradcheck_where_smooth(ops, device):
         assert check(lambda x, index=index: ops.take_rows(x, index), (leaf(2, 6, 3),))
         write = lambda m, r, index=index, keep=keep: ops.write_rows(m, index, r, keep)  # noqa: E731
         assert check(write, (leaf(2, 6, 3), leaf(2, t, 3)))
+        ids = draw.integers(4, 2, 6).double()
+        assert check(lambda x, ids=ids: ops.tally(x, ids, 4), (leaf(2, t, 6),))
 
 
 @pytest.mark.parametrize("table", ["native", "portable"])

@@ -70,7 +70,7 @@ def test_a_neighbour_is_read_although_its_own_key_is_far(memory):
     assert chosen[0, 0, 1] and score[0, 0].argmax() == 1
     assert not alone[0, 0, 1]
     assert torch.equal(near, cosine), "novelty is that of the moment itself"
-    content, evidence, novelty = memory.read(query, state.keys, state.values, state.strengths, lift)
+    content, evidence, novelty, _ = memory.read(query, state.keys, state.values, state.strengths, lift)
     plain = memory.read(query, state.keys, state.values, state.strengths)
     assert torch.nn.functional.cosine_similarity(content, state.values[:, 1:2], dim=-1) > 0.99
     assert torch.equal(novelty, plain[2]) and evidence <= plain[1], "a neighbour is no nearer for being one"

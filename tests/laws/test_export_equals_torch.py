@@ -97,6 +97,16 @@ def test_keys_of_several_tokens_equal_torch_too(save_model, tmp_path, tokens):
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
+@pytest.mark.parametrize("profile", ["cpu", "dml"])
+def test_a_pointer_equals_torch_too(profile, save_model, tmp_path, tokens):
+    brain = folder.load(save_model(["hippocampus.pointer=true"]), "cpu")
+    package.write_graphs(brain, tmp_path, profile=profile)
+    ids = tokens(2, 20, vocab_size=280).repeat(1, 2)  # the second half copies from the first
+    found = parity.measure(brain, Runtime(tmp_path), ids.numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 @pytest.mark.parametrize("skips", ["feedforward", "layer"])
 def test_errors_that_pass_dense_feed_forwards_equal_torch_too(skips, save_model, tmp_path, tokens, measured):
     sets = ["procedural.through_dense=true", "cortex.feedforwards=dense,spiking", f"thalamus.skips={skips}"]

@@ -16,7 +16,7 @@ from neuro.evaluate.arms import with_memories_of, without_memory
 from neuro.memory import contents
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells, kth_largest
-from neuro.state import SpanBuffer, clone, leaves, tree_map
+from neuro.state import HippocampusState, SpanBuffer, clone, leaves, tree_map
 from neuro.train import objective
 
 TABLES = {"native": native.OPS, "portable": portable.OPS, "reference": reference.OPS}
@@ -161,7 +161,7 @@ def test_a_commit_empties_the_buffer_and_the_clock_and_nothing_else_of_the_activ
     assert int(out.state.clock) == 11 and brain.remaining(out.state) == 5
     after, events = brain.commit(out.state)
     assert int(after.clock) == 0 and int(events.tokens) == 11
-    assert not any(x.any() for x in after.buffer if x.numel())
+    assert not any(x.any() for _, x in leaves(after.buffer))
     same_leaves(after.regions.cortex, out.state.regions.cortex, skip=("procedural.fast", "procedural.last_step"))
     same_leaves(after.regions.amygdala, out.state.regions.amygdala)
     assert torch.equal(after.logits, out.state.logits)
@@ -174,7 +174,7 @@ def test_the_buffer_holds_what_happened_and_zero_beyond_the_clock(tiny_brain, dr
     for name in ("salience", "novelty", "affect", "surprise", "valid"):
         assert torch.equal(getattr(buffer, name)[:, :11], trace.events[name])
         assert not getattr(buffer, name)[:, 11:].any()
-    assert all(not x[:, 11:].any() for x in buffer)
+    assert all(not x[:, 11:].any() for _, x in leaves(buffer))
     assert torch.allclose(buffer.spike_rate[:, :11], trace.spikes.float().mean(-1) / 48)
 
 
@@ -275,6 +275,12 @@ def make_memory(ops, writes: int = 3, half_life: float = 4.0) -> EpisodicMemory:
     return memory.double().requires_grad_(False)
 
 
+def stored(keys: Tensor, values: Tensor, strengths: Tensor, origins: Tensor) -> HippocampusState:
+    """The slots of a stream, and nothing else of it."""
+    none = torch.zeros(keys.shape[0]).double()
+    return HippocampusState(keys, values, strengths, origins, none, keys[:, 0], none, values[:, 0], none)
+
+
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -286,9 +292,8 @@ def test_unfilled_slots_first_then_the_lowest_strength(ops):
     origins = draw(1, 6, seed=5)
     pairs = Pairs(draw(1, 4, 4, seed=1), draw(1, 4, 5, seed=2), torch.full((1, 4), 0.75).double(),
                   torch.arange(10.0, 14.0).double().unsqueeze(0), torch.tensor([[0.1, 0.4, 0.0, 0.3]]).double())  # fmt: skip
-    (new_keys, new_values, new_strengths, new_origins), writes, evictions = memory.write(
-        keys, values, strengths, origins, pairs, torch.tensor([4.0])
-    )
+    after, writes, evictions = memory.write(stored(keys, values, strengths, origins), pairs, torch.tensor([4.0]))
+    new_keys, new_values, new_strengths, new_origins = after[:4]
     assert (int(writes), int(evictions)) == (3, 1)
     assert new_strengths[0, [0, 2, 5]].tolist() == pytest.approx([0.25, 0.45, 0.15])  # halved, kept
     assert new_strengths[0, [1, 3, 4]].tolist() == [0.75] * 3  # the two empty ones and the weakest
@@ -310,8 +315,8 @@ def test_pairs_of_no_priority_are_never_written(ops):
     keys, values, strengths = draw(2, 6, 4), draw(2, 6, 5), draw(2, 6)
     store = (keys, values, strengths, draw(2, 6, seed=5))
     rows = (draw(2, 4, 4, seed=1), draw(2, 4, 5, seed=2), draw(2, 4, seed=3), draw(2, 4, seed=4))
-    after, writes, evictions = memory.write(*store, Pairs(*rows, torch.zeros(2, 4).double()), torch.zeros(2))
-    assert all(torch.equal(a, b) for a, b in zip(after, store, strict=True))
+    after, writes, evictions = memory.write(stored(*store), Pairs(*rows, torch.zeros(2, 4).double()), torch.zeros(2))
+    assert all(torch.equal(a, b) for a, b in zip(after[:4], store, strict=True))
     assert not writes.any() and not evictions.any()
 
 
@@ -319,15 +324,15 @@ def test_pairs_of_no_priority_are_never_written(ops):
 def test_many_commits_equal_a_plain_list(ops, seed):
     """Decay, choice, placing and eviction over 12 commits of a small memory, against Python lists."""
     memory, generator = make_memory(ops, writes=3), torch.Generator().manual_seed(seed)
-    store = tuple(torch.zeros(1, 7, *width).double() for width in ((4,), (5,), (), ()))
+    store = stored(*(torch.zeros(1, 7, *width).double() for width in ((4,), (5,), (), ())))
     plain: list[tuple[float, float]] = []  # (strength, first number of the key)
     for _ in range(12):
         n = int(torch.randint(1, 6, (), generator=generator))
         widths = ((4,), (5,), (), (), ())
         pairs = Pairs(*(torch.rand(1, 5, *w, dtype=torch.float64, generator=generator) for w in widths))
         pairs = pairs._replace(priority=pairs.priority * (torch.arange(5) < n))
-        store, writes, evictions = memory.write(*store, pairs, torch.tensor([n]))
-        keys, _, strengths, _ = store
+        store, writes, evictions = memory.write(store, pairs, torch.tensor([n]))
+        keys, strengths = store.keys, store.strengths
         plain = sorted((s * 2 ** (-n / 4.0), k) for s, k in plain)
         chosen = sorted(range(n), key=lambda p: -float(pairs.priority[0, p]))[:3]
         evicted = max(0, len(plain) + len(chosen) - 7)
@@ -348,7 +353,7 @@ def test_read_equals_the_formula(ops):
     query, hidden = torch.nn.functional.normalize(draw(1, 1, 4, seed=1) - 0.5, dim=-1), draw(1, 1, 5, seed=2)
     keys, values = torch.nn.functional.normalize(draw(1, 6, 4, seed=3) - 0.5, dim=-1), draw(1, 6, 5, seed=4)
     strengths = torch.tensor([[0.9, 0.0, 0.4, 0.2, 0.0, 0.7]], dtype=torch.float64)
-    content, evidence, novelty = memory.read(query, keys, values, strengths)
+    content, evidence, novelty, _ = memory.read(query, keys, values, strengths)
     recall = content * memory.gate(evidence, hidden, torch.full((1, 1), 0.3).double()).unsqueeze(-1)
     cosine = {m: float(keys[0, m] @ query[0, 0]) for m in (0, 2, 3, 5)}
     best = sorted(cosine, key=lambda m: -cosine[m])[:2]
@@ -363,7 +368,7 @@ def test_read_equals_the_formula(ops):
 
 def test_an_empty_memory_recalls_exactly_nothing_and_all_is_novel(ops):
     memory = make_memory(ops)
-    content, evidence, novelty = memory.read(draw(2, 3, 4), draw(2, 6, 4), draw(2, 6, 5), torch.zeros(2, 6).double())
+    content, evidence, novelty, _ = memory.read(draw(2, 3, 4), draw(2, 6, 4), draw(2, 6, 5), torch.zeros(2, 6).double())
     assert not content.any() and torch.equal(novelty, torch.ones(2, 3).double())
     assert not memory.gate(evidence, draw(2, 3, 5), torch.ones(2, 3).double()).any()
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from backends import native, portable, reference
 from neuro.memory.episodic import EpisodicMemory, Pairs
+from neuro.state import HippocampusState
 
 TABLES = {"native": native.OPS, "portable": portable.OPS, "reference": reference.OPS}
 SLOTS, WRITES, SPAN = 7, 3, 5
@@ -34,7 +35,9 @@ def pairs_of(names: list[int], numbers: list[float], priority: list[float] | Non
 
 def write(memory: EpisodicMemory, keys: Tensor, values: Tensor, strengths: Tensor, pairs: Pairs, tokens: Tensor):
     """(keys, values, strengths, writes, evictions): what a commit makes of a store whose provenance nobody asks for."""
-    store, *counts = memory.write(keys, values, strengths, torch.zeros_like(strengths), pairs, tokens)
+    none = torch.zeros_like(strengths)
+    rest = (none[:, 0], keys[:, 0], none[:, 0], values[:, 0], none[:, 0])
+    store, *counts = memory.write(HippocampusState(keys, values, strengths, none, *rest), pairs, tokens)
     return *store[:3], *counts
 
 

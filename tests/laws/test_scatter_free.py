@@ -86,15 +86,15 @@ def test_the_training_step_of_native_operators_does_not(tokens):
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Ops) if callable(getattr(native.OPS, f.name))])
 def test_every_native_operator_that_scatters_is_caught_on_its_own(name, tokens):
-    """One native operator among portable ones: embed, take_rows and write_rows scatter, the others do not."""
+    """One native operator among portable ones: embed, take_rows, write_rows and tally scatter, the others do not."""
     ops = dataclasses.replace(portable.OPS, **{name: getattr(native.OPS, name)})
-    brain, adam = parts(ops, True)
+    brain, adam = parts(ops, True, ["hippocampus.pointer=true"])
 
     def step() -> None:
         with ScatterFreeGuard():
             training_step(brain, adam, tokens(2, 48), brain.init_state(2), torch.tensor([False, False]))
 
-    if name in ("embed", "take_rows", "write_rows"):
+    if name in ("embed", "take_rows", "write_rows", "tally"):
         with pytest.raises(ForbiddenOperatorError):
             step()
     elif name != "attention":  # fused attention is an operator of its own; whether it is fused depends on the build
