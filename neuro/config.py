@@ -109,6 +109,7 @@ class HippocampusConfig:
     )
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
+    key_direct: bool = False  # a key is made of the context itself as well, past the place cells
     pointer: bool = False  # what followed stored moments is predicted outright too, mixed with the readout's prediction
 
 

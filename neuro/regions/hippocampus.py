@@ -5,7 +5,8 @@
     recall_t = W_o gate_t content(key_t)
     trust_t = d trust_{t-1} + (1 - d) cos(content_{t-1}, value_t),   d = 2^(-1/3)
 
-With ``key_trace`` a key is the drifting context of the last few tokens and not of one alone (Howard and Kahana 2002,
+With ``key_direct`` c_t = unit(W_k a_t + W_d norm(context_t)) + ...: the context reaches the key past the place cells too, as
+entorhinal cortex reaches CA1 directly. With ``key_trace`` a key is the drifting context of the last few tokens and not of one alone (Howard and Kahana 2002,
 doi:10.1006/jmps.2001.1388); it is 0 by default.
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
@@ -47,6 +48,9 @@ class Hippocampus(Region):
         self.norm = RMSNorm(width)
         self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops)
         self.key = Linear(h.place_cells, h.key_width, ops)
+        self.direct = Linear(width, h.key_width, ops) if h.key_direct else None
+        if self.direct is not None:
+            nn.init.orthogonal_(self.direct.weight)  # cosines of keys begin as those of contexts, nearly
         self.value = Linear(width, width, ops)
         self.out = Linear(width, width, ops)
         self.null_modulation = nn.Linear(len(HORMONES), width, bias=False)
@@ -108,7 +112,9 @@ class Hippocampus(Region):
 
     def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
         """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]."""
-        key = normalize(self.key(self.place_cells(self.norm(context))))
+        context = self.norm(context)
+        key = self.key(self.place_cells(context))
+        key = normalize(key if self.direct is None else key + self.direct(context))
         kept = self.config.hippocampus.key_trace
         if not kept:
             return key

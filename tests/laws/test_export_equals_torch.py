@@ -99,7 +99,7 @@ def test_keys_of_several_tokens_equal_torch_too(save_model, tmp_path, tokens):
 
 @pytest.mark.parametrize("profile", ["cpu", "dml"])
 def test_a_pointer_equals_torch_too(profile, save_model, tmp_path, tokens):
-    brain = folder.load(save_model(["hippocampus.pointer=true"]), "cpu")
+    brain = folder.load(save_model(["hippocampus.pointer=true", "hippocampus.key_direct=true"]), "cpu")
     package.write_graphs(brain, tmp_path, profile=profile)
     ids = tokens(2, 20, vocab_size=280).repeat(1, 2)  # the second half copies from the first
     found = parity.measure(brain, Runtime(tmp_path), ids.numpy(), realign=True)

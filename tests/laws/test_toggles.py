@@ -67,6 +67,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.contiguity": ("0.5", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),
     "hippocampus.key_trace": ("0.6", {"logits"}),
+    "hippocampus.key_direct": ("true", {"parameters", "logits"}),
     "hippocampus.pointer": ("true", {"parameters", "state shapes", "logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),
