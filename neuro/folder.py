@@ -1,4 +1,6 @@
-"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json; what `neuro.load` reads."""
+"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json, and training_text.safetensors where it is
+known what was read in training; what `neuro.load` reads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 
 import backends
-from neuro import atomic, config, tensor_file
+from neuro import atomic, config, tensor_file, training_text
 from neuro.brain import Brain
 from neuro.config import BrainConfig
 from neuro.errors import FormatError, MissingError, nearest
@@ -53,6 +55,8 @@ def save(brain: Brain, folder: str | Path, about: dict[str, Any] | None = None) 
     weights.pop("regions.readout.weight", None)  # tied to the embedding
     tensor_file.write(folder / "model.safetensors", weights, {"schema": SCHEMA})
     brain.tokenizer.save(folder / "tokenizer.json")
+    if brain.seen is not None:
+        training_text.write(folder, brain.seen)
     record = {
         "schema": SCHEMA,
         "model_type": "neuro",  # what transformers' Auto classes know it by
@@ -88,7 +92,7 @@ def load(
     sets: list[str] | None = None,
     record_membrane: bool = False,
 ) -> Brain:
-    """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer``.
+    """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer`` and what it was trained on at ``brain.seen``.
 
     Args:
         model: a shipped model's name or a folder.
@@ -115,7 +119,7 @@ def load(
     tensors, _ = tensor_file.read(folder / "model.safetensors", SCHEMA)
     brain = Brain(brain_config, backends.select(backend), record_raster, record_membrane)
     load_weights(brain, tensors, str(folder / "model.safetensors"))
-    brain.tokenizer = tokenizer
+    brain.tokenizer, brain.seen = tokenizer, training_text.read(folder)
     return brain.eval()
 
 
