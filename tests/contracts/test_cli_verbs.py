@@ -23,12 +23,8 @@ TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows th
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train(TEXT.split("\n"), 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return folder.save(brain, tmp_path_factory.mktemp("model"))
+def model(saved_model) -> Path:
+    return saved_model(TEXT.split("\n"))
 
 
 def refused(capsys, *argv: str) -> tuple[int, list[str]]:
