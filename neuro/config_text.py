@@ -66,7 +66,7 @@ def load(target: str | Path | None = None, sets: list[str] | None = None) -> Run
         return apply_sets(presets.PRESETS[name](), sets or [])
     path = Path(name)
     if not path.exists():
-        raise MissingError(f"config '{name}': no such preset or file.", nearest(name, list(presets.PRESETS)))
+        raise MissingError(f"config '{name}': no such preset or file.", nearest_or_path(name, list(presets.PRESETS)))
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -76,6 +76,11 @@ def load(target: str | Path | None = None, sets: list[str] | None = None) -> Run
         raise UsageError(f"{path}: unknown preset {preset!r}.", nearest(str(preset), list(presets.PRESETS)))
     merged = _merge(to_dict(presets.PRESETS[preset]()), data)
     return apply_sets(from_dict(config.RunConfig, merged, "config"), sets or [])
+
+
+def nearest_or_path(name: str, known: list[str]) -> str:
+    """What to do about a name that is neither known nor a file: nobody misspells a preset with a slash or a suffix."""
+    return "Check the path." if Path(name).name != name or Path(name).suffix else nearest(name, known)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import backends
-from neuro import atomic, config, tensor_file, training_text
+from neuro import atomic, config, presets, tensor_file, training_text
 from neuro.brain import Brain
 from neuro.config import BrainConfig
 from neuro.errors import FormatError, MissingError, nearest
@@ -33,7 +33,7 @@ def locate(model: str | Path) -> Path:
     """The folder of a shipped model's name or of a path.
 
     Raises:
-        MissingError: neither, with the nearest shipped name.
+        MissingError: neither, with the nearest shipped name; a preset, with how to train it.
     """
     path = Path(model)
     if (path / "config.json").is_file():
@@ -43,6 +43,12 @@ def locate(model: str | Path) -> Path:
     if path.is_dir():
         raise MissingError(
             f"model '{model}': the folder has no config.json.", "Give a folder that 'neuro train' wrote."
+        )
+    if str(model) in presets.PRESETS:
+        text = "" if presets.PRESETS[str(model)]().data.train else "--set data.train=TEXT "
+        raise MissingError(
+            f"model '{model}': got a configuration, which has no weights, expected a trained model.",
+            f"Train it first: neuro train {model} {text}--out FOLDER; its model is then FOLDER/model.",
         )
     hint = nearest(str(model), shipped()) if shipped() else "No model is shipped with this installation."
     raise MissingError(f"model '{model}': neither a shipped model nor a folder.", hint)
