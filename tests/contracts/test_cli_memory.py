@@ -78,7 +78,7 @@ def test_what_was_read_before_a_broken_line_or_an_interruption_is_kept(model, ca
 
     monkeypatch.setattr(remember, "_read", stopped)
     assert main(["remember", model, str(lines), "--memory", memory]) == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "stopped after the last whole item; the same command goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(remember, "_read", read)
     assert said(capsys, "remember", model, lines, "--memory", memory)["items"] == 1
 
