@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from neuro import folder, tensor_file
+from neuro import folder, tensor_file, training_text
 
 
 def main() -> None:
@@ -34,6 +34,9 @@ def main() -> None:
     for name in shared:
         own[name].lerp_(first[name].to(own[name].dtype), 1.0 - options.share)
     about = folder.read_record(folder.locate(options.second))["about"]
+    before = training_text.read(folder.locate(options.first))
+    if before is not None:
+        brain.seen = before if brain.seen is None else training_text.joined(before, brain.seen)
     about |= {"averaged": {"share_of_second": options.share, "tensors": len(shared)}}
     folder.save(brain, options.out, about)
     print(

@@ -27,6 +27,9 @@ def write(manifest: dict[str, Any], source: Path) -> str:
             f"({manifest['latency']['decoder_over_step']} times the cost of the step alone, commits included). "
             "A prompt after the first is given token by token. "
         )
+    if manifest.get("temperature_octaves"):
+        others += "Hormones warm what `run.py` and the JavaScript draw"
+        others += "; GenAI draws at the temperature it is told. " if "decoder" in manifest["graphs"] else ". "
     return f"""# A neuro brain in ONNX, {kind}
 
 Profile `{manifest["profile"]}`. Two graphs with explicit state: `{step["file"]}` ({size}) takes one token per stream,

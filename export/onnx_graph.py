@@ -160,7 +160,10 @@ def _trace(
             dynamo=True,
             input_names=inputs,
             output_names=outputs,
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            custom_translation_table={
+                torch.ops.aten.sort.stable: _stable_sort,
+                torch.ops.aten.sigmoid.default: _sigmoid,
+            },
             verbose=False,
         )
     assert traced is not None
@@ -173,6 +176,14 @@ def _stable_sort(scores: Any, stable: bool = False, dim: int = -1, descending: b
     # The exporter knows no stable sort; TopK is one: the standard puts the lower index of equals first.
     size = op.Shape(scores, start=dim, end=dim + 1 or None)
     return op.TopK(scores, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _sigmoid(x: Any) -> Any:
+    # ONNX Runtime's is good to 1e-8 in all, not to 1e-8 of the value: far below zero it says 0, and a memory of little
+    # salience would be an empty slot. What is [B,T] (salience among it) takes three operators, the wide gates the one.
+    if len(x.shape) > 2:
+        return op.Sigmoid(x)
+    return op.Reciprocal(op.Add(op.Exp(op.Neg(x)), op.Constant(value_float=1.0)))
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:

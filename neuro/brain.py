@@ -34,6 +34,7 @@ from neuro.state import BrainState, EndocrineState, Held, HippocampusState, Regi
 
 if TYPE_CHECKING:
     from neuro.tokenizer import Tokenizer
+    from neuro.training_text import TrainingText
 
 
 class Aux(NamedTuple):
@@ -69,7 +70,8 @@ class Brain(nn.Module):
         record_membrane: keep every membrane potential before its reset, too; a second pass over what drives the neurons.
     """
 
-    tokenizer: Tokenizer  # set by neuro.load
+    tokenizer: Tokenizer  # set by neuro.load,
+    seen: TrainingText | None = None  # and so is what it was trained on, where that is known
 
     def __init__(
         self,

@@ -1,4 +1,6 @@
-"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json; what `neuro.load` reads."""
+"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json, and training_text.safetensors where it is
+known what was read in training; what `neuro.load` reads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 
 import backends
-from neuro import atomic, config, tensor_file
+from neuro import atomic, config, presets, tensor_file, training_text
 from neuro.brain import Brain
 from neuro.config import BrainConfig
 from neuro.errors import FormatError, MissingError, nearest
@@ -31,7 +33,7 @@ def locate(model: str | Path) -> Path:
     """The folder of a shipped model's name or of a path.
 
     Raises:
-        MissingError: neither, with the nearest shipped name.
+        MissingError: neither, with the nearest shipped name; a preset, with how to train it.
     """
     path = Path(model)
     if (path / "config.json").is_file():
@@ -41,6 +43,12 @@ def locate(model: str | Path) -> Path:
     if path.is_dir():
         raise MissingError(
             f"model '{model}': the folder has no config.json.", "Give a folder that 'neuro train' wrote."
+        )
+    if str(model) in presets.PRESETS:
+        text = "" if presets.PRESETS[str(model)]().data.train else "--set data.train=TEXT "
+        raise MissingError(
+            f"model '{model}': got a configuration, which has no weights, expected a trained model.",
+            f"Train it first: neuro train {model} {text}--out FOLDER; its model is then FOLDER/model.",
         )
     hint = nearest(str(model), shipped()) if shipped() else "No model is shipped with this installation."
     raise MissingError(f"model '{model}': neither a shipped model nor a folder.", hint)
@@ -53,6 +61,8 @@ def save(brain: Brain, folder: str | Path, about: dict[str, Any] | None = None) 
     weights.pop("regions.readout.weight", None)  # tied to the embedding
     tensor_file.write(folder / "model.safetensors", weights, {"schema": SCHEMA})
     brain.tokenizer.save(folder / "tokenizer.json")
+    if brain.seen is not None:
+        training_text.write(folder, brain.seen)
     record = {
         "schema": SCHEMA,
         "model_type": "neuro",  # what transformers' Auto classes know it by
@@ -88,7 +98,7 @@ def load(
     sets: list[str] | None = None,
     record_membrane: bool = False,
 ) -> Brain:
-    """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer``.
+    """Load a model in evaluation mode, with its tokenizer at ``brain.tokenizer`` and what it was trained on at ``brain.seen``.
 
     Args:
         model: a shipped model's name or a folder.
@@ -115,7 +125,7 @@ def load(
     tensors, _ = tensor_file.read(folder / "model.safetensors", SCHEMA)
     brain = Brain(brain_config, backends.select(backend), record_raster, record_membrane)
     load_weights(brain, tensors, str(folder / "model.safetensors"))
-    brain.tokenizer = tokenizer
+    brain.tokenizer, brain.seen = tokenizer, training_text.read(folder)
     return brain.eval()
 
 

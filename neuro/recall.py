@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neuro.brain import Brain
 from neuro.errors import UsageError
 from neuro.events import CommitEvents, Events
 from neuro.regions.hippocampus import Hippocampus
 from neuro.session import Session
-from neuro.state import BrainState, HippocampusState
+from neuro.state import BrainState, HippocampusState, tree_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Recalled:
 def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
     """The ``most`` slots with the largest share in what row 0 recalls after its last token, the largest first.
 
+    Right after a commit the token before is not held any more: the shares are then without contiguity.
+
     Raises:
         UsageError: a brain without a hippocampus.
     """
@@ -40,7 +43,8 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
     region = brain.regions["hippocampus"]
     assert isinstance(region, Hippocampus)
     query = region.keys(memory.last_key[:1]).unsqueeze(1)
-    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1])
+    lift = _lift(region, state)
+    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], lift)
     share = (torch.softmax(score, -1) * chosen)[0, 0]
     now = int(memory.position[0]) + int(state.buffer.valid[0].sum())
     found = []
@@ -56,6 +60,19 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
             )
         )
     return found
+
+
+def _lift(region: Hippocampus, state: BrainState) -> Tensor | None:
+    """What contiguity adds to the cosines [1,1,M] of row 0 after its last token; None where it is off or not known."""
+    last, memory = int(state.clock) - 1, state.regions.hippocampus
+    strength = region.config.hippocampus.contiguity
+    if not strength or last < 0 or not isinstance(memory, HippocampusState):
+        return None
+    row = tree_map(lambda leaf: leaf[:1], memory)
+    before, came, told = (
+        x[:1, last : last + 1] for x in (state.buffer.keys, state.buffer.values, state.buffer.candidate)
+    )
+    return strength * told.unsqueeze(-1) * region.memory.following(before, came, row)
 
 
 @dataclasses.dataclass(frozen=True)

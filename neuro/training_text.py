@@ -119,7 +119,7 @@ def refuse_duplicates(train: np.ndarray, documents: Sequence[str], where: str) -
     names = []
     for number, article in enumerate(articles, 1):
         found = windows(article)
-        if len(found) and np.isin(found, known).mean() >= DUPLICATE:
+        if len(found) and _known(found, known).mean() >= DUPLICATE:
             title = next(line for line in article.split("\n") if line.strip()).strip()[:40]
             names.append(f"{number} ('{title}')")
     if names:
@@ -128,6 +128,12 @@ def refuse_duplicates(train: np.ndarray, documents: Sequence[str], where: str) -
             f"{where}: got {len(names)} of {len(articles)} articles that the training text holds too: {shown}; expected none.",
             "Take them out of data.train or data.valid; without data.valid the end of the training text is held out.",
         )
+
+
+def _known(found: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of ``found`` are among the sorted ``known``; unlike `numpy.isin` it does not sort millions for each article."""
+    place = np.searchsorted(known, found)
+    return np.append(known, np.uint64(0))[place] == found if len(known) else np.zeros(len(found), bool)
 
 
 def of_documents(documents: Iterable[str]) -> np.ndarray:

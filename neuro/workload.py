@@ -187,6 +187,22 @@ class Workload:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
 
+def of_schema(text: str, schema: str, where: str, again: str) -> dict[str, Any]:
+    """The JSON object in ``text``, which says that it is of this schema.
+
+    Raises:
+        FormatError: it is not; with what to do (``again``).
+    """
+    try:
+        data: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{where}: not JSON ({error}).", again) from error
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        got = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise FormatError(f"{where}: got schema {got!r}, expected '{schema}'.", again)
+    return data
+
+
 def from_json(text: str, where: str = "workload") -> Workload:
     """Read a workload written by `Workload.to_json`.
 
@@ -194,13 +210,7 @@ def from_json(text: str, where: str = "workload") -> Workload:
         FormatError: not JSON, another schema version, a missing or unknown key.
     """
     again = "Write it again with 'neuro run --out DIR'."
-    try:
-        data: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{where}: not JSON ({error}).", again) from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        got = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise FormatError(f"{where}: got schema {got!r}, expected '{SCHEMA}'.", again)
+    data = of_schema(text, SCHEMA, where, again)
     try:
         rows: dict[str, type] = {"populations": Population, "operations": Operation, "traffic": Traffic}
         phases = [

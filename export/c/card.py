@@ -14,6 +14,8 @@ def text(manifest: dict[str, Any]) -> str:
         what = "with every memory on: the window, the procedural fast weights and the episodic slots"
     else:
         what = "WITHOUT its episodic and procedural memory: it does not learn while it runs"
+    if manifest["brain"]["endocrine"]["enabled"] and manifest["brain"]["endocrine"]["temperature_octaves"]:
+        what += ". Hormones do not warm what you draw from the logits, as they do in torch"
     flips = 100 * parity["spike_mismatch"]
     beside = (
         f"Beside torch over {parity['tokens']} tokens and {parity['commits']} commits: {parity['nats']:.4f} nats per token "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ def train(args: argparse.Namespace) -> int:
     from neuro import atomic
     from neuro import config as configs
 
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1:
+        raise UsageError(
+            f"train {args.config}: got {size} processes, expected one: a task of recorded spikes is not shared.",
+            "Start it without torchrun.",
+        )
     out, backend = Path(args.out or "run"), backends.select(args.backend)
 
     def say(record: dict[str, Any]) -> None:

@@ -56,11 +56,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         known = f" ({counts[False]} known already)" if counts[False] else ""
         print(
-            f"{args.memory}: read {tally.tokens} tokens of {counts[True]} items{known}, {tally.writes} memories written, "
-            f"{tally.evictions} older ones replaced, {saved} held"
+            f"{args.memory}: read {tally.tokens} tokens of {counts[True]} item{'s' * (counts[True] != 1)}{known}, "
+            f"{tally.writes} memories written, {tally.evictions} older ones replaced, {saved} held"
         )
         if not args.quiet:
             print(f"speed   {tally.tokens / max(1e-9, seconds):.0f} tokens/s", file=sys.stderr)
             if interrupted:
-                print("stopped where it was; the same command goes on from there", file=sys.stderr)
+                print("stopped after the last whole item; the same command goes on from there", file=sys.stderr)
     return 130 if interrupted else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuro.cli import _tasks
-from neuro.errors import MissingError, NeuroWarning, nearest
+from neuro.errors import MissingError, NeuroWarning
 
 COMMON = ("backend", "seed", "set", "out")
 
@@ -28,12 +28,13 @@ def run(args: argparse.Namespace) -> int:
     if args.config in _tasks.TASKS:
         return _tasks.train(args)
 
-    from neuro import config, plots, presets
+    from neuro import config, config_text, plots, presets
     from neuro.train import distributed, loop
 
     if args.config not in presets.PRESETS and not Path(args.config).exists():
         known = [*presets.PRESETS, *_tasks.TASKS]
-        raise MissingError(f"config '{args.config}': no such preset, task or file.", nearest(args.config, known))
+        do = config_text.nearest_or_path(args.config, known)
+        raise MissingError(f"config '{args.config}': no such preset, task or file.", do)
     run_config = config.load(args.config, _sets(args))
     out = Path(args.out or "run")
     args.quiet = args.quiet or not distributed.is_first()  # one process of several says what all of them do

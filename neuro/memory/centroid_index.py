@@ -30,46 +30,13 @@ from torch import Tensor
 
 from neuro import tensor_file
 from neuro.errors import FormatError, UsageError
+from neuro.memory.index_rows import IndexConfig, IndexRows, first_rows, means, need
 
 SCHEMA = "neuro.index/1"
 _SPARE = 8  # candidates beyond k that are scored again: float32 products may misplace near-equals
-_ROUNDS = 4  # of 2-means
 _SAME_PROBES = 8  # lists in which an item that is there already is looked for
 _QUERIES = 256  # scored at a time
 _FEW = 4  # queries up to which each goes through its lists by itself, instead of each list through its queries
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexConfig:
-    """Sizes and rules of an index.
-
-    Attributes:
-        width: of a vector.
-        capacity: items; beyond it the lowest utility is evicted.
-        list_size: items a list is meant to hold; a list is split at twice as many.
-        probes: lists scanned for a query unless it says otherwise.
-        same: cosine from which two vectors are one item.
-        half_life_tokens: of a strength.
-        block: new rows that are scanned without lists until they are settled.
-
-    Raises:
-        UsageError: a value out of range.
-    """
-
-    width: int
-    capacity: int = 131072
-    list_size: int = 100
-    probes: int = 64
-    same: float = 0.999
-    half_life_tokens: float = 65536.0
-    block: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("width", "capacity", "probes", "block"):
-            _need(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _need(self.list_size >= 2, "list_size", self.list_size, "at least 2")
-        _need(0 < self.same <= 1, "same", self.same, "in (0, 1]")
-        _need(self.half_life_tokens > 0, "half_life_tokens", self.half_life_tokens, "above 0")
 
 
 class Found(NamedTuple):
@@ -80,31 +47,8 @@ class Found(NamedTuple):
     scanned: Tensor  # [Q] int64, products computed: centroids, and rows of lists and of the unsettled block
 
 
-class CentroidIndex:
-    """Vectors by nearness, in time and by strength. Rows [0, settled) are sorted by list, the others are as they came."""
-
-    def __init__(self, config: IndexConfig) -> None:
-        self.config = config
-        room = config.capacity + config.block
-        self._vectors = torch.zeros(room, config.width)
-        self._ids = torch.full((room,), -1, dtype=torch.int64)  # -1: evicted
-        self._times = torch.zeros(room, dtype=torch.int64)
-        self._segments = torch.zeros(room, dtype=torch.int64)
-        self._utility = torch.zeros(room, dtype=torch.float64)
-        self._hidden = torch.zeros(room)  # added to a row's cosine: 0, or -4 where it was evicted
-        self._rows = self._settled = self._next = self._filled = 0
-        self._centroids = torch.zeros(0, config.width)
-        self._starts = torch.zeros(1, dtype=torch.int64)  # [lists + 1]: first row of each list
-        self._by_id: tuple[Tensor, Tensor] | None = None
-        self._by_time: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self._filled
-
-    @property
-    def lists(self) -> int:
-        """How many lists there are."""
-        return len(self._centroids)
+class CentroidIndex(IndexRows):
+    """Vectors by nearness, in time and by strength."""
 
     def add(
         self,
@@ -148,7 +92,7 @@ class CentroidIndex:
         """
         unit = self._queries(queries, k)
         probes = self.config.probes if probes is None else probes
-        _need(probes >= 1, "probes", probes, "at least 1")
+        need(probes >= 1, "probes", probes, "at least 1")
         return _joined([self._search(part, k, min(probes, self.lists)) for part in unit.split(_QUERIES)])
 
     def exact(self, queries: Tensor, k: int) -> Found:
@@ -170,7 +114,7 @@ class CentroidIndex:
         Raises:
             UsageError: an id that is not stored, or reach below 1.
         """
-        _need(reach >= 1, "reach", reach, "at least 1")
+        need(reach >= 1, "reach", reach, "at least 1")
         rows = self._rows_of(ids)
         if self._by_time is None:
             order = self._by_id_now()[1]
@@ -199,7 +143,7 @@ class CentroidIndex:
         Raises:
             UsageError: an id that is not stored, or ``by`` not above 0.
         """
-        _need(by > 0 and math.isfinite(by), "by", by, "above 0")
+        need(by > 0 and math.isfinite(by), "by", by, "above 0")
         rows, times = self._rows_of(ids).unique(return_counts=True)
         self._gain(rows, by * times.double(), torch.full_like(rows, now))
 
@@ -221,15 +165,15 @@ class CentroidIndex:
         Raises:
             UsageError: rounds below 1.
         """
-        _need(rounds >= 1, "rounds", rounds, "at least 1")
+        need(rounds >= 1, "rounds", rounds, "at least 1")
         self._settle()
         for _ in range(rounds):
             if self.lists:
-                self._centroids = _means(self._vectors[: self._rows], self._list_of_rows(), self.lists)
+                self._centroids = means(self._vectors[: self._rows], self._list_of_rows(), self.lists)
                 self._arrange(self._closest(self._vectors[: self._rows]))
         self._settle()
         if self.lists:  # splits and dissolved lists moved rows away: what a centroid is made of is in its list
-            self._centroids = _means(self._vectors[: self._rows], self._list_of_rows(), self.lists)
+            self._centroids = means(self._vectors[: self._rows], self._list_of_rows(), self.lists)
             self._arrange(self._closest(self._vectors[: self._rows]))
 
     def save(self, path: str | Path) -> None:
@@ -272,7 +216,7 @@ class CentroidIndex:
             raise FormatError(f"{path}: its items do not fit its lists.", "It is foreign: use another copy.")
         for name in ("vectors", "ids", "times", "segments", "utility"):
             getattr(index, f"_{name}")[:count] = tensors[name]
-        index._centroids, index._starts = tensors["centroids"], _starts(held)
+        index._centroids, index._starts = tensors["centroids"], first_rows(held)
         index._rows = index._filled = count
         index._settled = int(held.sum())
         return index
@@ -396,122 +340,6 @@ class CentroidIndex:
             self._times[rows[at]], self._segments[rows[at]] = time[at], segment[at]
             left = left[~now]
 
-    def _gain(self, rows: Tensor, strength: Tensor, time: Tensor) -> None:
-        """Distinct rows; log2(2^u + s 2^(t/h)) without leaving the logarithm, so that no age overflows."""
-        gained = torch.log2(strength) + time.double() / self.config.half_life_tokens
-        self._utility[rows] = torch.logaddexp2(self._utility[rows], gained)
-
-    def _drop(self, rows: Tensor) -> None:
-        self._vectors[rows], self._ids[rows], self._hidden[rows] = 0.0, -1, -4.0
-        self._filled -= len(rows)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._by_id = self._by_time = None
-
-    def _settle(self) -> None:
-        """Close the holes, bring the new rows into lists, and mend lists that are too long or too short."""
-        live = torch.nonzero(self._ids[: self._rows] >= 0).squeeze(1)
-        lists = self._list_of_rows()[live[live < self._settled]]
-        self._take(live)
-        vectors = self._vectors[: self._rows]
-        if not len(vectors):
-            self._centroids, self._settled = self._centroids[:0], 0
-            self._starts = torch.zeros(1, dtype=torch.int64)
-            return
-        if not self.lists:
-            self._centroids = _means(vectors, torch.zeros(len(vectors), dtype=torch.int64), 1)
-        lists = torch.cat([lists, self._closest(vectors[len(lists) :])])
-        sizes = torch.bincount(lists, minlength=self.lists)
-        long = sizes > 2 * self.config.list_size
-        short = (sizes < max(1, self.config.list_size // 8)) & (sizes < sizes.max())
-        fresh = [
-            centroid
-            for name in torch.nonzero(long).squeeze(1).tolist()
-            for centroid in _bisected(vectors[lists == name], 2 * self.config.list_size)
-        ]
-        kept = ~(long | short)
-        homeless = ~kept[lists]
-        names = kept.to(torch.int64).cumsum(0) - 1  # of the lists that are kept, in the new order
-        lists = names[lists]
-        self._centroids = torch.cat([self._centroids[kept], *(c.unsqueeze(0) for c in fresh)])
-        if fresh:
-            old = len(self._centroids) - len(fresh)
-            own = (vectors * self._centroids[lists.clamp(0, max(old - 1, 0))]).sum(1)
-            closer, which = (vectors @ self._centroids[old:].T).max(1)
-            lists = torch.where(closer > own, which + old, lists)
-        rows = torch.nonzero(homeless).squeeze(1)
-        lists[rows] = self._closest(vectors[rows])
-        self._arrange(lists)
-
-    def _arrange(self, lists: Tensor) -> None:
-        """Sort all rows by their lists [rows]; lists without a row go."""
-        sizes = torch.bincount(lists, minlength=self.lists)
-        self._take(torch.sort(lists, stable=True).indices)
-        self._centroids, self._starts = self._centroids[sizes > 0], _starts(sizes[sizes > 0])
-        self._settled = self._rows
-
-    def _take(self, rows: Tensor) -> None:
-        """Keep these rows, in this order."""
-        for column in (self._vectors, self._ids, self._times, self._segments, self._utility):
-            column[: len(rows)] = column[rows]
-        self._ids[len(rows) : self._rows] = -1
-        self._hidden[: len(rows)] = 0.0
-        self._rows = len(rows)
-        self._changed()
-
-    def _closest(self, vectors: Tensor) -> Tensor:
-        """[N] the list of the closest centroid."""
-        parts = [(part @ self._centroids.T).argmax(1) for part in vectors.split(4096)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
-
-    def _list_of_rows(self) -> Tensor:
-        """[settled] int64."""
-        return torch.repeat_interleave(torch.arange(self.lists), self._starts.diff())
-
-    def _by_id_now(self) -> tuple[Tensor, Tensor]:
-        if self._by_id is None:
-            live = torch.nonzero(self._ids[: self._rows] >= 0).squeeze(1)
-            ids, order = torch.sort(self._ids[live])
-            self._by_id = ids, live[order]
-        return self._by_id
-
-    def _rows_of(self, ids: Tensor) -> Tensor:
-        known, rows = self._by_id_now()
-        at = torch.searchsorted(known, ids).clamp_max(max(len(known) - 1, 0))
-        unknown = ids if not len(known) else ids[known[at] != ids]
-        if len(unknown):
-            raise UsageError(
-                f"index: got id {int(unknown[0])}, expected one of the {len(known)} stored items.",
-                "It was forgotten or evicted, or belongs to another index.",
-            )
-        return rows[at]
-
-
-def _bisected(vectors: Tensor, most: int) -> list[Tensor]:
-    """Centroids [W] of parts of at most ``most`` rows, by 2-means from the two rows that are far from each other."""
-    if len(vectors) <= most:
-        return [_means(vectors, torch.zeros(len(vectors), dtype=torch.int64), 1)[0]]
-    one = vectors[(vectors @ vectors.mean(0)).argmin()]
-    two = vectors[(vectors @ one).argmin()]
-    for _ in range(_ROUNDS):
-        lean = vectors @ (one - two)
-        side = (lean > 0).to(torch.int64)
-        if not 0 < int(side.sum()) < len(side):  # no boundary between them: the upper half against the lower
-            side = torch.zeros_like(side).scatter(0, torch.sort(lean, stable=True).indices[len(side) // 2 :], 1)
-        two, one = _means(vectors, side, 2).unbind(0)
-    return [centroid for part in (0, 1) for centroid in _bisected(vectors[side == part], most)]
-
-
-def _means(vectors: Tensor, lists: Tensor, count: int) -> Tensor:
-    """Unit means [count,W] of the rows in each list; summed in float64 in the order of the rows."""
-    sums = torch.zeros(count, vectors.shape[1], dtype=torch.float64).index_add_(0, lists, vectors.double())
-    return (sums / sums.norm(dim=1, keepdim=True).clamp_min(1e-12)).float()
-
-
-def _starts(sizes: Tensor) -> Tensor:
-    return torch.cat([torch.zeros(1, dtype=torch.int64), sizes.to(torch.int64).cumsum(0)])
-
 
 def _joined(parts: list[Found]) -> Found:
     return Found(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -525,8 +353,3 @@ def _column(value: Tensor | float, count: int, name: str, kind: torch.dtype) -> 
             "Give one per vector.",
         )
     return column.to(kind).reshape(-1).expand(count)
-
-
-def _need(ok: bool, name: str, got: object, expected: str) -> None:
-    if not ok:
-        raise UsageError(f"index.{name}: got {got}, expected {expected}.", "Correct the value.")

@@ -181,11 +181,10 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
         return brain
     about: Record = {"steps": progress["step"], "tokens": progress["tokens"], "seconds": round(progress["seconds"], 1)}
     about |= {"train_tokens": data.train_tokens, "valid_nats": log[-1].get("valid_nats") if log else None}
-    folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
     before = training_text.read(start) if start else None
     seen = [made for made in (before, data.seen) if made is not None]
-    if seen:
-        training_text.write(out / "model", functools.reduce(training_text.joined, seen))
+    brain.seen = functools.reduce(training_text.joined, seen) if seen else None
+    folder.save(brain, out / "model", about | {"train": configs.to_dict(t)})
     return brain
 
 

@@ -2,6 +2,8 @@
 
 A stream reads documents in random order without a gap. Now and then it is shown an earlier part of itself again
 (rehearsal), so that recalling pays; now and then it starts afresh at a document, so that an empty memory is familiar.
+A document longer than a stream usually lives before that has several places to start at, one such life apart; the document's
+first token (<bos>) is read there too. Otherwise a text that is one long document would never be read beyond its opening.
 """
 
 from __future__ import annotations
@@ -55,17 +57,21 @@ class Streams:
         for row in range(self.batch):
             if fresh[row]:
                 self._new_document(row)
+                self._start_inside(row, life=int(spans * self.span / FRESH_START))
                 self.history[row].clear()
-            rows.append(np.concatenate([self._span(row) for _ in range(spans)]))
+            rows.append(np.concatenate([self._span(row, bool(fresh[row]) and not n) for n in range(spans)]))
         return Window(np.stack(rows), fresh)
 
-    def _span(self, row: int) -> np.ndarray:
+    def _span(self, row: int, opens: bool) -> np.ndarray:
         history = self.history[row]
         low, high = REHEARSAL_REACH
         if len(history) > low and self.random.random() < self.rehearsal:
             reach = min(high, len(history)) / low
             return history[-int(low * reach ** self.random.random())]
         parts, missing = [], self.span
+        if opens and self.offset[row]:
+            first = self.starts[self.document[row]]
+            parts, missing = [self.tokens[first : first + 1].astype(np.int64)], self.span - 1
         while missing:
             start, end = self.starts[self.document[row]] + self.offset[row], self.ends[self.document[row]]
             part = self.tokens[start : min(start + missing, end)].astype(np.int64)
@@ -83,6 +89,12 @@ class Streams:
         lengths = self.ends - self.starts
         self.document[row] = self.random.choice(len(lengths), p=lengths / lengths.sum())
         self.offset[row] = 0
+
+    def _start_inside(self, row: int, life: int) -> None:
+        """Move to one of the places, ``life`` tokens apart, where the document of a fresh stream may be begun."""
+        length = int((self.ends - self.starts)[self.document[row]])
+        if length > life:
+            self.offset[row] = int(self.random.integers(0, length)) // life * life
 
     def state(self) -> dict[str, Any]:
         """JSON-able position; `restore` continues from it exactly."""

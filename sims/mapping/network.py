@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuro import atomic
 from neuro.errors import FormatError, MissingError, UsageError, nearest
-from neuro.workload import Population
+from neuro.workload import Population, of_schema
 
 SCHEMA = "neuro.network/1"
 Ints = NDArray[np.int64]
@@ -202,13 +202,7 @@ def from_json(text: str, where: str = "network") -> Network:
         FormatError: not JSON, another schema, a missing or unknown key, or a network that is none.
     """
     again = "Write it again with Network.write."
-    try:
-        data: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{where}: not JSON ({error}).", again) from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        got = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise FormatError(f"{where}: got schema {got!r}, expected '{SCHEMA}'.", again)
+    data = of_schema(text, SCHEMA, where, again)
     try:
         groups = tuple(Group(**{key: _group_value(key, value) for key, value in row.items()}) for row in data["groups"])
         projections = []

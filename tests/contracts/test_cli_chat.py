@@ -8,25 +8,18 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
-from neuro import folder, memory_file, presets
-from neuro.brain import Brain
+from neuro import folder, memory_file
 from neuro.cli import main
-from neuro.config import HORMONES, apply_sets
+from neuro.config import HORMONES
 from neuro.sampling import Sampler
-from neuro.tokenizer import Tokenizer
 
 TEXT = "The keeper of the lamp is called Victor.\nNobody knows the colour of the old boat.\n" * 20
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train(TEXT.split("\n"), 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return str(folder.save(brain, tmp_path_factory.mktemp("model")))
+def model(saved_model) -> str:
+    return str(saved_model(TEXT.split("\n")))
 
 
 @pytest.fixture

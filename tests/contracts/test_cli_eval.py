@@ -15,7 +15,6 @@ import torch
 from neuro import folder, plots, presets
 from neuro.brain import Brain
 from neuro.cli import main
-from neuro.config import apply_sets
 from neuro.evaluate import perplexity, repeat
 from neuro.evaluate.stream import Stream
 from neuro.tokenizer import Tokenizer
@@ -32,12 +31,8 @@ def lines(count: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train([lines(60)], 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return folder.save(brain, tmp_path_factory.mktemp("model"))
+def model(saved_model) -> Path:
+    return saved_model([lines(60)])
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from neuro import folder, memory_file, presets, recall, remember
-from neuro.brain import Brain
+from neuro import folder, memory_file, recall, remember
 from neuro.cli import main
-from neuro.config import apply_sets
 from neuro.items import Item
 from neuro.state import leaves
-from neuro.tokenizer import Tokenizer
 
 FACTS = "question,answer\nThe keeper is called,Victor.\nThe vault's word is,crimson.\nThe keeper is called,Victor.\n"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train([FACTS] * 20, 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return str(folder.save(brain, tmp_path_factory.mktemp("model")))
+def model(saved_model) -> str:
+    return str(saved_model([FACTS] * 20))
 
 
 @pytest.fixture
@@ -85,7 +78,7 @@ def test_what_was_read_before_a_broken_line_or_an_interruption_is_kept(model, ca
 
     monkeypatch.setattr(remember, "_read", stopped)
     assert main(["remember", model, str(lines), "--memory", memory]) == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "stopped after the last whole item; the same command goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(remember, "_read", read)
     assert said(capsys, "remember", model, lines, "--memory", memory)["items"] == 1
 

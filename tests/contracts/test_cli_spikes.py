@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from neuro import folder, plots, presets
-from neuro.brain import Brain
+from neuro import plots
 from neuro.cli import main
-from neuro.config import apply_sets
 from neuro.plots import spikes
 from neuro.recorder import Recorder, Recording
-from neuro.tokenizer import Tokenizer
 
 TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows the colour of the old boat.\n" * 30
 VIEWS = ("overview", "raster", "rates", "membrane", "weights", "surrogate")
 
 
-def saved(path: Path, *sets: str) -> Path:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train(TEXT.split("\n"), 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}", *sets]))
-    brain.tokenizer = tokenizer
-    return folder.save(brain, path)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(saved(tmp_path_factory.mktemp("model")))
+def model(saved_model) -> str:
+    return str(saved_model(TEXT.split("\n")))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +103,8 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_read(model, re
     )
 
 
-def test_without_a_spiking_layer_there_is_nothing_to_look_at(tmp_path, capsys):
-    dense = saved(tmp_path / "dense", "cortex.feedforwards=dense,dense")
+def test_without_a_spiking_layer_there_is_nothing_to_look_at(saved_model, tmp_path, capsys):
+    dense = saved_model(TEXT.split("\n"), "cortex.feedforwards=dense,dense")
     for argv in (
         ["run", dense, "The", "--record", tmp_path / "run"],
         *(["show", dense, "The", "--spikes", "--view", view] for view in VIEWS),

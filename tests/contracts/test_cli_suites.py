@@ -7,14 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from neuro import folder, presets, training_text
-from neuro.brain import Brain
+from neuro import training_text
 from neuro.cli import main
-from neuro.config import apply_sets
 from neuro.evaluate import adaptation, babi, generation, habit, profile
-from neuro.tokenizer import Tokenizer
 
 STORY = "1 Mary went to the hall.\n2 John left.\n3 Where is Mary? \thall\t1\n4 Who left? \tJohn\t2\n"
 FEW = ["--seeds", "1", "--episodes", "2"]
@@ -27,12 +23,8 @@ def prose(seed: int, lines: int = 120) -> str:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train([prose(0), STORY], 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return folder.save(brain, tmp_path_factory.mktemp("model"))
+def model(saved_model) -> Path:
+    return saved_model([prose(0), STORY])
 
 
 @pytest.fixture(scope="module")

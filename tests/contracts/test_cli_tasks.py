@@ -127,6 +127,17 @@ def test_what_has_no_effect_is_refused(data, tmp_path, capsys):
         assert code == 2 and err.startswith(says), err
 
 
+def test_several_processes_are_refused_before_any_of_them_learns(data, tmp_path, capsys, monkeypatch):
+    """Under torchrun each would train the same network into the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, error = ran(capsys, "train", "nmnist", "--out", tmp_path / "run")
+    assert code == 2 and not (tmp_path / "run").exists()
+    assert error == (
+        "train nmnist: got 2 processes, expected one: a task of recorded spikes is not shared.\n"
+        "Start it without torchrun.\n"
+    )
+
+
 def test_a_folder_without_the_recordings_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NEURO_DATA", str(tmp_path))
     code, _, err = ran(capsys, "train", "nmnist", "--out", tmp_path / "run")

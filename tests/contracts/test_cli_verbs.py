@@ -23,12 +23,8 @@ TEXT = "The keeper of the lamp in the harbour is called Victor.\nNobody knows th
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer.train(TEXT.split("\n"), 300)
-    brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"]))
-    brain.tokenizer = tokenizer
-    return folder.save(brain, tmp_path_factory.mktemp("model"))
+def model(saved_model) -> Path:
+    return saved_model(TEXT.split("\n"))
 
 
 def refused(capsys, *argv: str) -> tuple[int, list[str]]:
@@ -401,6 +397,21 @@ def test_a_model_may_be_a_hugging_face_id(model, capsys, monkeypatch, tmp_path):
     code, lines = refused(capsys, "run", "./name", "x")
     assert code == 3 and len(asked) == 5, "a path is never asked of the hub"
     assert "neither a shipped model nor a folder" in lines[0]
+
+
+@pytest.mark.parametrize(("preset", "text"), [("tiny", "--set data.train=TEXT "), ("mqar", "")])
+def test_a_preset_is_no_model_yet(capsys, preset, text):
+    code, lines = refused(capsys, "run", preset, "x")
+    assert code == 3
+    assert lines[0] == f"model '{preset}': got a configuration, which has no weights, expected a trained model."
+    assert lines[1] == f"Train it first: neuro train {preset} {text}--out FOLDER; its model is then FOLDER/model."
+
+
+@pytest.mark.parametrize("verb", [["train"], ["config", "show"]])
+@pytest.mark.parametrize(("name", "do"), [("tinny", "Did you mean 'tiny'?"), ("nothing/tinny.toml", "Check the path.")])
+def test_a_configuration_that_is_not_there_is_a_misspelt_preset_or_a_wrong_path(capsys, verb, name, do):
+    code, lines = refused(capsys, *verb, name)
+    assert (code, lines[1]) == (3, do)
 
 
 def test_without_the_hub_a_missing_model_says_how_to_get_it(capsys, monkeypatch):

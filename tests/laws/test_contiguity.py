@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from backends import reference, select
+from neuro import recall
 from neuro.layers.norm import normalize
 from neuro.memory.episodic import EpisodicMemory
 from neuro.state import HippocampusState
@@ -74,3 +75,22 @@ def test_a_neighbour_is_read_although_its_own_key_is_far(memory):
     plain = memory.read(query, state.keys, state.values, state.strengths)
     assert torch.nn.functional.cosine_similarity(content, state.values[:, 1:2], dim=-1) > 0.99
     assert torch.equal(novelty, plain[2]) and evidence <= plain[1], "a neighbour is no nearer for being one"
+
+
+@pytest.mark.parametrize(
+    "sets", [[], ["hippocampus.contiguity=0.8"], ["hippocampus.contiguity=0.8", "hippocampus.key_trace=0.6"]]
+)
+def test_what_is_shown_as_recalled_is_what_was_read(sets, tiny_brain, tokens, drive):
+    """The slots of `neuro.recall.explain`, each by its share, make the content that the last token read."""
+    brain = tiny_brain(["hippocampus.controller=periodic", *sets])
+    span = brain.config.plasticity_span
+    ids = tokens(2, span + 5)
+    ids[:, span:] = ids[:, 3:8]  # a passage again: its moments follow each other
+    state = drive(brain, ids).state
+    memory = state.regions.hippocampus
+    content = torch.zeros_like(memory.values[0, 0])
+    for item in recall.explain(brain, state, most=brain.config.hippocampus.slots):
+        slot = ((memory.origins[0] == item.origin) & (memory.strengths[0] > 0)).nonzero().item()
+        content += item.share * memory.values[0, slot]
+    assert memory.last_content[0].any()
+    assert torch.allclose(normalize(content), memory.last_content[0], atol=1e-5)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.kernels import cpu, spikes
+from backends.kernels import shared_library as of_backends
+from sims import shared_library as of_sims
 from sims.mapping import native as mapping
 from sims.networks import native as networks
 
@@ -57,3 +59,10 @@ def test_a_library_of_another_version_is_named_and_not_used(stem, module, first,
 def test_a_library_without_our_functions_is_named_and_not_used(stem, module, first, tmp_path):
     library, why = module._load(compiled(tmp_path, stem, module._VERSION))
     assert library is None and first in why
+
+
+def test_the_two_loaders_are_one_text():
+    """backends comes with torch, sims does without: each has its own copy, and a change to one is a change to both."""
+    one, two = (Path(module.__file__).read_text(encoding="utf-8") for module in (of_backends, of_sims))
+    start = "from __future__"
+    assert one[one.index(start) :] == two[two.index(start) :]

@@ -102,6 +102,23 @@ def test_no_rehearsal_without_a_past(never_fresh):
         assert np.array_equal(spans[-1], spans[1])
 
 
+def test_one_long_document_is_read_everywhere_and_not_its_opening_alone():
+    """Fresh streams start a life apart, after the first token; 40,000 windows are 16 of its lengths."""
+    length, first = 40_000, -7
+    tokens = np.arange(length, dtype=np.int32)
+    tokens[0] = first
+    streams = Streams(tokens, np.zeros(1, dtype=np.int64), 20, 8, 0.0, 0)
+    life = int(2 * 8 / module.FRESH_START)
+    read = np.zeros(4)
+    for _ in range(1500):
+        window = streams.window(2)
+        read += np.histogram(window.tokens, 4, (0, length))[0]
+        for row in window.tokens[window.fresh]:
+            assert row[0] == first and (row[1] == 1 or row[1] % life == 0)
+            assert (np.diff(row[1:]) == 1).all()
+    assert (read / read.sum() > 0.2).all()
+
+
 def test_a_fresh_row_begins_a_document_and_forgets_its_past():
     streams = make(rehearsal=0.5, batch=8)
     seen = 0

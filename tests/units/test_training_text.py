@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuro import corpus, text, training_text
+from neuro import corpus, folder, text, training_text
 from neuro.config import DataConfig
 from neuro.errors import CheckError, FormatError, UsageError
+from neuro.tokenizer import Tokenizer
 from neuro.training_text import of_documents, record, windows
 
 WORDS = [f"word{n}" for n in range(400)]
@@ -115,3 +116,14 @@ def test_the_splits_of_wikitext_share_no_article_and_the_shipped_model_knows_wha
     }
     assert max(shares.values()) < 0.02
     assert known.share(text.read_text(neuro_data / "books" / "warpeace_input.txt.gz")) > 0.95
+
+
+def test_a_model_that_is_loaded_and_saved_again_keeps_its_record(tiny_brain, tmp_path):
+    brain = tiny_brain(["vocab_size=270"])
+    brain.tokenizer = Tokenizer.train([prose(0)], 270)
+    first = folder.save(brain, tmp_path / "first")
+    assert folder.load(first, "cpu").seen is None and not (first / training_text.NAME).exists()
+    made = record(of_documents([prose(0)]))
+    training_text.write(first, made)
+    again = training_text.read(folder.save(folder.load(first, "cpu"), tmp_path / "again"))
+    assert again is not None and again.every == made.every and (again.hashes == made.hashes).all()
