@@ -18,6 +18,8 @@ from torch import Tensor
 
 EVERY = 16  # steps that are read at a time; of the spiking loop also the steps between two membranes that are kept
 _BLOCK = 64  # channels of a program
+# Fused multiply-adds would round once where torch and the C++ loops round twice: another spike now and then.
+FIXED = {"every": EVERY, "wide": _BLOCK, "num_warps": _BLOCK // 32, "enable_fp_fusion": False}
 
 
 def kernel(function: Callable[..., None]) -> Any:
@@ -56,7 +58,5 @@ def like(x: Tensor) -> Tensor:
 def launch(kernel: Any, like: Tensor, rows: int, width: int, *arguments: Any, **known: Any) -> None:
     """Start ``kernel`` for every block of channels, on the device of ``like``."""
     blocks = triton.cdiv(width, _BLOCK)
-    # Fused multiply-adds would round once where torch and the C++ loops round twice: another spike now and then.
-    fixed = {"every": EVERY, "wide": _BLOCK, "num_warps": _BLOCK // 32, "enable_fp_fusion": False}
     with torch.cuda.device_of(like):
-        kernel[(rows * blocks,)](*arguments, like.shape[0], width, blocks, **known, **fixed)
+        kernel[(rows * blocks,)](*arguments, like.shape[0], width, blocks, **known, **FIXED)

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +29,7 @@ if not INTERPRETED and not cuda.status()[0]:
 
 from backends.kernels import affine_triton, lif_triton  # noqa: E402 - they import triton
 
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "cpu" if INTERPRETED else "cuda"
 BOUND = 1e-12
 # Around the sixteen steps that are read at a time and the 64 channels of a program; rows in one and in several pieces.
@@ -296,3 +301,79 @@ def test_the_laws_can_fail():
 
     found = everything(cut, inputs, 0.9, 0.8, LifRule())
     assert torch.equal(found[0], truth[0]) and apart(found, truth) > 1e-3
+
+
+COMPILES = """
+import contextlib, json, pathlib, re, subprocess, sys, tempfile
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
+from backends import LifRule, Surrogate
+from backends.kernels import affine_triton, lif_triton, triton_rows
+
+target = GPUTarget("cuda", int(sys.argv[1]), 32)
+backend, found = make_backend(target), {}
+
+def launch(kernel, like, rows, width, *arguments, **known):
+    # What a launch on the device would compile, and no launch.
+    known = {**known, **triton_rows.FIXED, "debug": False}
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, special, options = bind(*arguments, len(like), width, 3, **known)
+    key = f"{kernel.fn.__module__}.{kernel.fn.__name__} {special}"
+    if key in found:
+        return
+    options, signature, constants, attributes = kernel._pack_args(backend, known, bound, special, options)
+    made = triton.compile(ASTSource(kernel, signature, constants, attributes), target, options.__dict__)
+    found[key] = {"ptx": made.asm["ptx"]}
+    tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = pathlib.Path(folder, "cubin")
+        cubin.write_bytes(made.asm["cubin"])
+        found[key]["usage"] = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True).stdout
+
+affine_triton.launch = lif_triton.launch = launch
+
+def run(scan, *given):
+    leaves = [x.detach().requires_grad_() for x in given if isinstance(x, torch.Tensor)]
+    out = scan(*leaves, *given[len(leaves):])
+    torch.autograd.grad(sum(x.sum() for x in out), leaves)
+
+hard = LifRule("hard", True, True, 0.1, False, Surrogate("arctan", 2.0))
+for shape in ((20, 2, 64), *(json.loads(sys.argv[2]))):
+    x = torch.zeros(shape)
+    for y in (x, x.transpose(0, 1).contiguous().transpose(0, 1), x.transpose(1, 2).contiguous().transpose(1, 2)):
+        run(affine_triton.affine_scan, y, y, y[0])
+        run(lif_triton.lif_scan, y, y[0], 0.9, 0.8, LifRule())
+        if len(sys.argv) > 3:
+            y = y.bfloat16()
+            run(lif_triton.lif_scan, y, y[0], y[0, 0], y[0, 0], hard)
+print(json.dumps(found))
+"""
+
+
+def compiled(*arguments: str, folder: Path) -> dict[str, dict[str, str]]:
+    if importlib.import_module("triton").__version__ < "3.7":
+        pytest.skip("how a launch is made ready is asked of Triton 3.7")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(folder)}
+    command = [sys.executable, "-c", COMPILES, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_kernels_compile_for_an_h100_without_fused_sums_or_spills(tmp_path):
+    """A product and a sum are two roundings, subnormal numbers stay, and no register goes to memory. What is compiled
+    depends on no length, width, batch or layout."""
+    shapes = json.dumps([[1, 2, 3], [16, 1, 1], [17, 1, 65], [33, 3, 16]])
+    found = compiled("90", shapes, "more", folder=tmp_path)
+    assert len(found) == 6
+    for made in found.values():
+        assert "mul.f32" in made["ptx"] or "mul.rn.f32" in made["ptx"]
+        assert "fma." not in made["ptx"] and ".ftz" not in made["ptx"] and ".local" not in made["ptx"]
+        assert "STACK:0" in made["usage"] and "LOCAL:0" in made["usage"]
+
+
+def test_kernels_compile_for_an_a100(tmp_path):
+    found = compiled("80", "[]", folder=tmp_path)
+    assert len(found) == 4 and all("fma." not in made["ptx"] and "sm_80" in made["ptx"] for made in found.values())
