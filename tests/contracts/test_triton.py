@@ -345,6 +345,7 @@ for shape in ((20, 2, 64), *(json.loads(sys.argv[2]))):
     for y in (x, x.transpose(0, 1).contiguous().transpose(0, 1), x.transpose(1, 2).contiguous().transpose(1, 2)):
         run(affine_triton.affine_scan, y, y, y[0])
         run(lif_triton.lif_scan, y, y[0], 0.9, 0.8, LifRule())
+        lif_triton.lif_scan(y, y[0], 0.9, 0.8, LifRule())
         if len(sys.argv) > 3:
             y = y.bfloat16()
             run(lif_triton.lif_scan, y, y[0], y[0, 0], y[0, 0], hard)
@@ -367,7 +368,7 @@ def test_kernels_compile_for_an_h100_without_fused_sums_or_spills(tmp_path):
     depends on no length, width, batch or layout."""
     shapes = json.dumps([[1, 2, 3], [16, 1, 1], [17, 1, 65], [33, 3, 16]])
     found = compiled("90", shapes, "more", folder=tmp_path)
-    assert len(found) == 6
+    assert len(found) == 7
     for made in found.values():
         assert "mul.f32" in made["ptx"] or "mul.rn.f32" in made["ptx"]
         assert "fma." not in made["ptx"] and ".ftz" not in made["ptx"] and ".local" not in made["ptx"]
@@ -376,4 +377,4 @@ def test_kernels_compile_for_an_h100_without_fused_sums_or_spills(tmp_path):
 
 def test_kernels_compile_for_an_a100(tmp_path):
     found = compiled("80", "[]", folder=tmp_path)
-    assert len(found) == 4 and all("fma." not in made["ptx"] and "sm_80" in made["ptx"] for made in found.values())
+    assert len(found) == 5 and all("fma." not in made["ptx"] and "sm_80" in made["ptx"] for made in found.values())
