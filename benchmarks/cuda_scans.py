@@ -7,8 +7,8 @@ kernel and the rate of the device's memory.
 The floor is what the bytes of the float32 tensors cost at the rate at which the device copies one of them to another: 20 bytes
 an element for the neuron (as in benchmarks/lif.py), 32 for the recurrence (as in benchmarks/affine_scan.py). Tensors smaller
 than the device's cache beat it: choose a shape whose tensors are larger. Every way is checked against the float64 loop of its
-rule, on a slice, before anything is timed. Times are CUDA events around one call, which a busy host makes longer, interleaved in a
-shuffled order after three rounds of warm-up. Prints one JSON object; exits 3 without a CUDA device.
+rule, on a slice, before anything is timed. Times are CUDA events around one call, which a busy host makes longer, interleaved
+in a shuffled order after three rounds of warm-up. Prints one JSON object; exits 3 without a CUDA device.
 """
 
 from __future__ import annotations
