@@ -1,7 +1,8 @@
 """Operators for devices with gather and scatter (CPU, CUDA): time loops with hand-written backward, fused attention.
 
 On a CPU the time loops run in the C++ library (`backends.kernels.cpu`) where it was built; without it the spiking one runs
-in numba (`backends.kernels.lif_numba`) where that is installed.
+in numba (`backends.kernels.lif_numba`) where that is installed. On a CUDA device they run in Triton (`backends.kernels.cuda`)
+where that starts a kernel.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from backends import lif, portable
 from backends.contract import LifRule, Ops, check_affine_scan, check_lif_scan
-from backends.kernels import cpu, lif_numba
+from backends.kernels import cpu, cuda, lif_numba
 from backends.kernels.spikes import PackedWeight
 
 # Channels of a token (B * D) from which a CPU is quicker with a loop over tokens than with two levels, whose sweeps then
@@ -57,6 +58,8 @@ def affine_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
         return cpu.affine_scan(a, b, h0)
     if a.shape[0] > 1 and a.device.type == "cpu" and h0.numel() > _WIDE:
         return per_token_affine_scan(a, b, h0)
+    if a.shape[0] > 1 and cuda.runs(a, b, h0):
+        return cuda.affine_scan(a, b, h0)
     return portable.affine_scan(a, b, h0)
 
 
@@ -68,6 +71,8 @@ def lif_scan(
         return cpu.lif_scan(current, v0, decay, threshold, rule)
     if lif_numba.runs(current, v0, decay, threshold, rule):
         return lif_numba.lif_scan(current, v0, decay, threshold, rule)
+    if cuda.runs(current, v0, decay, threshold):
+        return cuda.lif_scan(current, v0, decay, threshold, rule)
     if current.shape[0] == 1:
         return portable.lif_scan(current, v0, decay, threshold, rule)
     return lif.lif_scan(current, v0, decay, threshold, rule)

@@ -99,7 +99,7 @@ def _packages() -> list[Row]:
 def _backends() -> list[Row]:
     _siblings.check("backends")
     import backends
-    from backends.kernels import cpu, lif_numba, spikes
+    from backends.kernels import cpu, cuda, lif_numba, spikes
 
     def auto() -> str:
         chosen = backends.select("auto")
@@ -107,8 +107,8 @@ def _backends() -> list[Row]:
 
     rows = [_row(row.name, row.ok, row.reason) for row in backends.available()]
     built, says = cpu.status()
-    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status()), *_sims()]
-    return [*rows, *kernels, _guarded("auto", auto)]
+    kernels = [_kernels(built, says), _spiking(built, lif_numba.here()), _events(*spikes.status())]
+    return [*rows, *kernels, _triton(*cuda.status()), *_sims(), _guarded("auto", auto)]
 
 
 def _kernels(built: bool, says: str) -> Row:
@@ -127,6 +127,12 @@ def _spiking(built: bool, numba: bool) -> Row:
         return _row("spiking", True, f"{says} torch operators; the first call of a rule compiles for some seconds")
     says = "layers run as torch operators on the CPU, training 2.7 to 4.4 times slower than in C++"
     return _row("spiking", False, f"{says} (a C++ compiler, or pip install 'neuro-hybrid[numba]', helps)")
+
+
+def _triton(active: bool, says: str) -> Row:
+    if active:
+        return _row("triton", True, f"the time loops run in Triton on the CUDA device ({says})")
+    return _row("triton", False, f"{says}: on a CUDA device the time loops run as torch operators")
 
 
 def _events(built: bool, says: str) -> Row:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from backends import Ops
-from backends.kernels import cpu, lif_numba
+from backends.kernels import cpu, cuda, lif_numba
 from backends.kernels import spikes as spike_kernels
 from neuro.errors import NeuroError
 from neuro.layers.spiking_encoder import SpikingEncoder
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Whole = Callable[["Counting", Any, Any, Any], None]
 _KERNELS = (
     (cpu, ("_call", "product")),
+    (cuda, ("affine_scan", "lif_scan")),
     (lif_numba, ("lif_scan",)),
     (spike_kernels, ("find", "product", "few_products", "lif")),
 )

@@ -46,7 +46,12 @@ DOORS = {
         "benchmarks/nir_conformance.py",
         "benchmarks/spike_linear.py",
     ),
-    "spikingjelly": ("benchmarks/lif.py", "benchmarks/make_neuron_fixtures.py", "benchmarks/nir_conformance.py"),
+    "spikingjelly": (
+        "benchmarks/cuda_scans.py",
+        "benchmarks/lif.py",
+        "benchmarks/make_neuron_fixtures.py",
+        "benchmarks/nir_conformance.py",
+    ),
     "norse": (
         "neuro/neurons/interop.py",
         "benchmarks/lif.py",

@@ -242,6 +242,17 @@ def test_doctor_names_the_way_spiking_layers_run_and_what_it_costs(built, numba,
     assert ("times slower than in C++" in row["says"]) != built
 
 
+@pytest.mark.parametrize("active", [True, False])
+def test_doctor_says_whether_triton_is_active(active, capsys, monkeypatch):
+    from backends.kernels import cuda
+
+    monkeypatch.setattr(cuda, "status", lambda: (active, "the reason"))
+    assert main(["doctor", "--json"]) == 0
+    (row,) = [row for row in json.loads(capsys.readouterr().out)["backends"] if row["name"] == "triton"]
+    assert row["ok"] == active and "the reason" in row["says"]
+    assert ("run in Triton" in row["says"]) == active and ("run as torch operators" in row["says"]) != active
+
+
 def test_a_probe_that_fails_becomes_a_row(capsys, monkeypatch):
     import backends
 

@@ -14,7 +14,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import backends
-from backends.kernels import cpu
+from backends.kernels import cpu, cuda
 from neuro import presets
 from neuro.brain import Brain
 from neuro.errors import NeuroError
@@ -194,12 +194,17 @@ def test_tags_go_with_their_tensors():
 SIZES: list[int] = []
 
 
-def test_a_kernel_called_past_the_operators_is_never_lost():
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_a_kernel_called_past_the_operators_is_never_lost(where, monkeypatch):
     class Past(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return backends.native.affine_scan(x, x, x[0])
 
-    if not cpu.status()[0]:
+    if where == "cuda":  # as if the tensors lay there
+        monkeypatch.setattr(cpu, "runs", lambda *x: False)
+        monkeypatch.setattr(cuda, "runs", lambda *x: True)
+        monkeypatch.setattr(cuda, "affine_scan", lambda a, b, h0: b)
+    elif not cpu.status()[0]:
         pytest.skip("the kernels were not built")
     with pytest.raises(NeuroError, match="by way of a module's operators"):
         count(Past(), torch.ones(3, 1, 2))

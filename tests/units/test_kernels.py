@@ -1,11 +1,22 @@
-"""What the C++ time loops and the product of decoding accept."""
+"""What the C++ time loops, the product of decoding and the Triton kernels accept."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from backends.kernels import cpu
+from backends import LifRule, devices, native, portable, reference
+from backends.kernels import cpu, cuda
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_status_agrees_with_what_runs():
@@ -63,3 +74,90 @@ def test_a_product_of_many_rows_is_the_same_on_every_number_of_threads(columns, 
     assert torch.equal(*found)
     truth = weight.double() @ x.double() + bias.double()
     assert float((found[0].double() - truth).abs().max()) <= (1e-12 if dtype == torch.float64 else 1e-4)
+
+
+def test_triton_takes_what_lies_on_one_cuda_device_in_one_type(monkeypatch):
+    """Asked with tensors that have no values, as if there were a CUDA device that starts kernels."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cuda, "status", lambda index=None: (True, "triton 0"))
+    with FakeTensorMode():
+
+        def make(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cuda:0") -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        x, state, each = make(2, 1, 3), make(1, 3), make(3)
+        assert cuda.runs(x, x, state) and cuda.runs(x, state, 0.9, 1.0) and cuda.runs(x, state, each, 1.0)
+        for dtype in (torch.float64, torch.bfloat16, torch.float16):
+            assert cuda.runs(make(2, 1, 3, dtype=dtype), make(1, 3, dtype=dtype))
+        refused = [
+            (x, make(1, 3, dtype=torch.float64)),
+            (x, make(1, 3, device="cpu")),
+            (x, make(1, 3, device="cuda:1")),
+            (x, state, make(3, device="cpu"), 1.0),
+            (make(2, 0, 3), make(0, 3)),
+            (make(2, 1, 3, dtype=torch.float8_e5m2), make(1, 3, dtype=torch.float8_e5m2)),
+            (make(2, 1, 3, device="cpu"), make(1, 3, device="cpu")),
+        ]
+        assert not any(cuda.runs(*given) for given in refused)
+        monkeypatch.setattr(cuda, "status", lambda index=None: (False, "no"))
+        assert not cuda.runs(x, state)
+
+
+def test_native_runs_triton_where_it_is_active_and_torch_operators_where_it_is_not(monkeypatch):
+    """A recurrence of one token is a product and a sum anywhere."""
+    used = []
+    for name in ("affine_scan", "lif_scan"):
+        scan = getattr(reference, name)
+        monkeypatch.setattr(cuda, name, lambda *x, name=name, scan=scan: used.append(name) or scan(*x))
+    monkeypatch.setattr(cpu, "library", lambda: None)
+    monkeypatch.setattr(native.lif_numba, "here", lambda: False)
+    x = torch.rand(3, 2, 4)
+    truth = portable.affine_scan(x, x, x[0])
+    assert torch.allclose(native.affine_scan(x, x, x[0]), truth) and used == []
+    native.lif_scan(x, x[0], 0.9, 1.0, LifRule())
+    assert used == []
+    monkeypatch.setattr(cuda, "runs", lambda *x: True)
+    native.affine_scan(x, x, x[0])
+    native.lif_scan(x, x[0], 0.9, 1.0, LifRule())
+    native.affine_scan(x[:1], x[:1], x[0])
+    assert used == ["affine_scan", "lif_scan"]
+
+
+def test_triton_says_why_it_is_not_active(monkeypatch):
+    cuda._started.cache_clear()
+    here = SimpleNamespace(is_available=lambda: False, current_device=lambda: 0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cuda.status() == (False, "triton is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch, "cuda", here)
+    assert cuda.status() == (False, "triton is installed, and there is no CUDA device")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    here.is_available, here.get_device_capability = lambda: True, lambda index: (7, 5)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert cuda.status() == (False, "TRITON_INTERPRET is set: kernels would run on the CPU")
+    cuda._started.cache_clear()
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert cuda.status() == (False, "the device has compute capability 7.5, older than 8.0")
+    here.get_device_capability = lambda index: (9, 0)
+    for version, says in (("2.1.0", "triton 2.1.0 is older than 3.3"), ("3.7.1", "a kernel does not start: ")):
+        cuda._started.cache_clear()
+        monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+        active, why = cuda.status()
+        assert not active and why.startswith(says)
+    for value, says in ((3.0, (True, "triton 3.7.1")), (4.0, (False, "triton 3.7.1 computes something else"))):
+        cuda._started.cache_clear()
+        ones = torch.ones
+        monkeypatch.setattr(torch, "ones", lambda *shape, device, ones=ones: ones(*shape))
+        monkeypatch.setattr(cuda, "_affine", lambda a, b, h0, value=value: torch.tensor([2.0, value]))
+        assert cuda.status() == says
+        monkeypatch.setattr(torch, "ones", ones)
+    cuda._started.cache_clear()
+
+
+@pytest.mark.skipif(bool(devices.find("cuda").names), reason="a CUDA device is here")
+def test_the_benchmark_of_cuda_says_that_there_is_no_device():
+    command = [sys.executable, "benchmarks/cuda_scans.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr.startswith("cuda_scans: got no CUDA device (") and done.stderr.count("\n") == 2
