@@ -2,8 +2,8 @@
 
 What numba compiles it keeps on disk: beside this file as Python keeps its bytecode, or in the user's cache folder where that
 cannot be written to, or in $NUMBA_CACHE_DIR. It compiles anew when this file, numba or the processor is another one, and each
-time where no folder can be written to. What differs between rules are numbers that a loop is closed over and no functions: numba
-would take a function for another one in each process.
+time where no folder can be written to. What differs between rules are numbers that a loop is closed over and no functions:
+numba would take a function for another one in each process.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from backends import LifRule
 from backends.kernels import cpu
 
 
@@ -63,3 +64,16 @@ def test_a_product_of_many_rows_is_the_same_on_every_number_of_threads(columns, 
     assert torch.equal(*found)
     truth = weight.double() @ x.double() + bias.double()
     assert float((found[0].double() - truth).abs().max()) <= (1e-12 if dtype == torch.float64 else 1e-4)
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the C++ library is not here")
+@pytest.mark.parametrize(("tokens", "asked"), [(3, 0), (5, 2)])
+def test_outputs_of_fresh_memory_are_asked_for_in_huge_pages(tokens, asked, monkeypatch):
+    """The spikes and the gradient, where they are larger than the bound and not otherwise."""
+    found = []
+    monkeypatch.setattr(cpu, "_FRESH", 4 * 4 * 64)
+    monkeypatch.setattr(cpu.pages, "prefer", found.append)
+    current = torch.ones(tokens, 1, 64, requires_grad=True)
+    spikes, _ = cpu.lif_scan(current, torch.zeros(1, 64), 0.9, 1.0, LifRule())
+    spikes.sum().backward()
+    assert len(found) == asked and all(x.shape == current.shape for x in found)
