@@ -17,7 +17,7 @@ import numpy as np
 
 EVERY = 16  # steps between two membranes that the backward pass starts from again
 WIDTH = 16384  # channels carried at a time
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
