@@ -31,12 +31,13 @@ class BuildLibrary(build_ext):
 
 
 kernel = {"language": "c++", "optional": True, "depends": ["backends/kernels/common.hpp"]}
+network = {"language": "c++", "optional": True, "depends": ["sims/networks/ahead.hpp"]}
 
 setup(
     ext_modules=[
         Extension("backends.kernels._scan", ["backends/kernels/scan.cpp"], **kernel),
         Extension("backends.kernels._spikes", ["backends/kernels/spikes.cpp"], **kernel),
-        Extension("sims.networks._network", ["sims/networks/network.cpp"], language="c++", optional=True),
+        Extension("sims.networks._network", ["sims/networks/network.cpp"], **network),
         Extension("sims.mapping._mapping", ["sims/mapping/refine.cpp"], language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildLibrary},

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends.contract import LifRule
-from backends.kernels import shared_library
+from backends.kernels import pages, shared_library
 from backends.surrogate import KINDS
 
 Constant = float | Tensor
@@ -26,6 +26,7 @@ _VERSION = 3  # kVersion of scan.cpp
 _REALS = {torch.float32: "float32", torch.float64: "float64"}
 _EVERY = 16  # steps between two membranes that the backward pass starts from again
 _STREAM = 1 << 22  # bytes of an output that the caches would not keep
+_FRESH = 1 << 25  # bytes above which glibc always gives memory that was never written to
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
 
 
@@ -117,7 +118,11 @@ def _unit(x: Tensor) -> Tensor:
 def _like(x: Tensor) -> Tensor:
     """An empty tensor that lies in memory as ``x`` does, so that what follows need not transpose."""
     out = torch.empty_like(x)
-    return out if out.stride(-1) == 1 else torch.empty_like(x, memory_format=torch.contiguous_format)
+    if out.stride(-1) != 1:
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if out.numel() * out.element_size() > _FRESH:
+        pages.prefer(out)
+    return out
 
 
 class _AffineScan(torch.autograd.Function):

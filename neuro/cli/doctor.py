@@ -124,7 +124,9 @@ def _spiking(built: bool, numba: bool) -> Row:
         return _row("spiking", True, "layers run in C++ on the CPU, training included: the quickest way")
     if numba:
         says = "layers run in numba on the CPU, training 1.2 times slower than in C++; constants that learn run as"
-        return _row("spiking", True, f"{says} torch operators; the first call of a rule compiles for some seconds")
+        return _row(
+            "spiking", True, f"{says} torch operators; the first call of a rule compiles for some seconds, once"
+        )
     says = "layers run as torch operators on the CPU, training 2.7 to 4.4 times slower than in C++"
     return _row("spiking", False, f"{says} (a C++ compiler, or pip install 'neuro-hybrid[numba]', helps)")
 

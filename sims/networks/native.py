@@ -107,7 +107,7 @@ class Loop:
 
         Args:
             ends: int64 [history + steps + 1], filled up to [history].
-            spikes: neurons, of the synapses' type, with room for all that can fire.
+            spikes: neurons, of the synapses' type, with room for all that can fire and one more.
         """
         history = max(self._circuit.refractory, self._circuit.delay)
         self._run.first, self._run.history, self._run.steps = first, history, len(ends) - 1 - history

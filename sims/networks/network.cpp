@@ -7,7 +7,8 @@
 //     threshold. There is no counter to test and no list to clamp.
 //   - All spikes lie in one array, step after step. It is the record, the delay line and the list of who is refractory.
 //   - In float32 all variables that decay by the same factor everywhere are kept divided by a common scale, which decays
-//     instead: a neuron costs three reads and one write a step, and few operations. In float64 every operation is that of
+//     instead: a neuron costs three reads and one write a step, and few operations. The current-based network costs less,
+//     where it is not large: it is looked at every few steps (ahead.hpp). In float64 every operation is that of
 //     Brian2's own update, rounded alike.
 //   - Every other step goes through the neurons backwards, and finds in the cache what the step before read last.
 //
@@ -17,10 +18,13 @@
 
 #ifndef WIDTH
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <vector>
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -487,11 +491,20 @@ void run(const Run& r) {
   model.finish();
 }
 
+#include "ahead.hpp"
+
+template <template <class> class Model, class Real, class Target>
+void start(const Run& r) {
+  if constexpr (std::is_same<Model<Real>, Cuba<float>>::value)
+    if (Ahead::suits(r)) return run_ahead<Target>(r);
+  run<Model, Real, Target>(r);
+}
+
 #define REALS(name, Model)                                                                 \
-  void name##_float32_uint16(const Run& r) { run<Model, float, std::uint16_t>(r); }        \
-  void name##_float32_uint32(const Run& r) { run<Model, float, std::uint32_t>(r); }        \
-  void name##_float64_uint16(const Run& r) { run<Model, double, std::uint16_t>(r); }       \
-  void name##_float64_uint32(const Run& r) { run<Model, double, std::uint32_t>(r); }
+  void name##_float32_uint16(const Run& r) { start<Model, float, std::uint16_t>(r); }        \
+  void name##_float32_uint32(const Run& r) { start<Model, float, std::uint32_t>(r); }        \
+  void name##_float64_uint16(const Run& r) { start<Model, double, std::uint16_t>(r); }       \
+  void name##_float64_uint32(const Run& r) { start<Model, double, std::uint32_t>(r); }
 
 REALS(cuba, Cuba)
 REALS(coba, Coba)

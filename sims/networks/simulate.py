@@ -116,7 +116,8 @@ def _pieces(circuit: Circuit, loop: native.Loop | NumpyLoop, num_steps: int) -> 
         length = min(longest, num_steps - first)
         ends = np.zeros(history + length + 1, np.int64)
         np.cumsum(counts, out=ends[1 : history + 1])
-        spikes = np.empty(len(before) + circuit.neurons * (length // circuit.refractory + 1), type_of)
+        # One more than can fire: the library writes a neuron down before it knows whether it fires.
+        spikes = np.empty(len(before) + circuit.neurons * (length // circuit.refractory + 1) + 1, type_of)
         spikes[: len(before)] = before
         loop.advance(first, ends, spikes)
         every = np.diff(ends)

@@ -64,6 +64,56 @@ def test_wide_and_narrow_numbers_of_neurons_give_the_same_spikes(name, precision
     assert train(one) == train(other)
 
 
+def step_by_step(given: Circuit, num_steps: int) -> list[tuple[int, int]]:
+    """What the library does in float32 with a current-based network, with every neuron asked at every step."""
+    c, one = given.constants, np.float32
+    a, b, rest = c[1] / (c[3] - c[4]), c[2] / (c[3] - c[5]), c[0] / (1 - c[3])
+    v, e, i = given.state.astype(one)
+    x = (v.astype(float) - rest + a * e + b * i).astype(one)
+    scale, found, lists = np.ones(3), [], []
+    for step in range(num_steps):
+        back = lists[step - given.refractory] if step >= given.refractory else []
+        to_e, to_i = one(-a * scale[1] / scale[0]), one(-b * scale[2] / scale[0])
+        x[back] = one((given.reset - rest) / scale[0]) - (to_e * e[back] + to_i * i[back])
+        scale *= c[3:6]
+        if scale.min() < 2.0**-20:
+            for row, factor in zip((x, e, i), scale, strict=True):
+                row *= one(factor)
+            scale[:] = 1.0
+        to_e, to_i = one(-a * scale[1] / scale[0]), one(-b * scale[2] / scale[0])
+        fired = np.flatnonzero(x + (to_e * e + to_i * i) > one((given.threshold - rest) / scale[0]))
+        x[fired] = np.nan
+        lists.append(fired)
+        found += [(step, neuron) for neuron in fired.tolist()]
+        for source in lists[step - given.delay] if step >= given.delay else []:
+            weight, row, factor = (given.excite, e, a) if source < given.synapses.excitatory else (given.inhibit, i, b)
+            targets = given.synapses.of(np.array([source]))
+            row[targets] += one(weight / scale[1 if row is e else 2])
+            x[targets] += one(factor * weight / scale[0])
+    return found
+
+
+@built
+@pytest.mark.parametrize(
+    "change", [{}, {"delay": 3}, {"excite": 9.0, "delay": 1}, {"refractory": 5}, {"inhibit": 0.0, "excite": 4.0}]
+)
+def test_looking_ahead_misses_no_spike(change):
+    """Sparse and dense firing: with inhibition gone, more spikes arrive in a step than are allowed for."""
+    given = dataclasses.replace(circuit("vogels-abbott", 800), **change)
+    one = train(simulate.run(given, 0.15, "float32"))
+    assert one == step_by_step(given, 1500) and len(one) > 100
+
+
+@built
+@pytest.mark.parametrize("row", [1, 2])
+def test_where_looking_ahead_would_not_hold_nobody_does(row):
+    """Excitation below 0 or inhibition above 0 to begin with: a membrane may then rise faster than the bound says."""
+    given = circuit("vogels-abbott", 800)
+    given.state[row] = -0.2 if row == 1 else 5.0
+    exact, quick = (simulate.run(given, 0.01, precision) for precision in ("float64", "float32"))
+    assert train(exact) == train(quick) and len(train(exact)) > 20
+
+
 @pytest.mark.parametrize("in_numpy", [True, False])
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_a_run_in_pieces_is_the_run(name, in_numpy, monkeypatch):

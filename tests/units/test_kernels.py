@@ -161,3 +161,16 @@ def test_the_benchmark_of_cuda_says_that_there_is_no_device():
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 3 and done.stdout == ""
     assert done.stderr.startswith("cuda_scans: got no CUDA device (") and done.stderr.count("\n") == 2
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the C++ library is not here")
+@pytest.mark.parametrize(("tokens", "asked"), [(3, 0), (5, 2)])
+def test_outputs_of_fresh_memory_are_asked_for_in_huge_pages(tokens, asked, monkeypatch):
+    """The spikes and the gradient, where they are larger than the bound and not otherwise."""
+    found = []
+    monkeypatch.setattr(cpu, "_FRESH", 4 * 4 * 64)
+    monkeypatch.setattr(cpu.pages, "prefer", found.append)
+    current = torch.ones(tokens, 1, 64, requires_grad=True)
+    spikes, _ = cpu.lif_scan(current, torch.zeros(1, 64), 0.9, 1.0, LifRule())
+    spikes.sum().backward()
+    assert len(found) == asked and all(x.shape == current.shape for x in found)
