@@ -48,7 +48,7 @@ SETTINGS = {
     "scarce": ["hippocampus.slots=64", "hippocampus.writes_per_span=8", "hippocampus.controller=learned"],
 }
 CHANNELS = {"gate": ("thalamus", "relay"), "route": ("thalamus", "route"), "salience": ("amygdala", "salience")}
-CHANNELS |= {"affect": ("amygdala", "affect"), "recall": ("hippocampus", "recall")}
+CHANNELS |= {"affect": ("amygdala", "affect"), "recall": ("hippocampus", "recall"), "cortex": ("cortex", "hidden")}
 SIGNALS = (*HORMONES, "all hormones", *CHANNELS, "fast weights")
 BINS, OCTAVES = 10, (-1.0, -0.5, 0.5, 1.0)
 PARTS = ("first", "shift", "retention")
@@ -227,7 +227,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 about["warmth"][str(octaves)] = row
         else:
             about["real"]["selection"] = float(real[:, 2].sum()) / (tokens["retention"] * len(real))
-        for signal in SIGNALS:
+        for signal in options.signals:
             for arm in ("off", "shuffled"):
                 started = time.process_time()
                 gaps = compare(real, run(brain, ids, signal, arm, trial)[0], tokens)
@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/ and books/")
     parser.add_argument("--model", default="small")
     parser.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--signals", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--novel", default="alice_11.txt.gz")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--first", type=int, default=384)

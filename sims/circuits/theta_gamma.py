@@ -6,10 +6,12 @@ doi:10.1038/nature00807), and a cell that fired is held back by adaptation for t
 interneurons, which inhibit them all back: while theta lets them fire, they do so at gamma.
 
 Theta phase 0 is the peak of the inhibition. The slope is the circular-linear one of Kempter et al. 2012
-(doi:10.1016/j.jneumeth.2012.03.007), over all spikes of all fields, in degrees a
-ramp; cells fire in its last part alone, so that the shift over a firing field is less than half of it, short of the 100 to
-355 degrees of O'Keefe and Recce 1993 (doi:10.1002/hipo.450030307). Coupling is Tort et al.'s modulation
-index (2010, doi:10.1152/jn.00106.2010) of the gamma amplitude of the interneurons' rate by theta phase.
+(doi:10.1016/j.jneumeth.2012.03.007), over all spikes of all fields, in degrees a ramp. A cell does not fire at the foot of
+its ramp: the shift is the slope times the share of the ramp over which it fires (the middle 95 % of the spikes), to be held
+against the 100 to 355 degrees of O'Keefe and Recce 1993 (doi:10.1002/hipo.450030307). Two things widen it: a ramp that ends
+above what theta's inhibition takes away, and adaptation that outlasts the rest of the cycle, so that a cell fires once in it.
+Coupling is Tort et al.'s modulation index (2010, doi:10.1152/jn.00106.2010) of the gamma amplitude of the interneurons' rate
+by theta phase.
 
 Lesion: no theta, the inhibition stays at its mean.
 """
@@ -28,13 +30,13 @@ THETA_HZ = 8.0
 SPEED_CM_S = 20.0
 FIELD_CM = 40.0
 TRACK_CM = 160.0
-DRIVE = 3.0
-INHIBITION = 3.0
+DRIVE = 8.0
+INHIBITION = 4.5
 NOISE = 0.15
-ADAPTATION = 0.9
-ADAPTATION_MS = 60.0
+ADAPTATION = 7.0
+ADAPTATION_MS = 90.0
 TO_INTERNEURONS = 0.4
-TO_CELLS = 0.5
+TO_CELLS = 0.25
 GABA_MS = 4.0
 DT_MS = 0.5
 GAMMA_HZ = (30.0, 100.0)
@@ -51,10 +53,17 @@ def run(seed: int, lesion: bool = False) -> Outcome:
     phases = 2 * math.pi * (cells[0] * THETA_HZ % 1)
     place = (cells[0] * SPEED_CM_S - starts[cells[1]]) / FIELD_CM
     slope, offset, fit = precession(place, phases)
+    entered, left = np.quantile(place, [0.025, 0.975])
     rate = np.histogram(others[0], bins=round(seconds * 1e3), range=(0, seconds))[0] / INTERNEURONS * 1e3
     peak, coupling, amplitudes = nesting(rate)
     return Outcome(
-        {"slope_deg_per_field": math.degrees(slope), "phase_fit": fit, "gamma_hz": peak, "coupling": coupling},
+        {
+            "slope_deg_per_field": math.degrees(slope),
+            "shift_deg": math.degrees(slope) * float(left - entered),
+            "phase_fit": fit,
+            "gamma_hz": peak,
+            "coupling": coupling,
+        },
         {
             "place": place,
             "phase": np.degrees(phases),
