@@ -61,15 +61,13 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
         out, first = scaled.output[0], f"{scaled.output[0]}.first"
         scaled.output[0] = first
         graph.node.extend(
-            [
-                helper.make_node("Mul", [f"{x}.fine", weight_scale], [f"{out}.scales"]),
-                helper.make_node(
-                    "MatMulInteger", [f"{x}.rest", weight, "remainder.middle", product.input[3]], [f"{out}.sum"]
-                ),
-                helper.make_node("Cast", [f"{out}.sum"], [f"{out}.cast"], to=TensorProto.FLOAT),
-                helper.make_node("Mul", [f"{out}.cast", f"{out}.scales"], [f"{out}.second"]),
-                helper.make_node("Add", [first, f"{out}.second"], [out]),
-            ]
+            _named(
+                ("Mul", [f"{x}.fine", weight_scale], f"{out}.scales"),
+                ("MatMulInteger", [f"{x}.rest", weight, "remainder.middle", product.input[3]], f"{out}.sum"),
+                ("Cast", [f"{out}.sum"], f"{out}.cast"),
+                ("Mul", [f"{out}.cast", f"{out}.scales"], f"{out}.second"),
+                ("Add", [first, f"{out}.second"], out),
+            )
         )
         found.append(weight.removesuffix("_quantized"))
     if found:
@@ -80,11 +78,20 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
 
 def _split(x: str, quantized: str, scale: str, zero: str) -> list[onnx.NodeProto]:
     """What the first eight bits of ``x`` left over, as uint8 ``x.rest`` around 128 with the scale ``x.fine``."""
+    return _named(
+        ("DequantizeLinear", [quantized, scale, zero], f"{x}.coarse"),
+        ("Sub", [x, f"{x}.coarse"], f"{x}.left"),
+        ("Mul", [scale, "remainder.steps"], f"{x}.fine"),
+        ("QuantizeLinear", [f"{x}.left", f"{x}.fine", "remainder.middle"], f"{x}.rest"),
+    )
+
+
+def _named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
+    """Operator, inputs and output of each -> nodes with names of their own: ONNX Runtime refuses one name twice."""
+    more = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
     return [
-        helper.make_node("DequantizeLinear", [quantized, scale, zero], [f"{x}.coarse"]),
-        helper.make_node("Sub", [x, f"{x}.coarse"], [f"{x}.left"]),
-        helper.make_node("Mul", [scale, "remainder.steps"], [f"{x}.fine"]),
-        helper.make_node("QuantizeLinear", [f"{x}.left", f"{x}.fine", "remainder.middle"], [f"{x}.rest"]),
+        helper.make_node(kind, read, [made], f"{made}.{kind}.remainder", **more.get(kind, {}))
+        for kind, read, made in steps
     ]
 
 
@@ -129,7 +136,7 @@ def finer_rows(model: onnx.ModelProto, matrix: np.ndarray, restored: np.ndarray,
         ids, out = node.name.removesuffix(LOOKED_UP), node.output[0]
         rest = f"{out}.rest"
         node.output[0] = f"{out}.coarse"
-        steps: tuple[tuple[str, list[str], str], ...] = (
+        nodes = _named(
             ("Min", [ids, f"{name}.last"], f"{rest}.ids"),
             ("Gather", [name, f"{rest}.ids"], f"{rest}.pairs"),
             ("Cast", [f"{rest}.pairs"], f"{rest}.float"),
@@ -143,6 +150,5 @@ def finer_rows(model: onnx.ModelProto, matrix: np.ndarray, restored: np.ndarray,
             ("Mul", [f"{rest}.signed", f"{rest}.scale"], f"{rest}.scaled"),
             ("Add", [f"{out}.coarse", f"{rest}.scaled"], out),
         )
-        more = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
-        graph.node.extend(helper.make_node(kind, into, [made], **more.get(kind, {})) for kind, into, made in steps)
+        graph.node.extend(nodes)
     return rows

@@ -254,7 +254,7 @@ def pair(step, tmp_path_factory) -> dict[str, Path]:
 
 
 def test_the_remainders_are_of_what_stands_before_thresholds_and_the_manifest_names_them(pair):
-    record = pair["record"]
+    record, graph = pair["record"], onnx.load(pair["whole"]).graph
     named = record["two_products"]
     assert any(name.endswith("place_cells.project.weight") for name in named)
     assert any(name.endswith("feedforward.inject.weight") for name in named)
@@ -266,6 +266,7 @@ def test_the_remainders_are_of_what_stands_before_thresholds_and_the_manifest_na
     assert counts[0] - counts[1] == len(named)
     assert record["finer_rows"] == 300 // remainders.SHARE["int8"]
     assert record["share_of_weight_bytes"] >= quantize.LEAST_SHARE
+    assert all(node.name for node in graph.node) and len({node.name for node in graph.node}) == len(graph.node)
     assert directml.violations(onnx.load(pair["whole"])) == directml.violations(onnx.load(pair["plain"]))
 
 
