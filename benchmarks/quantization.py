@@ -11,6 +11,7 @@ same   the graph starts every token from the state of float32: what one step doe
 Row "noise 1e-6" is float32 with every weight times 1 + 1e-6 n, n normal: how far rounding alone carries this model apart.
 Row "float32, rewritten" is `export.quantize.rewrites` alone: what of the speed is not quantization.
 
+``same_divergence`` is KL(float32 || graph) of the next token in nats: of all columns the one that needs the fewest tokens.
 Spikes are compared neuron by neuron: the share of all neuron updates that differ. The interval of the loss resamples blocks of
 64 tokens. Facts are those of `benchmarks/facts.py`: read once, committed, asked for in a fresh stream with that memory; the
 share whose answer comes first. Times are of the process's CPU, rounds interleaved over all rows; ratios are of the medians
@@ -41,7 +42,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: TID251
 
 import neuro
 from export import manifest, onnx_graph, ports, quantize, recipes
-from export.parity import nats_of
+from export.parity import divergence_of, nats_of
 from export.quantize import rewrites
 from export.runtime import Runtime
 from neuro import text
@@ -148,6 +149,7 @@ def compare(folders: dict[str, Path], ids: list[int], rasters: list[str]) -> dic
                 continue
             logits, spikes, _ = probes[name].step(shared, now, channels)
             note(name, same_loss=nats_of(logits, following) - base, same_top1=float(logits.argmax() == best))
+            note(name, same_divergence=divergence_of(expected, logits))
             note(name, same_spikes=float((spikes != fired).mean()), same_rate=float(spikes.mean() - fired.mean()))
     report: dict[str, dict[str, Any]] = {}
     for name, columns in rows.items():

@@ -74,7 +74,7 @@ def measure(brain: Brain, runtime: Runtime, tokens: np.ndarray, realign: bool = 
         flipped = int(np.abs(counts - runtime.spikes).sum())
         flips, spikes = flips + flipped, spikes + int(counts.sum())
         agreed += int((got.argmax(1) == expected.argmax(1)).sum())
-        divergence += _divergence(expected, got)
+        divergence += divergence_of(expected, got)
         if flipped and realign:
             runtime.state = {f"{INTO}{path}": leaf.cpu().numpy() for path, leaf in leaves(state)}
             realigned += 1
@@ -120,8 +120,8 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return wide - np.log(np.exp(wide).sum(1, keepdims=True))
 
 
-def _divergence(expected: np.ndarray, got: np.ndarray) -> float:
-    """KL(expected || got) in nats, summed over the batch; infinite where a logit is not a number."""
+def divergence_of(expected: np.ndarray, got: np.ndarray) -> float:
+    """KL(expected || got) in nats of logits [B,V], summed over the batch; infinite where a logit is not a number."""
     p, q = _log_softmax(expected), _log_softmax(got)
     total = float((np.exp(p) * (p - q)).sum())
     return total if np.isfinite(total) else float("inf")

@@ -33,4 +33,4 @@ def recipe_of(step: Path) -> str | None:
         return "int4"
     if not any(tensor.data_type == TensorProto.INT8 and len(tensor.dims) >= 2 for tensor in graph.initializer):
         return None
-    return "int8-static" if "QuantizeLinear" in operators else "int8"
+    return "int8" if "DynamicQuantizeLinear" in operators else "int8-static"

@@ -4,7 +4,7 @@
 
 Products are ``com.microsoft.MatMulNBits`` at accuracy level 4 (the kernel rounds the activations to int8, one scale per block
 and row); a token's row is ``GatherBlockQuantized`` of the same bytes. Scale and zero point of a block are the best, by squared
-error, of `_SHRINKS` ranges: a clipped outlier is often cheaper than 31 coarse weights.
+error, of `_SHRINKS` ranges: a clipped outlier is often cheaper than 31 coarse weights. `remainders` adds bits to frequent rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.onnx_graph import EMBEDDING
-from export.quantize import rewrites, weights
+from export.quantize import remainders, rewrites, weights
 
 BLOCK = 32
 _LEVELS = 15
@@ -48,8 +48,13 @@ def int4(step: Path) -> dict[str, Any]:
         )  # fmt: skip
         node.CopyFrom(product)
     _look_up(model)
+    rows = 0
+    if EMBEDDING in found:
+        matrix = numpy_helper.to_array(found[EMBEDDING])
+        rows = remainders.finer_rows(model, matrix, restored(matrix), remainders.SHARE["int4"])
+    rewrites.sort_nodes(model)
     weights.drop_unread(model)
-    account = weights.account("int4", before, model)
+    account = weights.account("int4", before, model) | {"finer_rows": rows}
     if all(opset.domain != _DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     onnx.checker.check_model(model)
@@ -83,6 +88,13 @@ def rounded(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return levels, scales, zeros
 
 
+def restored(matrix: np.ndarray) -> np.ndarray:
+    """[N,K] as the graph reads it back."""
+    levels, scales, zeros = rounded(matrix)
+    steps = levels.astype(np.float32) - zeros[..., None]
+    return (steps * scales[..., None]).reshape(len(matrix), -1)[:, : matrix.shape[1]]
+
+
 def _store(graph: onnx.GraphProto, name: str, matrix: np.ndarray) -> None:
     """Append the packed rows of ``matrix`` [N,K]: two levels a byte, the lower half first."""
     levels, scales, zeros = rounded(matrix)
@@ -106,12 +118,12 @@ def _look_up(model: onnx.ModelProto) -> None:
 
     def gather(ids: str, out: str) -> onnx.NodeProto:
         return helper.make_node(
-            "GatherBlockQuantized", [rows, ids, parts[0], parts[1]], [out], f"{out}_gather", domain=_DOMAIN,
+            "GatherBlockQuantized", [rows, ids, parts[0], parts[1]], [out], remainders.name_of(ids), domain=_DOMAIN,
             bits=4, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
     tokens, blocks, half = stored.dims
-    shape, every = f"{EMBEDDING}_shape", f"{EMBEDDING}_ids"
+    shape, every = f"{EMBEDDING}_shape", f"{EMBEDDING}.ids"
     graph.initializer.append(numpy_helper.from_array(np.array([tokens, blocks * half], np.int64), shape))
     nodes = [helper.make_node("Reshape", [packed, shape], [rows], f"{EMBEDDING}_flat")]
     for node in graph.node:

@@ -17,6 +17,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from export.onnx_graph import EMBEDDING
 from export.ports import INTO
 from export.quantize import rewrites, weights
 from export.quantize.dynamic import finish
@@ -77,6 +78,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     products = weights.thick_products(model)
     spans, tokens = _ranges(model, sorted({node.input[0] for node in products}), calibration)
     found, nodes, done = weights.float_matrices(model), [], set()
+    matrix = numpy_helper.to_array(found[EMBEDDING]) if EMBEDDING in found else None
     thick = {node.name for node in products}
     for node in graph.node:
         if node.name in thick:
@@ -101,7 +103,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(nodes)
-    account = finish(model, step, before)
+    account = finish(model, step, before, matrix)
     return {
         "recipe": "int8-static",
         "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",

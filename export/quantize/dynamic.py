@@ -1,7 +1,7 @@
 """int8: dynamic, per channel, the tied vocabulary matrix stored once.
 
 Scheme (onnxruntime ``quantize_dynamic``): a weight column becomes int8 with its own scale, the activation in front of it
-becomes uint8 with one scale per call, and the product is summed in int32.
+becomes uint8 with one scale per call, and the product is summed in int32. `remainders` adds bits where a threshold follows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.onnx_graph import EMBEDDING
-from export.quantize import rewrites, weights
+from export.quantize import remainders, rewrites, weights
 
 
 def int8(step: Path) -> dict[str, Any]:
@@ -30,6 +30,8 @@ def int8(step: Path) -> dict[str, Any]:
     before = weights.size(model)
     rewrites.rewrite(model)
     weights.turn_embedding(model)
+    found = weights.float_matrices(model)
+    matrix = numpy_helper.to_array(found[EMBEDDING]) if EMBEDDING in found else None
     thick = {node.name for node in weights.thick_products(model)}
     thin = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in thick]
     turned, result = step.with_suffix(".turned.onnx"), step.with_suffix(".int8.onnx")
@@ -40,11 +42,13 @@ def int8(step: Path) -> dict[str, Any]:
     finally:
         turned.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
-    account = finish(quantized, step, before)
+    split = remainders.second_activations(quantized)
+    account = finish(quantized, step, before, matrix)
     return {
         "recipe": "int8",
         "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
         "activations": "uint8, one scale per call, found at run time: rows of a batch share it",
+        "two_products": split,
         "rewrites": list(rewrites.NAMES),
         **account,
     }
@@ -71,18 +75,26 @@ def _quantize(source: Path, result: Path, left_out: list[str]) -> None:
         root.setLevel(level)
 
 
-def finish(model: onnx.ModelProto, step: Path, before: int) -> dict[str, Any]:
+def finish(model: onnx.ModelProto, step: Path, before: int, matrix: np.ndarray | None) -> dict[str, Any]:
     """Store the vocabulary matrix once, check the int8 graph and write it to ``step`` -> `weights.account`.
 
     Args:
         before: `weights.size` of the float32 graph.
+        matrix: the vocabulary matrix in float32 [V,D]; None where there is none.
 
     Raises:
         NeuroError: less than 95 % of the weight bytes were quantized.
     """
     share_embedding(model, f"{weights.TURNED}_quantized", f"{weights.TURNED}_scale")
+    rows, held = 0, {tensor.name: tensor for tensor in model.graph.initializer}
+    if matrix is not None and f"{EMBEDDING}_quantized" in held:
+        levels, scale = (
+            numpy_helper.to_array(held[name]) for name in (f"{EMBEDDING}_quantized", f"{weights.TURNED}_scale")
+        )
+        rows = remainders.finer_rows(model, matrix, levels * scale[:, None], remainders.SHARE["int8"])
+    rewrites.sort_nodes(model)
     weights.drop_unread(model)
-    account = weights.account("int8", before, model)
+    account = weights.account("int8", before, model) | {"finer_rows": rows}
     onnx.checker.check_model(model)
     onnx.save(model, step)
     return account
@@ -117,7 +129,7 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
             helper.make_node("Cast", [f"{out}_int8"], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
             helper.make_node("Gather", [scale, ids], [f"{out}_scale"], f"{out}_scales"),
             helper.make_node("Unsqueeze", [f"{out}_scale", last], [f"{out}_scale_1"], f"{out}_column"),
-            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], f"{out}_rescale"),
+            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], remainders.name_of(ids)),
         ]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from export import check, onnx_graph, parity, quantize
+from export import check, directml, onnx_graph, parity, quantize
 from export.onnx_graph import EMBEDDING
-from export.quantize import blocks, calibrated, rewrites, weights
+from export.quantize import blocks, calibrated, remainders, rewrites, weights
 from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.tokenizer import Tokenizer
 
@@ -238,6 +238,82 @@ def test_the_kernel_reads_the_packed_bytes_as_they_are_meant():
     assert np.allclose(got, restored.T, atol=0.02)
     for row, column in itertools.product((0, 31, 32, 69), range(6)):
         assert abs(got[row, column] - matrix[column, row]) <= scales[column].max()
+
+
+@pytest.fixture(scope="module")
+def pair(step, tmp_path_factory) -> dict[str, Path]:
+    """int8 with one product and int8 rows alone, as `quantize_dynamic` leaves it, and with the remainders."""
+    folder = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remainders, "PARTS", ())
+        patch.setitem(remainders.SHARE, "int8", 10**9)
+        plain = Path(shutil.copy(step, folder / "plain.onnx"))
+        quantize.int8(plain)
+    whole = Path(shutil.copy(step, folder / "whole.onnx"))
+    return {"plain": plain, "whole": whole, "record": quantize.int8(whole)}
+
+
+def test_the_remainders_are_of_what_stands_before_thresholds_and_the_manifest_names_them(pair):
+    record, graph = pair["record"], onnx.load(pair["whole"]).graph
+    named = record["two_products"]
+    assert any(name.endswith("place_cells.project.weight") for name in named)
+    assert any(name.endswith("feedforward.inject.weight") for name in named)
+    assert not any(name.endswith("feedforward.project.weight") for name in named), "spikes are exact"
+    assert not any("hippocampus.key" in name or "embedding" in name for name in named)
+    counts = [
+        sum(node.op_type == "MatMulInteger" for node in onnx.load(pair[key]).graph.node) for key in ("whole", "plain")
+    ]
+    assert counts[0] - counts[1] == len(named)
+    assert record["finer_rows"] == 300 // remainders.SHARE["int8"]
+    assert record["share_of_weight_bytes"] >= quantize.LEAST_SHARE
+    assert all(node.name for node in graph.node) and len({node.name for node in graph.node}) == len(graph.node)
+    assert directml.violations(onnx.load(pair["whole"])) == directml.violations(onnx.load(pair["plain"]))
+
+
+def test_two_products_leave_a_hundredth_of_the_error_of_one(pair, step, fed):
+    """An activation in 16 bits: what is left is the weights' rounding, which is the same in both."""
+    model, plain, whole = onnx.load(step), onnx.load(pair["plain"]), onnx.load(pair["whole"])
+    weight = next(name for name in pair["record"]["two_products"] if name.endswith("thalamus.gate.weight"))
+    quantized = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
+    matrix = quantized[f"{weight}_quantized"].astype(np.float32) * quantized[f"{weight}_scale"]
+    for graph in (plain, whole):
+        source = next(n for n in graph.graph.node if f"{weight}_quantized" in n.input)
+        x = next(n for n in graph.graph.node if source.input[0] in n.output).input[0]
+        out = next(n.output[0] for n in model.graph.node if weight in n.input)
+        graph.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in (x, out))
+    apart = []
+    for graph in (plain, whole):
+        found = answers(graph.SerializeToString(), fed[:8])
+        expected = found[x] @ matrix
+        apart.append(float(np.linalg.norm(found[out] - expected) / np.linalg.norm(expected)))
+    assert 0 < apart[0] and apart[1] <= apart[0] / 100
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4"])
+def test_a_frequent_row_has_four_more_bits_and_a_rare_one_has_not(recipe, step, fed, tmp_path):
+    """Of a row's largest distance from float32 a fifteenth is left by fifteen steps."""
+    matrix = next(numpy_helper.to_array(t) for t in onnx.load(step).graph.initializer if t.name == EMBEDDING)
+    path, record = quantized(step, tmp_path, recipe, fed)
+    rows = 300 // remainders.SHARE[recipe]
+    assert record["finer_rows"] == rows
+    model = onnx.load(path)
+    row = next(n.output[0] for n in model.graph.node if n.name.endswith(remainders.LOOKED_UP)).removesuffix(".coarse")
+    names = [f"{row}.coarse", row]
+    model.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    ids = np.array([0, 1, rows - 1, rows, 299])
+    found = answers(model.SerializeToString(), [{**fed[0], "token": np.array([i])} for i in ids])
+    coarse, fine = (np.abs(found[name].reshape(len(ids), -1) - matrix[ids]).max(1) for name in names)
+    assert np.all(fine[:3] <= coarse[:3] / 15 * 1.01)
+    assert np.array_equal(fine[3:], coarse[3:]) and coarse.min() > 0
+
+
+def test_a_vocabulary_of_a_few_words_or_of_an_odd_width_has_no_finer_rows(step):
+    model = onnx.load(step)
+    matrix = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == EMBEDDING)
+    before = model.SerializeToString()
+    for few, odd in ((4, 64), (300, 63)):
+        assert remainders.finer_rows(model, matrix[:few, :odd], matrix[:few, :odd], 5) == 0
+    assert model.SerializeToString() == before
 
 
 @pytest.mark.parametrize("off", ["hippocampus", "procedural", "cortex"])
