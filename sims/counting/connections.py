@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,8 +122,16 @@ def is_binary(x: Tensor) -> bool:
     return total(torch.addcmul(x, x, x, value=-1).to(torch.bool)) == 0
 
 
-def products(a: Tensor, b: Tensor) -> int:
-    """Pairs left of a [...,N,K] @ b [...,K,M] of one batch shape, given as bool."""
-    left = columns(a, -2)
-    right = columns(b, -1)
-    return int((left * right).sum())
+def products(a: Tensor, b: Tensor, events: Callable[[Tensor], Tensor] = mask) -> int:
+    """Pairs left of a [...,N,K] @ b [...,K,M] of one batch shape.
+
+    Args:
+        a: bool, or how often each value arrives.
+        b: itself, of which ``events`` makes the same. Only rows that meet anything are looked at.
+    """
+    left = columns(a, -2).flatten()
+    met = left.nonzero().flatten()
+    if met.numel() < left.numel():
+        b = (b if b.is_contiguous() else events(b)).flatten(0, -2)[met]
+        return int((left[met] * columns(events(b), -1)).sum())
+    return int((left * columns(events(b), -1).flatten()).sum())

@@ -21,7 +21,7 @@ class Weight:
     def __init__(self, c: Counting, x: Tensor) -> None:
         self.x, self.version, self.tag, self._counting = x, version(x), c.tags.get(x), c
         self.path = c.owner(self.tag)
-        self.bits = 8 * x.element_size()
+        self.shape, self.bits = tuple(x.shape), 8 * x.element_size()
         self.buffer = self.tag.weight in c.buffers
         self.name = self.tag.weight or f"{c.path} {list(x.shape)}"
         count = x.numel()
