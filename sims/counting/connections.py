@@ -107,6 +107,17 @@ def total(found: Tensor) -> int:
     return int(np.count_nonzero(found.numpy())) if found.is_cpu else int(found.count_nonzero())
 
 
+_FEW = 1 << 12  # values that are counted sooner than made bool
+_NUMPY = (torch.float32, torch.float64)
+
+
+def nonzero(x: Tensor) -> int:
+    """How many values are not zero."""
+    if x.dtype in _NUMPY and x.is_cpu and not x.requires_grad and x.numel() < _FEW:
+        return int(np.count_nonzero(x.numpy()))
+    return total(mask(x))
+
+
 def columns(found: Tensor, axis: int) -> Tensor:
     """int64: how many are true along ``axis``, or the sum of whole numbers there."""
     # Sums of ones are exact in float32 up to 2^24 of them, and quicker than any sum of integers.

@@ -137,28 +137,38 @@ class Counting(Tally):
 
     def weight(self, x: Tensor) -> Weight:
         """What is known of a weight where it is used now, looked up once for a parameter."""
-        key = (id(x), self.places[-1])
-        found = self._weights.get(key)
-        if found is None or found.x is not x or found.version != version(x):
+        found = self._known(x)
+        if found is None:
             found = Weight(self, x)
             if isinstance(x, nn.Parameter):
+                key = (id(x), self.places[-1])
+                if key in self._weights:
+                    self._weights[key].settle()
                 self._weights[key] = found
         return found
 
+    def _known(self, x: object) -> Weight | None:
+        found = self._weights.get((id(x), self.places[-1]))
+        return None if found is None or found.x is not x or found.version != version(found.x) else found
+
     def reads(self, weight: object) -> None:
         """All of a weight was read, if it is one."""
-        if isinstance(weight, Tensor) and self.tags.get(weight).weight is not None:
+        found = self._known(weight)
+        if found is not None and found.readings:
+            found.readings += 1
+        elif isinstance(weight, Tensor) and self.tags.get(weight).weight is not None:
             found = self.weight(weight)
             self.move("weights", found.bytes, 0, found.path)
+            found.readings = 1
 
-    def multiplied(self, weight: Weight) -> None:
-        """A product with it was made. A buffer is a memory: nobody trained it."""
+    def multiplied(self, weight: Weight, times: int = 1) -> None:
+        """Products with it were made. A buffer is a memory: nobody trained it."""
         if weight.buffer:
-            self.move("memory", weight.bytes, 0, weight.path)
+            self.move("memory", times * weight.bytes, 0, weight.path)
             return
-        self._products[weight.name] = self._products.get(weight.name, 0) + 1
+        self._products[weight.name] = self._products.get(weight.name, 0) + times
         if weight.tag.weight is not None:
-            self.move("weights", weight.bytes, 0, weight.path)
+            self.move("weights", times * weight.bytes, 0, weight.path)
 
     def owner(self, tag: Tag) -> str | None:
         """The path of the submodule that holds a weight, where that is a part of what runs; None: what runs."""
@@ -171,7 +181,7 @@ class Counting(Tally):
         """How many values are not zero, looked up once for a tensor."""
         found = self.tags.nonzero(x)
         if found is None:
-            found = connections.total(connections.mask(x))
+            found = connections.nonzero(x)
             self.tags.put(x, self.tags.get(x), found)
         return found
 
@@ -199,6 +209,8 @@ class Counting(Tally):
             if path not in self.ran:
                 got = f"signals: got '{path}', which never ran, expected a submodule that is called."
                 raise UsageError(got, f"Leave it out, or name one that ran. {_ran_names(self.ran)}")
+        for weight in self._weights.values():
+            weight.settle()
         return self.collected(self.module, tokens, unit, owned.parameters(self.module))
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -95,6 +95,8 @@ def after(part: nn.Module) -> Whole | None:
 
 def first(out: Any) -> Any:
     """The first tensor of a module's output, or the output."""
+    if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+        return out[0]
     if isinstance(out, tuple | list):
         return next((x for x in map(first, out) if isinstance(x, Tensor)), out)
     if isinstance(out, dict):
@@ -102,7 +104,10 @@ def first(out: Any) -> Any:
     return out
 
 
-def _drive(c: Counting, args: Any) -> Drive:
+def _drive(c: Counting, args: Any) -> Drive | None:
+    """What drives the neurons that run; None: that is known already."""
+    if c.path in c.neurons:
+        return None
     x = first(args)
     if not isinstance(x, Tensor):
         return Drive(DENSE, 1, None)
@@ -115,7 +120,7 @@ def fire(
     path: str,
     out: Tensor,
     kind: str,
-    drive: Drive,
+    drive: Drive | None,
     neurons: int,
     each: int = 1,
     known: bool = False,
@@ -132,14 +137,18 @@ def fire(
     if out.is_meta:
         c.tags.put(out, tag)
         return
-    arrived = c.arrived(out, tag) if kind == COUNTS else connections.total(connections.mask(out))
-    c.tags.put(out, tag, None if kind == COUNTS else arrived)
+    if kind == COUNTS:
+        arrived = c.arrived(out, tag)
+        c.tags.put(out, tag)
+    else:
+        arrived = connections.nonzero(out)
+        c.tags.put(out, tag, arrived)
     c.fired(path, arrived, out.numel() * each, neurons, drive, 8 * out.element_size())
 
 
-def _keep_state(c: Counting, out: Tensor, tensors: list[Tensor]) -> None:
+def _keep_state(c: Counting, out: Tensor, state: Iterable[Any]) -> None:
     """Every variable of every neuron is read and written at every step."""
-    size = len(tensors) * out.numel() * out.element_size()
+    size = len([x for x in state if isinstance(x, Tensor)]) * out.numel() * out.element_size()
     c.move("state", size, size)
 
 
@@ -157,7 +166,7 @@ def _convolution(c: Counting, part: nn.Conv2d, args: Any, out: Any) -> None:
 def _neuron(c: Counting, part: Neuron, args: Any, out: Any) -> None:
     fired, state = out
     fire(c, c.path, fired, BINARY, _drive(c, args), part.neurons, known=True)
-    _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
+    _keep_state(c, fired, state)
 
 
 def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> None:
@@ -173,7 +182,7 @@ def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> No
         part.neuron.neurons,
         known=True,
     )
-    _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
+    _keep_state(c, fired, state)
 
 
 def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
@@ -185,11 +194,10 @@ def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
 def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
     fired = first(out)
     plain = float(getattr(part, "graded_spikes_factor", 1.0)) == 1.0
-    kind = BINARY if plain else GRADED
-    fire(c, c.path, fired, kind, _drive(c, args), math.prod(fired.shape[1:]), known=True)
-    given = list(out[1:]) if isinstance(out, tuple) else []
-    kept = given or [x for x in part.buffers(recurse=False) if x.shape == fired.shape]
-    _keep_state(c, fired, [x for x in kept if isinstance(x, Tensor)])
+    shape = fired.shape
+    fire(c, c.path, fired, BINARY if plain else GRADED, _drive(c, args), math.prod(shape[1:]), known=True)
+    given = out[1:] if isinstance(out, tuple) else ()
+    _keep_state(c, fired, given or [x for x in part.buffers(recurse=False) if x.shape == shape])
 
 
 def declared(c: Counting, path: str, part: nn.Module, signal: str, args: Any, out: Any) -> None:

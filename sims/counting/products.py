@@ -13,7 +13,7 @@ from sims.counting import connections
 from sims.counting.arithmetic import spread
 from sims.counting.connections import Convolution
 from sims.counting.movement import Rule, bits
-from sims.counting.tags import COUNTS, Drive, Tag, sparsest
+from sims.counting.tags import COUNTS, DENSE, Drive, Tag, sparsest
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -23,6 +23,14 @@ def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) 
     """x [...,K] times a weight [N,K] (``axis`` 0, that of the outputs) or [K,N] (1)."""
     tag, by = c.tags.get(x), c.weight(weight)
     outputs, inputs = by.shape[axis], by.shape[1 - axis]
+    key = (tag.kind, tag.source, axis)
+    if tag.shared is None and key in by.again:
+        sums = by.again[key]
+        sums[0] += 1
+        sums[1] += x.numel()
+        sums[2] += c.arrived(x, tag)
+        driven(c, out, tag, inputs)
+        return
     values, most = x.numel(), outputs
     c.multiplied(by)
     if c.meta:
@@ -33,6 +41,7 @@ def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) 
             most = fans.most
         if tag.shared is None and (fans is None or fans.least == most):
             c.mac_of(tag, values * outputs, c.arrived(x, tag) * most, most, by.bits, by.path)
+            by.again[key] = [0, 0, 0]  # kept with a parameter; of others nobody asks again
         else:
             c.mac(tag, values * outputs, x, lambda x: _met(c, x, tag, fans, most), most, by.bits, by.path)
     driven(c, out, tag, inputs)
@@ -53,7 +62,7 @@ def _met(c: Counting, x: Tensor, tag: Tag, fans: connections.Fans | None, most: 
 def driven(c: Counting, out: Tensor, tag: Tag, inputs: int) -> None:
     """Neurons that read ``out`` have so many inputs of that signal."""
     if c.spiking:
-        c.tags.put(out, Tag(drive=Drive(tag.signal, inputs, tag.source)))
+        c.tags.put(out, Tag(DENSE, None, Drive(tag.signal, inputs, tag.source)))
 
 
 def linear(c: Counting, args: Any, kwargs: Any, out: Any) -> None:

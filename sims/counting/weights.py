@@ -9,18 +9,29 @@ from torch import Tensor
 
 from sims.counting import connections
 from sims.counting.connections import Convolution
-from sims.counting.tags import version
+from sims.counting.tags import Tag, version
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
 
 
 class Weight:
-    """A weight where it is used: whose it is, what it takes to read it, the fan-outs of its inputs."""
+    """A weight where it is used: whose it is, what it takes to read it, the fan-outs of its inputs.
+
+    What happens to it again as it did before is only added up, and told when it is settled.
+
+    Attributes:
+        path: of the submodule that its products are counted of.
+        again: by (signal, source, axis of the outputs): products since, the values in them, and those that arrived.
+        readings: how often it was read beside products; all but one are still to tell.
+    """
 
     def __init__(self, c: Counting, x: Tensor) -> None:
         self.x, self.version, self.tag, self._counting = x, version(x), c.tags.get(x), c
-        self.path = c.owner(self.tag)
+        owner = c.owner(self.tag)
+        self.path = c.path if owner is None else owner
+        self.again: dict[tuple[str, str | None, int], list[int]] = {}
+        self.readings = 0
         self.shape, self.bits = tuple(x.shape), 8 * x.element_size()
         self.buffer = self.tag.weight in c.buffers
         self.name = self.tag.weight or f"{c.path} {list(x.shape)}"
@@ -29,6 +40,21 @@ class Weight:
             count = math.prod(n for n, step in zip(x.shape, x.stride(), strict=True) if step)
         self.bytes = count * x.element_size()
         self._fans: dict[Any, Any] = {}
+
+    def settle(self) -> None:
+        """Tell what only was added up."""
+        c = self._counting
+        for (kind, source, axis), sums in self.again.items():
+            products, values, arrived = sums
+            sums[:] = 0, 0, 0
+            if products:
+                outputs, fans = self.shape[axis], self.fans(axis)
+                most = outputs if fans is None else fans.most
+                c.mac_of(Tag(kind, source), values * outputs, arrived * most, most, self.bits, self.path)
+                c.multiplied(self, products)
+        if self.readings > 1:
+            c.move("weights", (self.readings - 1) * self.bytes, 0, self.path)
+            self.readings = 1
 
     def full(self) -> bool:
         """No weight is zero."""
