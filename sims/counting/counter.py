@@ -49,8 +49,12 @@ class Counting(Tally):
         self.signals = _checked(signals or {}, list(self.paths))
         self.tags = Tags()
         self.buffers: set[str] = set()
-        self.spiking = bool(self.signals) or any(owned.may_spike(part) for part in self.paths.values())
+        self.awaited = set(self.signals) | {path for path, part in self.paths.items() if owned.spikes(part)}
+        # Operators of ours may fire anybody's neurons.
+        self.anywhere = any(owned.has_operators(part) for part in self.paths.values())
+        self.spiking = self.anywhere or bool(self.awaited)
         self._weights: dict[tuple[int, str], Weight] = {}
+        self.factors: dict[str, tuple[Tensor, int, bool]] = {}  # of graded spikes: it, its version, whether it is 1
         self.func: Any = None  # the operator whose rule runs
         self.ran: set[str] = set()
         self.quiet = 0  # depth of what is counted as a whole

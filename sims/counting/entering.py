@@ -38,34 +38,26 @@ def shadow(c: Counting) -> None:
         if isinstance(part, torch.jit.ScriptModule):
             continue  # it does not take a method; its operators are seen
         whole = owned.whole(part)
-        tell = _telling(c, path, part, whole or owned.after(part))
         for name in owned.methods(part):
             method = getattr(part, name)
-            held[name] = _step(c, path, part, method, tell) if whole is None else _whole(c, path, method, tell)
-        if "ops" in held:
+            held[name] = _step(c, path, part, method) if whole is None else _whole(c, path, part, method, whole)
+        if owned.has_operators(part):
             held["ops"] = owned.counted(held["ops"], c)
 
 
-def _telling(c: Counting, path: str, part: nn.Module, tell: owned.Whole | None) -> Callable[[Any, Any], None] | None:
-    """What is said of (arguments, output) of a submodule; None: nothing."""
-    declared = c.signals.get(path)
-    if declared is None:
-        return None if tell is None else lambda args, out: tell(c, part, args, out)
+def _step(c: Counting, path: str, part: nn.Module, method: Method) -> Method:
+    """A submodule whose operators are counted one by one."""
+    declared, tell = c.signals.get(path), owned.after(part)
+    spiking = owned.spikes(part) or declared in (BINARY, GRADED)
+    updates = spiking and not any(True for child in part.children() for _ in child.parameters())
+    covers = updates and all(weight.dim() < 2 for weight in part.parameters())
+    places, ran = c.places, c.ran
 
     def told(args: Any, out: Any) -> None:
         if tell is not None:
             tell(c, part, args, out)
-        owned.declared(c, path, part, declared, args, out)
-
-    return told
-
-
-def _step(c: Counting, path: str, part: nn.Module, method: Method, tell: Callable[[Any, Any], None] | None) -> Method:
-    """A submodule whose operators are counted one by one."""
-    spiking = owned.spikes(part) or c.signals.get(path) in (BINARY, GRADED)
-    updates = spiking and not any(True for child in part.children() for _ in child.parameters())
-    covers = updates and all(weight.dim() < 2 for weight in part.parameters())
-    places, ran = c.places, c.ran
+        if declared is not None:
+            owned.declared(c, path, part, declared, args, out)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if c.quiet or (path and places[-1] == path):
@@ -76,8 +68,8 @@ def _step(c: Counting, path: str, part: nn.Module, method: Method, tell: Callabl
         c.covering += covers
         try:
             out = method(*args, **kwargs)
-            if tell is not None:
-                c.unseen(tell, args, out)
+            if tell is not None or declared is not None:
+                c.unseen(told, args, out)
             return out
         finally:
             places.pop()
@@ -87,9 +79,9 @@ def _step(c: Counting, path: str, part: nn.Module, method: Method, tell: Callabl
     return run
 
 
-def _whole(c: Counting, path: str, method: Method, tell: Callable[[Any, Any], None] | None) -> Method:
+def _whole(c: Counting, path: str, part: nn.Module, method: Method, tell: owned.Whole) -> Method:
     """A submodule that runs unseen and is counted by what it was given and gave."""
-    assert tell is not None
+    declared = c.signals.get(path)
     places, ran, blind = c.places, c.ran, torch._C._DisableTorchDispatch
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -101,7 +93,10 @@ def _whole(c: Counting, path: str, method: Method, tell: Callable[[Any, Any], No
         try:
             with blind():
                 out = method(*args, **kwargs)
-                tell(args or tuple(kwargs.values()), out)
+                given = args or tuple(kwargs.values())
+                tell(c, part, given, out)
+                if declared is not None:
+                    owned.declared(c, path, part, declared, given, out)
             return out
         finally:
             places.pop()

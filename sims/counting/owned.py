@@ -25,7 +25,7 @@ from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import Neuron, SlidingParallel
 from sims.counting import attention as heads
 from sims.counting import connections, movement, products
-from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag, version
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -63,8 +63,8 @@ def spikes(part: nn.Module) -> bool:
     return isinstance(part, Neuron | SpikingLinear | SpikingEncoder) or of_snntorch(part)
 
 
-def may_spike(part: nn.Module) -> bool:
-    return spikes(part) or "ops" in vars(part)
+def has_operators(part: nn.Module) -> bool:
+    return "ops" in vars(part)
 
 
 def whole(part: nn.Module) -> Whole | None:
@@ -193,11 +193,21 @@ def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
 
 def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
     fired = first(out)
-    plain = float(getattr(part, "graded_spikes_factor", 1.0)) == 1.0
-    shape = fired.shape
+    shape, plain = fired.shape, _is_plain(c, part)
     fire(c, c.path, fired, BINARY if plain else GRADED, _drive(c, args), math.prod(shape[1:]), known=True)
     given = out[1:] if isinstance(out, tuple) else ()
     _keep_state(c, fired, given or [x for x in part.buffers(recurse=False) if x.shape == shape])
+
+
+def _is_plain(c: Counting, part: Any) -> bool:
+    """Whether a module of snntorch gives its spikes as they are; its factor is looked at when it is another."""
+    factor: Any = getattr(part, "graded_spikes_factor", 1.0)
+    if not isinstance(factor, Tensor):
+        return bool(factor == 1.0)
+    known = c.factors.get(c.path)
+    if known is None or known[0] is not factor or known[1] != version(factor):
+        known = c.factors[c.path] = factor, version(factor), float(factor) == 1.0
+    return known[2]
 
 
 def declared(c: Counting, path: str, part: nn.Module, signal: str, args: Any, out: Any) -> None:

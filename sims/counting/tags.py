@@ -66,11 +66,15 @@ class _Entry(weakref.ref[Tensor]):
     nonzero: int | None
 
 
+_SWEPT = 1024  # dead entries that are left lying: a callback for each tensor costs more than a sweep now and then
+
+
 class Tags:
     """Tags by identity of the tensor."""
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
+        self._most = _SWEPT
         self.ahead = False  # within an operator that writes in place: torch counts the version up after it
         entries = self._entries
 
@@ -81,7 +85,13 @@ class Tags:
         self._gone = gone
 
     def __len__(self) -> int:
+        self._sweep()
         return len(self._entries)
+
+    def _sweep(self) -> None:
+        for key in [key for key, entry in self._entries.items() if entry() is None]:
+            del self._entries[key]
+        self._most = _SWEPT + 2 * len(self._entries)
 
     def get(self, x: Any) -> Tag:
         """`PLAIN` for what nobody tagged, or what is no tensor."""
@@ -89,12 +99,15 @@ class Tags:
         return PLAIN if found is None or found() is not x or found.version != version(x) else found.tag
 
     def put(self, x: Tensor, tag: Tag, nonzero: int | None = None) -> None:
-        key = id(x)
+        key, shared = id(x), tag.shared
         found = self._entries.get(key)
-        if found is None or found() is not x:
+        if found is None or found() is not x or shared is not None:
             if tag is PLAIN and nonzero is None and found is None:
                 return
-            found = self._entries[key] = _Entry(x, self._gone)
+            if len(self._entries) > self._most:
+                self._sweep()
+            # What a tag holds that is as large as the tensor goes at once.
+            found = self._entries[key] = _Entry(x) if shared is None else _Entry(x, self._gone)
             found.key = key
         found.version, found.tag, found.nonzero = version(x) + self.ahead, tag, nonzero
 

@@ -37,6 +37,9 @@ class Tally:
         self.paths, self.allow_uncounted = paths, allow_uncounted
         self.seconds, self.meta = 0.0, False
         self.neurons: dict[str, Neurons] = {}
+        self.awaited: set[str] = set()  # paths of neurons that have not run
+        self.anywhere = False  # whether there may be others
+        self.spiking = False  # whether it matters what drives neurons: some may still run for the first time
         self._rows: dict[tuple[str, str, str], list[int | None]] = {}
         self._traffic: dict[tuple[str, str], list[int]] = {}
         self._uncounted: dict[str, int] = {}
@@ -126,6 +129,8 @@ class Tally:
         found = self.neurons.get(path)
         if found is None:
             found = self.neurons[path] = Neurons(path, drive or Drive(DENSE, 1, None), bits)
+            self.awaited.discard(path)
+            self.spiking = self.anywhere or bool(self.awaited)
         found.spikes += spikes
         found.updates += updates
         found.neurons = max(found.neurons, neurons)
