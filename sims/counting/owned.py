@@ -146,10 +146,11 @@ def fire(
     c.fired(path, arrived, out.numel() * each, neurons, drive, 8 * out.element_size())
 
 
-def _keep_state(c: Counting, out: Tensor, state: Iterable[Any]) -> None:
-    """Every variable of every neuron is read and written at every step."""
+def _keep_state(c: Counting, out: Tensor, state: Iterable[Any]) -> int:
+    """Every variable of every neuron is read and written at every step: so many bytes."""
     size = len([x for x in state if isinstance(x, Tensor)]) * out.numel() * out.element_size()
     c.move("state", size, size)
+    return size
 
 
 def _linear(c: Counting, part: nn.Linear, args: Any, out: Any) -> None:
@@ -193,10 +194,20 @@ def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
 
 def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
     fired = first(out)
-    shape, plain = fired.shape, _is_plain(c, part)
-    fire(c, c.path, fired, BINARY if plain else GRADED, _drive(c, args), math.prod(shape[1:]), known=True)
-    given = out[1:] if isinstance(out, tuple) else ()
-    _keep_state(c, fired, given or [x for x in part.buffers(recurse=False) if x.shape == shape])
+    shape, kind = fired.shape, BINARY if _is_plain(c, part) else GRADED
+    path, given = c.path, out[1:] if isinstance(out, tuple) else ()
+    step, found = (shape, fired.dtype, kind, len(given)), c.neurons.get(path)
+    if given and found is not None and found.step == step:  # one more of what was told already
+        arrived = connections.nonzero(fired)
+        c.tags.put(fired, Tag(kind, path), arrived)
+        found.spikes += arrived
+        found.updates += fired.numel()
+        c.move("state", found.moved, found.moved)
+        return
+    fire(c, path, fired, kind, _drive(c, args), math.prod(shape[1:]), known=True)
+    moved = _keep_state(c, fired, given or [x for x in part.buffers(recurse=False) if x.shape == shape])
+    if path in c.neurons:
+        c.neurons[path].step, c.neurons[path].moved = step, moved
 
 
 def _is_plain(c: Counting, part: Any) -> bool:

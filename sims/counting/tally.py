@@ -23,6 +23,8 @@ class Neurons:
         self.path, self.drive, self.bits = path, drive, bits
         self.neurons = self.spikes = self.synaptic_ops = self.updates = 0
         self.targets: dict[str, int] = {}  # most of a neuron, by projection
+        self.step: object = None  # what their last step looked like, and the bytes of state that it moved
+        self.moved = 0
 
 
 class Tally:
