@@ -79,8 +79,9 @@ class Tags:
         entries = self._entries
 
         def gone(entry: Any) -> None:
-            if entries.get(entry.key) is entry:
-                del entries[entry.key]
+            key = entry.key
+            if entries.get(key) is entry:
+                del entries[key]
 
         self._gone = gone
 
@@ -99,7 +100,7 @@ class Tags:
         return PLAIN if found is None or found() is not x or found.version != version(x) else found.tag
 
     def put(self, x: Tensor, tag: Tag, nonzero: int | None = None) -> None:
-        key, shared = id(x), tag.shared
+        key, shared, at = id(x), tag.shared, version(x) + self.ahead
         found = self._entries.get(key)
         if found is None or found() is not x or shared is not None:
             if tag is PLAIN and nonzero is None and found is None:
@@ -109,7 +110,7 @@ class Tags:
             # What a tag holds that is as large as the tensor goes at once.
             found = self._entries[key] = _Entry(x) if shared is None else _Entry(x, self._gone)
             found.key = key
-        found.version, found.tag, found.nonzero = version(x) + self.ahead, tag, nonzero
+        found.version, found.tag, found.nonzero = at, tag, nonzero
 
     def nonzero(self, x: Tensor) -> int | None:
         """What `put` was told of these values."""
@@ -117,7 +118,7 @@ class Tags:
         return None if found is None or found() is not x or found.version != version(x) else found.nonzero
 
 
-def version(x: Tensor) -> int:
+def version(x: Any) -> int:
     """Counted up by every operator that writes to a tensor."""
     try:
         return x._version
