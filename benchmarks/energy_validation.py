@@ -8,7 +8,8 @@ Every run of the technology tables (`neuro energy why gpu:k4000.scaled4` prints 
 anew without what is held out, and the prediction sees the run's inputs alone. Two rivals get the same other runs of the same
 platform: a constant energy per operation, and the platform's mean energy, each with the spread of those runs. Some runs are
 of one network: without its run alone, a prediction may still have seen the network. The fit's constants (`POOL`, `NOISE`,
-`BEFORE`, `APART`, the hypotenuse) were chosen while looking at these scores, so they flatter it a little. Prints a table
+`BEFORE`, `APART`, the hypotenuse, no price of layers on sticks) were chosen while looking at these scores, so they flatter
+it a little. Prints a table
 to stderr, and one JSON object with every case, coverage, widths and interval scores. Nothing is timed; the draws are seeded
 (0).
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +107,17 @@ def total(found: Tensor) -> int:
     return int(np.count_nonzero(found.numpy())) if found.is_cpu else int(found.count_nonzero())
 
 
+_FEW = 1 << 12  # values that are counted sooner than made bool
+_NUMPY = (torch.float32, torch.float64)
+
+
+def nonzero(x: Tensor) -> int:
+    """How many values are not zero."""
+    if x.dtype in _NUMPY and x.is_cpu and not x.requires_grad and x.numel() < _FEW:
+        return int(np.count_nonzero(x.numpy()))
+    return total(mask(x))
+
+
 def columns(found: Tensor, axis: int) -> Tensor:
     """int64: how many are true along ``axis``, or the sum of whole numbers there."""
     # Sums of ones are exact in float32 up to 2^24 of them, and quicker than any sum of integers.
@@ -122,8 +133,16 @@ def is_binary(x: Tensor) -> bool:
     return total(torch.addcmul(x, x, x, value=-1).to(torch.bool)) == 0
 
 
-def products(a: Tensor, b: Tensor) -> int:
-    """Pairs left of a [...,N,K] @ b [...,K,M] of one batch shape, given as bool."""
-    left = columns(a, -2)
-    right = columns(b, -1)
-    return int((left * right).sum())
+def products(a: Tensor, b: Tensor, events: Callable[[Tensor], Tensor] = mask) -> int:
+    """Pairs left of a [...,N,K] @ b [...,K,M] of one batch shape.
+
+    Args:
+        a: bool, or how often each value arrives.
+        b: itself, of which ``events`` makes the same. Only rows that meet anything are looked at.
+    """
+    left = columns(a, -2).flatten()
+    met = left.nonzero().flatten()
+    if met.numel() < left.numel():
+        b = (b if b.is_contiguous() else events(b)).flatten(0, -2)[met]
+        return int((left[met] * columns(events(b), -1)).sum())
+    return int((left * columns(events(b), -1).flatten()).sum())

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from neuro.layers.spiking_linear import SpikingLinear
 from neuro.neurons import Neuron, SlidingParallel
 from sims.counting import attention as heads
 from sims.counting import connections, movement, products
-from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag
+from sims.counting.tags import BINARY, COUNTS, DENSE, GRADED, Drive, Tag, version
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -64,8 +64,8 @@ def spikes(part: nn.Module) -> bool:
     return isinstance(part, Neuron | SpikingLinear | SpikingEncoder) or of_snntorch(part)
 
 
-def may_spike(part: nn.Module) -> bool:
-    return spikes(part) or "ops" in vars(part)
+def has_operators(part: nn.Module) -> bool:
+    return "ops" in vars(part)
 
 
 def whole(part: nn.Module) -> Whole | None:
@@ -96,6 +96,8 @@ def after(part: nn.Module) -> Whole | None:
 
 def first(out: Any) -> Any:
     """The first tensor of a module's output, or the output."""
+    if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+        return out[0]
     if isinstance(out, tuple | list):
         return next((x for x in map(first, out) if isinstance(x, Tensor)), out)
     if isinstance(out, dict):
@@ -103,7 +105,10 @@ def first(out: Any) -> Any:
     return out
 
 
-def _drive(c: Counting, args: Any) -> Drive:
+def _drive(c: Counting, args: Any) -> Drive | None:
+    """What drives the neurons that run; None: that is known already."""
+    if c.path in c.neurons:
+        return None
     x = first(args)
     if not isinstance(x, Tensor):
         return Drive(DENSE, 1, None)
@@ -116,7 +121,7 @@ def fire(
     path: str,
     out: Tensor,
     kind: str,
-    drive: Drive,
+    drive: Drive | None,
     neurons: int,
     each: int = 1,
     known: bool = False,
@@ -133,15 +138,20 @@ def fire(
     if out.is_meta:
         c.tags.put(out, tag)
         return
-    arrived = c.arrived(out, tag) if kind == COUNTS else connections.total(connections.mask(out))
-    c.tags.put(out, tag, None if kind == COUNTS else arrived)
+    if kind == COUNTS:
+        arrived = c.arrived(out, tag)
+        c.tags.put(out, tag)
+    else:
+        arrived = connections.nonzero(out)
+        c.tags.put(out, tag, arrived)
     c.fired(path, arrived, out.numel() * each, neurons, drive, 8 * out.element_size())
 
 
-def _keep_state(c: Counting, out: Tensor, tensors: list[Tensor]) -> None:
-    """Every variable of every neuron is read and written at every step."""
-    size = len(tensors) * out.numel() * out.element_size()
+def _keep_state(c: Counting, out: Tensor, state: Iterable[Any]) -> int:
+    """Every variable of every neuron is read and written at every step: so many bytes."""
+    size = len([x for x in state if isinstance(x, Tensor)]) * out.numel() * out.element_size()
     c.move("state", size, size)
+    return size
 
 
 def _linear(c: Counting, part: nn.Linear, args: Any, out: Any) -> None:
@@ -158,7 +168,7 @@ def _convolution(c: Counting, part: nn.Conv2d, args: Any, out: Any) -> None:
 def _neuron(c: Counting, part: Neuron, args: Any, out: Any) -> None:
     fired, state = out
     fire(c, c.path, fired, BINARY, _drive(c, args), part.neurons, known=True)
-    _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
+    _keep_state(c, fired, state)
 
 
 def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> None:
@@ -174,7 +184,7 @@ def _spiking_linear(c: Counting, part: SpikingLinear, args: Any, out: Any) -> No
         part.neuron.neurons,
         known=True,
     )
-    _keep_state(c, fired, [leaf for leaf in state if isinstance(leaf, Tensor)])
+    _keep_state(c, fired, state)
 
 
 def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
@@ -185,12 +195,31 @@ def _encoder(c: Counting, part: SpikingEncoder, args: Any, out: Any) -> None:
 
 def _snntorch(c: Counting, part: Any, args: Any, out: Any) -> None:
     fired = first(out)
-    plain = float(getattr(part, "graded_spikes_factor", 1.0)) == 1.0
-    kind = BINARY if plain else GRADED
-    fire(c, c.path, fired, kind, _drive(c, args), math.prod(fired.shape[1:]), known=True)
-    given = list(out[1:]) if isinstance(out, tuple) else []
-    kept = given or [x for x in part.buffers(recurse=False) if x.shape == fired.shape]
-    _keep_state(c, fired, [x for x in kept if isinstance(x, Tensor)])
+    shape, kind = fired.shape, BINARY if _is_plain(c, part) else GRADED
+    path, given = c.path, out[1:] if isinstance(out, tuple) else ()
+    step, found = (shape, fired.dtype, kind, len(given)), c.neurons.get(path)
+    if given and found is not None and found.step == step:  # one more of what was told already
+        arrived = connections.nonzero(fired)
+        c.tags.put(fired, Tag(kind, path), arrived)
+        found.spikes += arrived
+        found.updates += fired.numel()
+        c.move("state", found.moved, found.moved)
+        return
+    fire(c, path, fired, kind, _drive(c, args), math.prod(shape[1:]), known=True)
+    moved = _keep_state(c, fired, given or [x for x in part.buffers(recurse=False) if x.shape == shape])
+    if path in c.neurons:
+        c.neurons[path].step, c.neurons[path].moved = step, moved
+
+
+def _is_plain(c: Counting, part: Any) -> bool:
+    """Whether a module of snntorch gives its spikes as they are; its factor is looked at when it is another."""
+    factor: Any = getattr(part, "graded_spikes_factor", 1.0)
+    if not isinstance(factor, Tensor):
+        return bool(factor == 1.0)
+    known = c.factors.get(c.path)
+    if known is None or known[0] is not factor or known[1] != version(factor):
+        known = c.factors[c.path] = factor, version(factor), float(factor) == 1.0
+    return known[2]
 
 
 def declared(c: Counting, path: str, part: nn.Module, signal: str, args: Any, out: Any) -> None:

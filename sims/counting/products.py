@@ -13,7 +13,7 @@ from sims.counting import connections
 from sims.counting.arithmetic import spread
 from sims.counting.connections import Convolution
 from sims.counting.movement import Rule, bits
-from sims.counting.tags import COUNTS, Drive, Tag, sparsest
+from sims.counting.tags import COUNTS, DENSE, Drive, Tag, sparsest
 
 if TYPE_CHECKING:
     from sims.counting.counter import Counting
@@ -21,31 +21,48 @@ if TYPE_CHECKING:
 
 def product(c: Counting, x: Tensor, weight: Tensor, out: Tensor, axis: int = 0) -> None:
     """x [...,K] times a weight [N,K] (``axis`` 0, that of the outputs) or [K,N] (1)."""
-    outputs, inputs = weight.shape[axis], weight.shape[1 - axis]
     tag, by = c.tags.get(x), c.weight(weight)
-    rows, most = x.numel() // max(1, inputs), outputs
-    left: Callable[[Tensor], int] | None = None
-    if not c.meta:
-        fans = by.fans(axis)
-        most = outputs if fans is None else fans.most
-
-        def left(x: Tensor) -> int:
-            if fans is None or fans.least == most:
-                return c.arrived(x, tag) * most
-            if c.nonzero(x) == x.numel() and tag.kind != COUNTS:
-                return rows * fans.total
-            arrived = connections.columns(c.events(x, tag).reshape(rows, inputs), 0)
-            return int((arrived * fans.each).sum())
-
+    outputs, inputs = by.shape[axis], by.shape[1 - axis]
+    key = (tag.kind, tag.source, axis)
+    if tag.shared is None and key in by.again:
+        sums = by.again[key]
+        sums[0] += 1
+        sums[1] += x.numel()
+        sums[2] += c.arrived(x, tag)
+        driven(c, out, tag, inputs)
+        return
+    values, most = x.numel(), outputs
     c.multiplied(by)
-    c.mac(tag, rows * inputs * outputs, x, left, most, by.bits, by.path)
+    if c.meta:
+        c.mac_of(tag, values * outputs, None, most, by.bits, by.path)
+    else:
+        fans = by.fans(axis)
+        if fans is not None:
+            most = fans.most
+        if tag.shared is None and (fans is None or fans.least == most):
+            c.mac_of(tag, values * outputs, c.arrived(x, tag) * most, most, by.bits, by.path)
+            by.again[key] = [0, 0, 0]  # kept with a parameter; of others nobody asks again
+        else:
+            c.mac(tag, values * outputs, x, lambda x: _met(c, x, tag, fans, most), most, by.bits, by.path)
     driven(c, out, tag, inputs)
+
+
+def _met(c: Counting, x: Tensor, tag: Tag, fans: connections.Fans | None, most: int) -> int:
+    """Products that are left of x [...,K]."""
+    if fans is None or fans.least == most:
+        return c.arrived(x, tag) * most
+    inputs = len(fans.each)
+    rows = x.numel() // max(1, inputs)
+    if c.nonzero(x) == x.numel() and tag.kind != COUNTS:
+        return rows * fans.total
+    arrived = connections.columns(c.events(x, tag).reshape(rows, inputs), 0)
+    return int((arrived * fans.each).sum())
 
 
 def driven(c: Counting, out: Tensor, tag: Tag, inputs: int) -> None:
     """Neurons that read ``out`` have so many inputs of that signal."""
     if c.spiking:
-        c.tags.put(out, Tag(drive=Drive(tag.signal, inputs, tag.source)))
+        c.tags.put(out, Tag(DENSE, None, Drive(tag.signal, inputs, tag.source)))
 
 
 def linear(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
@@ -91,15 +108,17 @@ def matrices(c: Counting, a: Tensor, b: Tensor, out: Tensor) -> None:
     if not c.meta:
 
         def left(x: Tensor) -> int:
-            left_a, left_b = (x, b) if first else (a, x)
-            factors = [(left_a, of_a), (left_b, of_b)]
-            arrived = [c.arrived(x, tag) for x, tag in factors]
-            if 0 in arrived:
+            y, z = (x, b) if first else (a, x)
+            arrived_a, arrived_b = c.arrived(y, of_a), c.arrived(z, of_b)
+            if not arrived_a or not arrived_b:
                 return 0
-            if all(n == x.numel() and tag.kind != COUNTS for n, (x, tag) in zip(arrived, factors, strict=True)):
-                return rows * inputs * outputs
-            x, y = (c.events(x, tag) for x, tag in factors)
-            return connections.products(x.unsqueeze(0) if x.dim() == 1 else x, y.unsqueeze(-1) if b.dim() == 1 else y)
+            # Where one factor has no zero, every event of the other meets all of a row or column of it.
+            if arrived_a == y.numel() and of_a.kind != COUNTS:
+                return arrived_b * (1 if a.dim() == 1 else a.shape[-2])
+            if arrived_b == z.numel() and of_b.kind != COUNTS:
+                return arrived_a * outputs
+            y, z = y.unsqueeze(0) if y.dim() == 1 else y, z.unsqueeze(-1) if z.dim() == 1 else z
+            return connections.products(c.events(y, of_a), z, lambda rows: c.events(rows, of_b))
 
     targets = outputs if first else rows // max(1, math.prod(a.shape[:-2]))
     c.mac(tag, rows * inputs * outputs, a if first else b, left, targets, bits(a))
@@ -121,10 +140,10 @@ def grouped(c: Counting, args: Any, kwargs: Any, out: Any) -> None:
     if not c.meta:
         edges = [0, *ends.tolist()]
         rows, used, effective = edges[-1], 0, 0
-        x, y = c.events(a, tag), connections.mask(b)
+        x = c.events(a, tag)
         for group, (first, last) in enumerate(itertools.pairwise(edges)):
             used += last > first
-            effective += connections.products(x[first:last], y[group])
+            effective += connections.products(x[first:last], b[group])
     c.mac_of(tag, rows * each, effective, b.shape[2], by.bits, by.path)
     c.multiplied_unseen(by.name, used * each * b.element_size(), by.path)
     driven(c, out, tag, a.shape[1])

@@ -41,8 +41,17 @@ def writes(func: Any) -> bool:
     return bool(func._schema.is_mutable)
 
 
+def aliases(func: Any) -> bool:
+    """Whether an operator may give back what it was given, or a view of it."""
+    return any(r.alias_info is not None for r in _returns(func))
+
+
+def _returns(func: Any) -> list[Any]:
+    return list(func._schema.returns) if hasattr(func, "_schema") else []
+
+
 def _is_view(func: Any) -> bool:
-    returns = func._schema.returns if hasattr(func, "_schema") else []
+    returns = _returns(func)
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 

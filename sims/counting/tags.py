@@ -55,11 +55,18 @@ class Tag(NamedTuple):
 PLAIN = Tag()
 
 
-class _Entry(NamedTuple):
-    alive: weakref.ref[Tensor]
+class _Entry(weakref.ref[Tensor]):
+    """What is known of a tensor, as a reference that does not keep it."""
+
+    __slots__ = ("key", "nonzero", "tag", "version")
+
+    key: int
     version: int
     tag: Tag
     nonzero: int | None
+
+
+_SWEPT = 1024  # dead entries that are left lying: a callback for each tensor costs more than a sweep now and then
 
 
 class Tags:
@@ -67,44 +74,51 @@ class Tags:
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
+        self._most = _SWEPT
         self.ahead = False  # within an operator that writes in place: torch counts the version up after it
+        entries = self._entries
+
+        def gone(entry: Any) -> None:
+            key = entry.key
+            if entries.get(key) is entry:
+                del entries[key]
+
+        self._gone = gone
 
     def __len__(self) -> int:
+        self._sweep()
         return len(self._entries)
 
-    def _entry(self, x: Tensor) -> _Entry | None:
-        found = self._entries.get(id(x))
-        if found is None or found.alive() is not x or found.version != version(x):
-            return None
-        return found
+    def _sweep(self) -> None:
+        for key in [key for key, entry in self._entries.items() if entry() is None]:
+            del self._entries[key]
+        self._most = _SWEPT + 2 * len(self._entries)
 
     def get(self, x: Any) -> Tag:
         """`PLAIN` for what nobody tagged, or what is no tensor."""
-        if id(x) not in self._entries:
-            return PLAIN
-        found = self._entry(x)
-        return PLAIN if found is None else found.tag
+        found = self._entries.get(id(x))
+        return PLAIN if found is None or found() is not x or found.version != version(x) else found.tag
 
     def put(self, x: Tensor, tag: Tag, nonzero: int | None = None) -> None:
-        if tag is not PLAIN or nonzero is not None or id(x) in self._entries:
-            self._keep(x, tag, nonzero)
+        key, shared, at = id(x), tag.shared, version(x) + self.ahead
+        found = self._entries.get(key)
+        if found is None or found() is not x or shared is not None:
+            if tag is PLAIN and nonzero is None and found is None:
+                return
+            if len(self._entries) > self._most:
+                self._sweep()
+            # What a tag holds that is as large as the tensor goes at once.
+            found = self._entries[key] = _Entry(x) if shared is None else _Entry(x, self._gone)
+            found.key = key
+        found.version, found.tag, found.nonzero = at, tag, nonzero
 
     def nonzero(self, x: Tensor) -> int | None:
         """What `put` was told of these values."""
-        found = self._entry(x)
-        return None if found is None else found.nonzero
-
-    def _keep(self, x: Tensor, tag: Tag, nonzero: int | None) -> None:
-        key, entries = id(x), self._entries
-
-        def gone(alive: weakref.ref[Tensor]) -> None:
-            if key in entries and entries[key].alive is alive:
-                del entries[key]
-
-        entries[key] = _Entry(weakref.ref(x, gone), version(x) + self.ahead, tag, nonzero)
+        found = self._entries.get(id(x))
+        return None if found is None or found() is not x or found.version != version(x) else found.nonzero
 
 
-def version(x: Tensor) -> int:
+def version(x: Any) -> int:
     """Counted up by every operator that writes to a tensor."""
     try:
         return x._version

@@ -8,6 +8,9 @@
 In a call launches and work overlap, so the larger counts: in the three published batch series a call of eight costs less than
 a call of one, which a sum cannot say.
 
+A processor's host launches each layer. A stick is given the whole graph in one call, so that b is 0 there (``whole_graph``
+of its table). What others borrow of b is from fits that have it, a stick's too.
+
 Runs are compared on a logarithmic scale. Their distance from the trend is a smooth field over the logarithms of the inputs
 (exponential covariance of range `REACH`) plus the noise of a run: a prediction between two runs lies between them, and one
 beyond them widens. Trend and field are fitted together by generalised least squares (universal kriging: Cressie, Statistics
@@ -72,10 +75,11 @@ class Fit:
     own: float  # runs less the parameters that they settle
     scale: float = BEFORE  # variance of the field over one logarithmic unit
     freedom: int = POOL
+    layered: bool = True  # whether layers cost something of themselves
 
     def at(self, inputs: Inputs) -> tuple[float, np.ndarray, float]:
         """(ln of the prediction, how it moves with each parameter, variance of field and run)."""
-        value, slope = _trend(self.theta, *_columns(self.form, self.series, inputs))
+        value, slope = _trend(self.theta, *_columns(self.form, self.series, inputs, self.layered))
         if not len(self.rest):
             return value, slope, REACH + NOISE
         # A prediction continues the session of the nearest run.
@@ -149,21 +153,25 @@ def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], se
     scales = {
         name: table.setup.sigma**2 if _by_events(table.model, series) else BEFORE for name, table in tables.items()
     }
+    priors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     vague = {name: _vague(table, runs[name], series) for name, table in tables.items()}
     for _ in range(4):
         before = fitted or {
-            name: _fit(table.model, series, runs[name], vague[name], scales[name]) for name, table in tables.items()
+            name: _fit(table.model, series, runs[name], vague[name], scales[name], not table.whole_graph)
+            for name, table in tables.items()
         }
         fitted = {}
         for name, table in tables.items():
             others = {k: fit for k, fit in before.items() if k != name and fit.form == table.model and runs[k]}
-            prior = _borrowed(table, tables, runs, others, vague[name])
-            fitted[name] = _fit(table.model, series, runs[name], prior, scales[name])
+            priors[name] = _borrowed(table, tables, runs, others, vague[name])
+            fitted[name] = _fit(table.model, series, runs[name], priors[name], scales[name])
         for name, table in tables.items():
             alike = [fit for fit in fitted.values() if fit.form == table.model]
             if not _by_events(table.model, series):
                 told = sum(fit.own for fit in alike)
                 scales[name] = (POOL * BEFORE + sum(fit.squares for fit in alike)) / (POOL + told)
+    for name in (name for name, table in tables.items() if table.whole_graph):
+        fitted[name] = _fit("calls", series, runs[name], priors[name], scales[name], layered=False)
     return {name: _scaled(fit, scales[name]) for name, fit in fitted.items()}
 
 
@@ -199,12 +207,12 @@ def _inputs(run: Run) -> Inputs:
     return Inputs(run.macs or 0.0, run.layers or 0.0, run.synops or 0.0, run.spikes or 0.0, run.batch, run.steps)
 
 
-def _columns(form: str, series: str, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def _columns(form: str, series: str, x: Inputs, layered: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """What the parameters multiply: in the sum, and beside it."""
     if series == "pace":
         return np.ones(1), np.zeros(0)
     if form == "calls":
-        return np.array([1.0, x.layers]), np.array([x.macs * x.batch])
+        return np.array([1.0, x.layers * layered]), np.array([x.macs * x.batch])
     if form == "steps":
         return np.array([1.0, x.macs]), np.zeros(0)
     return np.array([x.synops if form == "synops" else x.spikes]), np.zeros(0)
@@ -283,7 +291,14 @@ def _tells(runs: list[Run], form: str, k: int) -> bool:
     return len({run.batch for run in runs}) > 1
 
 
-def _fit(form: str, series: str, runs: list[Run], prior: tuple[np.ndarray, np.ndarray], scale: float) -> Fit:
+def _fit(
+    form: str,
+    series: str,
+    runs: list[Run],
+    prior: tuple[np.ndarray, np.ndarray],
+    scale: float,
+    layered: bool = True,
+) -> Fit:
     means, deviations = prior
     contrasts, size = _contrasts(len(means)), len(means)
     precision = scale * (contrasts.T / deviations**2) @ contrasts
@@ -298,22 +313,24 @@ def _fit(form: str, series: str, runs: list[Run], prior: tuple[np.ndarray, np.nd
     target = np.log([_measured(form, series, run) or math.nan for run in runs])
     theta = centre.copy()
     for _ in range(_ROUNDS):
-        rest, slopes = _against(theta, form, series, runs, target, size)
+        rest, slopes = _against(theta, form, series, runs, target, size, layered)
         step = np.linalg.solve(
             slopes.T @ inverse @ slopes + precision, slopes.T @ inverse @ rest + precision @ (centre - theta)
         )
         theta = theta + np.clip(step, -1.0, 1.0)
-    rest, slopes = _against(theta, form, series, runs, target, size)
+    rest, slopes = _against(theta, form, series, runs, target, size, layered)
     told = slopes.T @ inverse @ slopes
     spread = np.linalg.inv(told + precision)
     own = len(runs) - float(np.trace(told @ spread))
     squares = float(rest @ inverse @ rest)
-    return Fit(form, series, theta, spread, points, sessions, slopes, rest, inverse, squares, max(0.0, own))
+    return Fit(
+        form, series, theta, spread, points, sessions, slopes, rest, inverse, squares, max(0.0, own), layered=layered
+    )
 
 
 def _against(
-    theta: np.ndarray, form: str, series: str, runs: list[Run], target: np.ndarray, size: int
+    theta: np.ndarray, form: str, series: str, runs: list[Run], target: np.ndarray, size: int, layered: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    trends = [_trend(theta, *_columns(form, series, _inputs(run))) for run in runs]
+    trends = [_trend(theta, *_columns(form, series, _inputs(run), layered)) for run in runs]
     values = np.array([value for value, _ in trends])
     return target - values, np.array([slope for _, slope in trends]).reshape(len(runs), size)

@@ -149,6 +149,7 @@ class Technology:
     scope: str = "device"
     common_sigma: float = 0.0  # of the factor all event energies of one platform share: their fit's own error
     runs: tuple[Run, ...] = ()
+    whole_graph: bool = False  # whether one call of the host runs all layers, so that none has a launch to pay
 
     @property
     def weakest_evidence(self) -> str:
@@ -185,6 +186,7 @@ def load(path: Path) -> Technology:
             data.get("scope", "device"),
             data.get("common_sigma", 0.0),
             tuple(Run(**row) for row in data.get("runs", ())),
+            bool(data.get("whole_graph", False)),
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: not a technology table ({error}).", again) from error
