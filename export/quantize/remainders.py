@@ -88,7 +88,7 @@ def _split(x: str, quantized: str, scale: str, zero: str) -> list[onnx.NodeProto
 
 def _named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
     """Operator, inputs and output of each -> nodes with names of their own: ONNX Runtime refuses one name twice."""
-    more = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
+    more: dict[str, dict[str, int]] = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
     return [
         helper.make_node(kind, read, [made], f"{made}.{kind}.remainder", **more.get(kind, {}))
         for kind, read, made in steps

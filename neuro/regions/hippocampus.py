@@ -5,9 +5,9 @@
     recall_t = W_o gate_t content(key_t)
     trust_t = d trust_{t-1} + (1 - d) cos(content_{t-1}, value_t),   d = 2^(-1/3)
 
-With ``key_direct`` c_t = unit(W_k a_t + W_d norm(context_t)) + ...: the context reaches the key past the place cells too, as
-entorhinal cortex reaches CA1 directly. With ``key_trace`` a key is the drifting context of the last few tokens and not of one alone (Howard and Kahana 2002,
-doi:10.1006/jmps.2001.1388); it is 0 by default.
+With ``key_direct`` c_t = unit(W_k a_t + W_d norm(context_t)) + key_trace c_{t-1}: the context reaches the key past the place
+cells too, as entorhinal cortex reaches CA1 directly. With ``key_trace`` a key is the drifting context of the last few tokens
+and not of one alone (Howard and Kahana 2002, doi:10.1006/jmps.2001.1388); it is 0 by default.
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
