@@ -150,16 +150,17 @@ def test_traffic_holds_every_carried_byte_once_a_call(sets):
 def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     c, h = brain.config, brain.config.hippocampus
     on = h.enabled
-    record = (h.key_width + c.d_model if on else 0) + 8
+    record = (h.key_width + c.d_model if on else 0) + 8 + c.points
     if c.procedural.enabled:
         record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans if length > 1)
     moved += len(spans) * c.vocab_size  # what the token that came had been given
     if on:
-        rows = h.key_width + c.d_model + 2
-        marks = 4 * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, for each of four tensors
+        rows = h.key_width + c.d_model + 2 + c.points
+        marks = (4 + c.points) * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, for each of four tensors
         moved += commits * h.writes_per_span * (h.slots + c.plasticity_span * rows + marks)
         moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
+        moved += sum(spans) * h.slots * c.vocab_size if c.points else 0  # which slots hold which token
     return moved
 
 
