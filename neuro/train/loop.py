@@ -229,7 +229,7 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
 
 def _draw(seed: int, step: int) -> int:
     """The seed of what a step drops: its own, so that a run that goes on drops the same."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def learning_rate(t: TrainConfig, step: int) -> float:
