@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backends import Backend
-from neuro.errors import UsageError, nearest
+from neuro.errors import MissingError, UsageError, nearest
 
 BETAS = (0.9, 0.99)
 EPS = 1e-8
@@ -99,6 +99,7 @@ def make(
 
     Raises:
         UsageError: no parameter has such a part, or a device without torch's optimizers for "muon".
+        MissingError: a torch without Muon.
     """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -113,6 +114,11 @@ def make(
     if kind == "muon":
         if not backend.torch_optimizers:
             raise UsageError(f"train.optimizer: 'muon' does not run on {backend.name}.", "Set train.optimizer=adamw.")
+        if not hasattr(torch.optim, "Muon"):
+            raise MissingError(
+                f"train.optimizer: torch {torch.__version__} has no Muon.",
+                "Install torch 2.9 or newer, or set train.optimizer=adamw.",
+            )
         muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         return Joined(muon, torch.optim.AdamW(rest, lr=learning_rate, betas=BETAS, eps=EPS, weight_decay=0.0))
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

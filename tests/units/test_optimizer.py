@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import backends
-from neuro.errors import UsageError
+from neuro.errors import MissingError, UsageError
 from neuro.layers import dropout
 from neuro.layers.dropout import LockedDropout
 from neuro.train import optimizer
@@ -71,6 +71,12 @@ def test_muon_needs_torchs_optimizers(tiny_brain):
     brain = tiny_brain()
     with pytest.raises(UsageError, match="does not run on directml"):
         optimizer.make(brain, dataclasses.replace(CPU, name="directml", torch_optimizers=False), 1e-3, 0.1, "muon")
+
+
+def test_a_torch_without_muon_says_so(tiny_brain, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(MissingError, match=r"has no Muon.\nInstall torch 2.9 or newer, or set train.optimizer=adamw"):
+        optimizer.make(tiny_brain(), CPU, 1e-3, 0.1, "muon")
 
 
 def test_the_average_is_the_recursion_and_the_weights_come_back():
