@@ -11,6 +11,8 @@ a fifth of the rows is most of what is read. Both are ONNX's own operators, so t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -88,7 +90,7 @@ def _split(x: str, quantized: str, scale: str, zero: str) -> list[onnx.NodeProto
 
 def _named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
     """Operator, inputs and output of each -> nodes with names of their own: ONNX Runtime refuses one name twice."""
-    more: dict[str, dict[str, int]] = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
+    more: dict[str, dict[str, Any]] = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
     return [
         helper.make_node(kind, read, [made], f"{made}.{kind}.remainder", **more.get(kind, {}))
         for kind, read, made in steps
