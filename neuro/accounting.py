@@ -378,8 +378,8 @@ def _traffic(brain: Brain, counted: Counted) -> tuple[Traffic, ...]:
         rows.append(Traffic("bus", name, "state", size * reads, size * writes))
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
-        read = (h.key_width + brain.config.d_model + 1) * FLOAT_BYTES * h.slots * counted.row_calls
-        written = (h.key_width + brain.config.d_model + 2) * FLOAT_BYTES * counted.writes  # and where it came from
+        read = (h.key_width + brain.config.d_model + 1 + h.pointer) * FLOAT_BYTES * h.slots * counted.row_calls
+        written = (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes  # and where it came from
         rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
     return (*rows, *_channels(brain, counted))
 
