@@ -379,7 +379,9 @@ def _traffic(brain: Brain, counted: Counted) -> tuple[Traffic, ...]:
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
         read = (h.key_width + brain.config.d_model + 1 + h.pointer) * FLOAT_BYTES * h.slots * counted.row_calls
-        written = (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes  # and where it came from
+        written = (
+            (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes
+        )  # and where it came from
         rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
     return (*rows, *_channels(brain, counted))
 
