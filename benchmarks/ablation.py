@@ -16,7 +16,7 @@ import prepare_corpus
 
 from neuro import atomic, text
 
-LEARNED, MEASURED, LINES = 60, 14, 12
+LEARNED, MEASURED, LINES = 240, 14, 12
 SMALL = (
     "brain.d_model=64",
     "brain.cortex.mixers=recurrence,window",
@@ -25,13 +25,12 @@ SMALL = (
     "brain.hippocampus.place_cells=128",
     "brain.procedural.rank=8",
     "train.batch=32",
-    "train.steps=40",
-    "train.warmup_steps=5",
-    "train.eval_every=40",
+    "train.steps=160",
+    "train.warmup_steps=10",
+    "train.eval_every=160",
     "train.eval_tokens=2048",
 )
-ASKED = "--wikitext --suites perplexity,repeat,recall --length 400 --gap 600 --samples 2 --rows 64 --seeds 2"
-TASK = "task:delayed:pairs=4,delay=64"
+ASKED = "--wikitext --suites perplexity,repeat,habit --length 400 --gap 600 --samples 4 --episodes 4 --seeds 2"
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
     lines = [line for article in articles[:MEASURED] for line in article[:LINES]]
     atomic.write_text(options.out / "valid.txt", "\n".join(lines) + "\n")
     sets = " ".join(f"--set {item}" for item in (f"data.train={options.out / 'train'}", *SMALL))
-    print(f"neuro eval ablation {options.out / 'valid.txt'} --suite ablation {ASKED} --task {TASK} {sets} --out DIR")
+    print(f"neuro eval ablation {options.out / 'valid.txt'} --suite ablation {ASKED} {sets} --out DIR")
 
 
 if __name__ == "__main__":

@@ -215,6 +215,13 @@ def _all_operations(brain: Brain, counted: Counted) -> tuple[Operation, ...]:
             Operation("readout", "error", "transcendental", "dense", counted.tokens * config.vocab_size),
             Operation("readout", "error", "elementwise", "dense", 8 * counted.tokens * config.d_model),
         ]
+    if config.fast_bias:  # added, and what came and what was expected counted, at every token; written at every commit
+        added = config.vocab_size * (counted.tokens + 2 * counted.row_calls + 6 * counted.commits)
+        operations += [
+            Operation("readout", "fast bias", "mac", "dense", config.vocab_size * counted.tokens),
+            Operation("readout", "fast bias", "elementwise", "dense", added),
+            Operation("readout", "fast bias", "transcendental", "dense", config.vocab_size * counted.commits),
+        ]
     for name, module in brain.named_modules():
         parts = name.split(".")
         if len(parts) >= 2:

@@ -23,6 +23,7 @@ from neuro.config import HORMONES, BrainConfig
 from neuro.errors import UsageError
 from neuro.events import CommitEvents, Events
 from neuro.layers.norm import wide
+from neuro.memory import fast_bias
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex
@@ -30,7 +31,17 @@ from neuro.regions.endocrine import Endocrine
 from neuro.regions.hippocampus import Hippocampus
 from neuro.regions.readout import Readout
 from neuro.regions.thalamus import Thalamus
-from neuro.state import BrainState, EndocrineState, Held, HippocampusState, RegionStates, SpanBuffer, tree_map
+from neuro.state import (
+    BrainState,
+    EndocrineState,
+    FastBiasState,
+    Held,
+    HippocampusState,
+    ReadoutState,
+    RegionStates,
+    SpanBuffer,
+    tree_map,
+)
 
 if TYPE_CHECKING:
     from neuro.tokenizer import Tokenizer
@@ -205,7 +216,8 @@ class Brain(nn.Module):
         logits = wide(channels["logits"])
         surprise, predicted = self._surprise(tokens, logits, valid, state)
         if "read_before" in channels:
-            channels["error"] = self._error(channels, logits, predicted, state)
+            before = torch.cat([state.logits.unsqueeze(1), logits[:, :-1]], 1)
+            channels["error"], states["readout"] = self._missed(channels, before, predicted, states["readout"])
         buffer = self._remember(channels, surprise.detach(), state)
         after_state = BrainState(
             RegionStates(**states),
@@ -252,6 +264,8 @@ class Brain(nn.Module):
             regions, modulators = regions._replace(endocrine=after), after.modulators
         cortex = self.region("cortex").commit(regions.cortex, span, held, modulators, count)
         regions = regions._replace(cortex=cortex)
+        readout = self.region("readout").commit(regions.readout, span, held, modulators, count)
+        regions = regions._replace(readout=readout)
         nothing = torch.zeros_like(count, dtype=torch.int64)
         writes = evictions = filled = nothing
         if "hippocampus" in self.regions:
@@ -323,13 +337,22 @@ class Brain(nn.Module):
         predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
         return nats * predicted, predicted
 
-    def _error(self, channels: dict[str, Tensor], logits: Tensor, predicted: Tensor, state: BrainState) -> Tensor:
-        """How what each token was predicted from should have been [B,T,D]; 0 where nothing was predicted."""
-        before = torch.cat([state.logits.unsqueeze(1), logits[:, :-1]], 1)
+    def _missed(
+        self, channels: dict[str, Tensor], logits: Tensor, predicted: Tensor, state: ReadoutState
+    ) -> tuple[Tensor, ReadoutState]:
+        """How what each token was predicted from should have been [B,T,D], and what the fast bias counts of it.
+
+        Args:
+            logits: [B,T,V] the prediction of each token.
+            predicted: [B,T] 0 where nothing was: no error there.
+        """
         said = channels["embedding"] / self.config.d_model**0.5
         readout = cast(Readout, self.regions["readout"])
-        error = readout.error(channels["read_before"], said, before, channels["modulators~"])
-        return error * predicted.unsqueeze(-1)
+        chances = torch.softmax(logits.detach(), -1)
+        error = readout.error(channels["read_before"], said, chances, channels["modulators~"])
+        if isinstance(state.bias, FastBiasState):
+            state = state._replace(bias=fast_bias.counted(state.bias, channels["token"], chances, predicted, self.ops))
+        return error * predicted.unsqueeze(-1), state
 
     def _remember(self, channels: dict[str, Tensor], surprise: Tensor, state: BrainState) -> SpanBuffer:
         """Write the tokens' records into the span buffer at the clock."""

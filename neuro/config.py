@@ -126,6 +126,8 @@ class ProceduralConfig:
     max_norm: float = 6.0  # Frobenius norm of the fast weights of one projection
     # An error reaches the projections that lie before a dense feed-forward through it, not unchanged.
     through_dense: bool = False
+    # Of a write to the fast bias, one number a token of the vocabulary; 0: there is none.
+    bias_rate: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +154,11 @@ class BrainConfig:
     def points(self) -> bool:
         """Whether the hippocampus predicts tokens outright (`neuro.memory.pointer`)."""
         return self.hippocampus.enabled and self.hippocampus.pointer
+
+    @property
+    def fast_bias(self) -> bool:
+        """Whether the procedural memory also learns which tokens are frequent now (`neuro.memory.fast_bias`)."""
+        return self.fast_rank > 0 and self.procedural.bias_rate > 0
 
     @property
     def error_paths(self) -> int:
@@ -228,6 +235,7 @@ class BrainConfig:
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
+        need(self.procedural.bias_rate >= 0, "procedural.bias_rate", "at least 0")
 
 
 def cautions(brain: BrainConfig) -> list[str]:

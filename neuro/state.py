@@ -65,8 +65,15 @@ class HippocampusState(NamedTuple):
     ids: Tensor | tuple[()] = ()  # [B, M] with a pointer: which token of the vocabulary the value was; exact below 2^24
 
 
+class FastBiasState(NamedTuple):
+    bias: Tensor  # [B, V] what is added to the logits
+    said: Tensor  # [B, V] how often each token came since the last commit
+    expected: Tensor  # [B, V] the chances it was given, summed
+
+
 class ReadoutState(NamedTuple):
     last_input: Tensor  # [B, D] what the prediction of the next token was read from
+    bias: FastBiasState | tuple[()] = ()
 
 
 class RegionStates(NamedTuple):

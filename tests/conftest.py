@@ -65,6 +65,7 @@ LAYERS = {
     "contiguity": ["hippocampus.contiguity=0.3"],
     "keys of several tokens": ["hippocampus.key_trace=0.6"],
     "a pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
+    "a fast bias": ["procedural.bias_rate=0.05"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",

@@ -88,6 +88,7 @@ def check(config: BrainConfig) -> None:
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.contiguity, "hippocampus.contiguity", str(h.contiguity), "0")
     need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")
+    need(not config.procedural.bias_rate, "procedural.bias_rate", config.procedural.bias_rate, "0")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")
     need(not h.key_direct, "hippocampus.key_direct", "true", "false")

@@ -1,7 +1,7 @@
 """What the memories of a stream hold, apart from its activity: to keep, empty, swap, save and load.
 
 episodic: keys, values, strengths, origins of the slots (with a pointer their ids), and the position that origins are counted by
-procedural: fast weights, and with the delta rule what the last commit wrote
+procedural: fast weights, with the delta rule what the last commit wrote, and the fast bias where there is one
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from neuro.state import BrainState, HippocampusState, ProceduralState
+from neuro.state import BrainState, FastBiasState, HippocampusState, ProceduralState, ReadoutState
 
 EPISODIC = ("keys", "values", "strengths", "origins", "position")
 SLOTTED = ("keys", "values", "strengths", "origins", "ids")  # what has a row for every slot
 PROCEDURAL = ("fast", "last_step")
-_EMPTY = {"episodic": ("strengths",), "procedural": PROCEDURAL}  # what is zero in an empty memory
+_EMPTY = {"episodic": ("strengths",), "procedural": (*PROCEDURAL, "bias")}  # what is zero in an empty memory
 
 
 def held(state: BrainState) -> dict[str, Tensor]:
@@ -29,6 +29,8 @@ def held(state: BrainState) -> dict[str, Tensor]:
     if isinstance(state.regions.cortex.procedural, ProceduralState):
         found = {name: getattr(state.regions.cortex.procedural, name) for name in PROCEDURAL}
         tensors |= {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+    if isinstance(state.regions.readout, ReadoutState) and isinstance(state.regions.readout.bias, FastBiasState):
+        tensors["bias"] = state.regions.readout.bias.bias
     return tensors
 
 
@@ -42,6 +44,9 @@ def put(state: BrainState, tensors: Mapping[str, Tensor]) -> BrainState:
     if procedural and isinstance(regions.cortex.procedural, ProceduralState):
         after = regions.cortex.procedural._replace(**procedural)
         regions = regions._replace(cortex=regions.cortex._replace(procedural=after))
+    readout = regions.readout
+    if "bias" in tensors and isinstance(readout, ReadoutState) and isinstance(readout.bias, FastBiasState):
+        regions = regions._replace(readout=readout._replace(bias=readout.bias._replace(bias=tensors["bias"])))
     return state._replace(regions=regions)
 
 

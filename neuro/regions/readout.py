@@ -2,6 +2,7 @@
 
 features = gain * norm(hidden + recall),   logits = E features,   gain = exp(tanh(w . (m - 1/2)) / 2)
 
+With a fast bias (`neuro.memory.fast_bias`), part of the procedural memory, logits = E features + b.
 With a pointer the prediction is mixed with what the hippocampus copied (`neuro.memory.pointer`).
 """
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.norm import RMSNorm, wide
-from neuro.memory import pointer
+from neuro.memory import fast_bias, pointer
 from neuro.regions.base import Channels, Region
-from neuro.state import ReadoutState
+from neuro.state import FastBiasState, Held, ReadoutState, SpanBuffer
 
 
 class Readout(Region):
@@ -25,7 +26,7 @@ class Readout(Region):
 
     def __init__(self, config: BrainConfig, embedding: nn.Parameter, ops: Ops) -> None:
         super().__init__()
-        self.ops = ops
+        self.config, self.ops = config, ops
         self.norm = RMSNorm(config.d_model)
         self.weight = embedding  # tied: the brain owns it
         self.gain = nn.Linear(len(HORMONES), 1, bias=False)
@@ -41,7 +42,8 @@ class Readout(Region):
     def init_state(self, batch: int, device: torch.device) -> ReadoutState | tuple[()]:
         if not self.remembers:
             return ()
-        return ReadoutState(torch.zeros(batch, self.norm.weight.numel(), device=device))
+        bias = fast_bias.init_state(self.config, batch, device) if self.config.fast_bias else ()
+        return ReadoutState(torch.zeros(batch, self.norm.weight.numel(), device=device), bias)
 
     def scan(
         self, inputs: Channels, state: ReadoutState | tuple[()]
@@ -49,29 +51,39 @@ class Readout(Region):
         x = inputs["hidden"] + inputs["recall"]
         features = self.norm(x) * self._gain(inputs["modulators~"])
         logits = self.ops.linear(features, self.weight, None)
+        if isinstance(state, ReadoutState) and isinstance(state.bias, FastBiasState):
+            logits = wide(logits) + state.bias.bias.unsqueeze(1)
         if self.points:
             logits = pointer.mixed(wide(logits), inputs["copied"])
         outputs = {"features": features, "logits": logits}
         if isinstance(state, ReadoutState):
             x = wide(x) * inputs["valid"].unsqueeze(-1)
             outputs["read_before"] = torch.cat([state.last_input.unsqueeze(1), x[:, :-1]], 1)
-            state = ReadoutState(x[:, -1])
+            state = state._replace(last_input=x[:, -1])
         return outputs, state
 
-    def error(self, x: Tensor, said: Tensor, logits: Tensor, modulators: Tensor) -> Tensor:
+    def error(self, x: Tensor, said: Tensor, chances: Tensor, modulators: Tensor) -> Tensor:
         """Minus the gradient of the surprise at ``said`` [B,T,D], the embedding of the token that came.
 
         Args:
             x: [B,T,D] what the prediction was read from.
-            logits: [B,T,V] the prediction.
+            chances: [B,T,V] the prediction.
             modulators: [B,H] hormones of now: their gain stands for that of the prediction.
 
         Returns:
             [B,T,D], cut from the graph: a teaching signal, not a path for gradients.
         """
-        logits, weight = logits.detach(), self.weight.detach()
-        missed = wide(said.detach()) - wide(torch.softmax(logits, -1) @ weight)
+        missed = wide(said.detach()) - wide(chances @ self.weight.detach())
         return self.norm.hand_back(x, missed * self._gain(modulators).detach())
+
+    def commit(
+        self, state: ReadoutState | tuple[()], span: SpanBuffer, held: Held, modulators: Tensor, tokens: Tensor
+    ) -> ReadoutState | tuple[()]:
+        """The fast bias is written."""
+        if not isinstance(state, ReadoutState) or not isinstance(state.bias, FastBiasState):
+            return state
+        p = self.config.procedural
+        return state._replace(bias=fast_bias.write(state.bias, p.bias_rate, p.half_life_tokens, tokens))
 
     def _gain(self, modulators: Tensor) -> Tensor:
         return torch.exp(0.5 * torch.tanh(wide(self.gain((modulators - 0.5).unsqueeze(1)))))

@@ -196,6 +196,11 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
             "train.sampled: a pointer gives chances to stored tokens, which may be no candidates.",
             "Set train.sampled=0, or brain.hippocampus.pointer=false and train the pointer later (train.init, train.only).",
         )
+    if t.sampled and run.brain.fast_bias:
+        raise UsageError(
+            "train.sampled: a fast bias counts what all words of the vocabulary were expected to do.",
+            "Set train.sampled=0 or brain.procedural.bias_rate=0: nothing of it is trained, so it can be set later.",
+        )
     if tasks.named(data.train):
         if t.sampled:
             raise UsageError(

@@ -101,7 +101,7 @@ def window_loss(
             mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
         elif scored is None:
             mean_nats = torch.stack([nats.sum() for nats in surprises]).sum() / count.clamp_min(1.0)
-        elif brain.config.points:  # the features are not all that predicts
+        elif brain.config.points or brain.config.fast_bias:  # the features are not all that predicts
             mean_nats = torch.cat(surprises, 1).masked_select(scored).mean()
         else:
             mean_nats = _surprise_at(brain, torch.cat(features, 1), tokens, scored)

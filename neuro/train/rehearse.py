@@ -28,7 +28,7 @@ from neuro.layers.norm import normalize, wide
 from neuro.regions.base import Channels
 from neuro.regions.hippocampus import Hippocampus
 from neuro.regions.readout import Readout
-from neuro.state import BrainState, HippocampusState
+from neuro.state import HippocampusState, ReadoutState
 from neuro.train.episodes import AGAIN, ANSWER, TEXT, Episode
 
 SAMPLE = 12  # tokens of a span and kind that pass the vocabulary
@@ -65,17 +65,19 @@ def think(brain: Brain, episodes: list[Episode]) -> list[Thoughts]:
         kept["modulators"].append(inputs["modulators~"].unsqueeze(1).expand(-1, inputs["salience"].shape[1], -1))
         return Hippocampus.scan(region, inputs, state)
 
-    def unmoved(channels: Channels, logits: Tensor, predicted: Tensor, state: BrainState) -> Tensor:
-        return torch.zeros_like(channels["embedding"])
+    def unmoved(
+        channels: Channels, logits: Tensor, predicted: Tensor, state: ReadoutState
+    ) -> tuple[Tensor, ReadoutState]:
+        return torch.zeros_like(channels["embedding"]), state
 
     tokens = torch.from_numpy(np.stack([episode.tokens for episode in episodes]))
     state = brain.init_state(len(episodes))
-    region.scan, brain._error = listen, unmoved  # type: ignore[method-assign]
+    region.scan, brain._missed = listen, unmoved  # type: ignore[method-assign]
     try:
         for span in tokens.split(brain.config.plasticity_span, 1):
             state = brain.commit(brain.scan(span, state).state)[0]
     finally:
-        del region.scan, brain._error
+        del region.scan, brain._missed
     rows = {name: torch.cat(parts, 1) for name, parts in kept.items()}
     kinds = torch.from_numpy(np.stack([episode.kinds for episode in episodes]))
     return [

@@ -71,7 +71,8 @@ def test_a_passage_seen_again_costs_a_fraction_and_only_with_its_own_memory(brai
 
 
 def test_steps_four_times_too_large_do_not_make_the_procedural_memory_worse_than_none(brain, neuro_data):
-    hasty = neuro.load("small", sets=[f"procedural.rate={4 * brain.config.procedural.rate}"])
+    p = brain.config.procedural
+    hasty = neuro.load("small", sets=[f"procedural.rate={4 * p.rate}", f"procedural.bias_rate={4 * p.bias_rate}"])
     raw = text.read_text(neuro_data / "wikitext-2" / "valid.txt.gz")
     ids = [brain.tokenizer.bos_id, *(i for unit in perplexity.code(raw, brain, True).ids for i in unit)][:4000]
     nats = []

@@ -102,6 +102,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.contiguity=0.3"],
         ["hippocampus.key_trace=0.5"],
         ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
+        ["procedural.bias_rate=0.02"],
         [
             "cortex.encoding=spikes",
             "cortex.mixers=recurrence,recurrence",
@@ -155,6 +156,7 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
         record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans if length > 1)
     moved += len(spans) * c.vocab_size  # what the token that came had been given
+    moved += sum(spans) * c.vocab_size if c.fast_bias else 0  # which token came
     if on:
         rows = h.key_width + c.d_model + 2 + c.points
         marks = (4 + c.points) * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, for each of four tensors

@@ -107,6 +107,15 @@ def test_a_pointer_equals_torch_too(profile, save_model, tmp_path, tokens):
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
+@pytest.mark.parametrize("profile", ["cpu", "dml"])
+def test_a_fast_bias_equals_torch_too(profile, save_model, tmp_path, tokens):
+    brain = folder.load(save_model(["procedural.bias_rate=0.1"]), "cpu")
+    package.write_graphs(brain, tmp_path, profile=profile)
+    found = parity.measure(brain, Runtime(tmp_path), tokens(2, 40, vocab_size=280).numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 @pytest.mark.parametrize("skips", ["feedforward", "layer"])
 def test_errors_that_pass_dense_feed_forwards_equal_torch_too(skips, save_model, tmp_path, tokens, measured):
     sets = ["procedural.through_dense=true", "cortex.feedforwards=dense,spiking", f"thalamus.skips={skips}"]

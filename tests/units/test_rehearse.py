@@ -117,7 +117,7 @@ def test_thinking_leaves_the_brain_as_it_is(brain):
     before = brain.scan(tokens, brain.init_state(1)).logits
     weights = {name: tensor.clone() for name, tensor in brain.state_dict().items()}
     rehearse.think(brain, [plain(brain, 40), plain(brain, 40)])
-    assert "scan" not in vars(brain.regions["hippocampus"]) and "_error" not in vars(brain)
+    assert "scan" not in vars(brain.regions["hippocampus"]) and "_missed" not in vars(brain)
     assert torch.equal(brain.scan(tokens, brain.init_state(1)).logits, before)
     assert all(torch.equal(weights[name], tensor) for name, tensor in brain.state_dict().items())
 
