@@ -72,23 +72,21 @@ def forgetting(brain: Brain, forget: bool) -> None:
 
 
 @torch.no_grad()
-def prefill(model: NeuroForCausalLM, rows: torch.Tensor) -> list[tuple[torch.Tensor, Any]]:
-    """(prompts, cache that has seen all but their last token) of every batch; nothing is committed yet."""
-    return [(part, model(part[:, :-1], logits_to_keep=1)[CACHE_NAME]) for part in rows[:, :PROMPT].split(BATCH)]
-
-
-def write(model: NeuroForCausalLM, started, options: dict[str, Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Continuations [N, WRITTEN] and the nats of their tokens."""
+def write(
+    model: NeuroForCausalLM, rows: torch.Tensor, options: dict[str, Any], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Continuations [N, WRITTEN] of the rows' prompts, and the nats of their tokens."""
     torch.manual_seed(seed)
     written, nats = [], []
-    for prompts, cache in started:
+    for prompts in rows[:, :PROMPT].split(BATCH):
+        cache = model(prompts[:, :-1], logits_to_keep=1)[CACHE_NAME]
         out = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
             max_new_tokens=WRITTEN,
             return_dict_in_generate=True,
             output_logits=True,
-            **{CACHE_NAME: cache.fork()},
+            **{CACHE_NAME: cache},
             **options,
         )
         ids = out.sequences[:, PROMPT:]
@@ -122,7 +120,6 @@ def main() -> None:
     model = NeuroForCausalLM.from_brain(neuro.load(options.model, "cpu").eval())
     rows, owners = windows(model.brain, text.read_text(options.text), options.continuations)
     prompts, begun = rows[:, :PROMPT].numpy(), time.process_time()
-    started = prefill(model, rows)
     found: dict[str, dict[str, Any]] = {"memory on": {}, "memory off": {}}
     samples = {}
     for arm, table in found.items():
@@ -132,7 +129,7 @@ def main() -> None:
             if arm == "memory off" and name not in options.forgetting:
                 continue
             since = time.process_time()
-            written, nats = write(model, started, SETTINGS[name], options.seed)
+            written, nats = write(model, rows, SETTINGS[name], options.seed)
             table[name] = measure(prompts, written, nats, owners) | {"cpu_seconds": time.process_time() - since}
             samples.setdefault(name, model.brain.tokenizer.decode(written[0].tolist()))
     on = found["memory on"]
