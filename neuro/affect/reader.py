@@ -34,9 +34,10 @@ class Affect:
     """What one text expresses.
 
     Emotions whose score is above their threshold, strongest first (none: nothing was clear), with a probability each; whether
-    it is positive and subjective (probabilities); the intent, None where it looks out of scope; how much it does, above 0 where
-    rejected; valence, arousal and dominance on EmoBank's 1 to 5, None without their head; the share of words it knew: of a text
-    in another script or language next to none, and then the rest means little.
+    it is positive and subjective (probabilities); the intent, None where it looks out of scope or no word is known; how much it
+    looks out of scope, above 0 where rejected for that; valence, arousal and dominance on EmoBank's 1 to 5, None without their
+    head; the share of words it knew: next to none of a text in another script or language, none of one that is only signs, and
+    then the rest means little.
     """
 
     emotions: dict[str, float]
@@ -152,16 +153,17 @@ class Reader:
         vad = None if self.vad is None else self.vad.read(found, texts).clamp(1.0, 5.0).tolist()
         read = []
         for number, text in enumerate(texts):
+            known = self._known(text)
             above = [(self.emotions[i], float(emotion[number, i])) for i in self._clear(emotion[number])]
             read.append(
                 Affect(
                     {name: 1.0 / (1.0 + float(np.exp(-value))) for name, value in sorted(above, key=lambda x: -x[1])},
                     positive[number],
                     subjective[number],
-                    None if outside[number] > 0.0 else self.intents[best[number]],
+                    None if outside[number] > 0.0 or not known else self.intents[best[number]],
                     outside[number],
                     None if vad is None else tuple(vad[number]),
-                    self._known(text),
+                    known,
                 )
             )
         return read
@@ -172,7 +174,7 @@ class Reader:
     def _known(self, text: str) -> float:
         words = [word for word in cut(text) if word[0].isalnum()]
         known = sum(word in self.vocabulary.row or word.isdecimal() for word in words)
-        return known / len(words) if words else 1.0
+        return known / len(words) if words else 0.0
 
 
 def combined(head: str, deep: Tensor, wide: Wide | None, texts: list[str]) -> Tensor:

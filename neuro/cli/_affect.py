@@ -51,7 +51,7 @@ def show(args: argparse.Namespace) -> int:
         print(json.dumps({"schema": "neuro.show.affect/1", "out": args.out, "sentences": rows}))
         return 0
     for affect, (found, said) in zip(read, spoken, strict=True):
-        emotions = ", ".join(f"{name} {chance:.2f}" for name, chance in affect.emotions.items()) or "none clear"
+        emotions = ", ".join(f"{name} {_chance(chance)}" for name, chance in affect.emotions.items()) or "none clear"
         marks = zip(found, said.prominent > STRESSED, said.boundary > PAUSE, strict=True)
         print(
             " ".join((w.upper() if loud else w.lower()) + (" |" if pause else "") for (w, _, _), loud, pause in marks)
@@ -62,6 +62,11 @@ def show(args: argparse.Namespace) -> int:
         if affect.known < 0.5:
             print(f"    it knows {affect.known:.0%} of these words: the lines above are a guess")
     return 0
+
+
+def _chance(value: float) -> str:
+    """Emotions that are rare in the training texts are named from less than a hundredth on."""
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.3f}"
 
 
 def _words(found: list[tuple[str, int, int]], said: Prominence) -> list[dict[str, object]]:

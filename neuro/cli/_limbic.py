@@ -26,15 +26,18 @@ def draw(args: argparse.Namespace) -> int:
     for option, given in (("--view", args.view), ("--steps", args.steps)):
         if given is not None:
             raise UsageError(f"neuro show: {option} has no effect with --limbic.", "Leave it out.")
-    if not (args.text or "").strip():
+    name, text = args.model, args.text or ""
+    if args.text is None and any(map(str.isspace, name)) and not Path(name).exists():
+        name, text = "small", name  # no model's name has a space: neuro show --limbic "Once upon a time"
+    if not text.strip():
         raise UsageError(
             "neuro show --limbic: no text to read.", 'Give one: neuro show small "Once upon a time" --limbic'
         )
     out = Path(args.out or "limbic.png")
     check_format(out)
-    brain = _model.load(args.model, args)
-    run = listen(brain, args.text)
-    panels = _panels(brain, run, args.text)
+    brain = _model.load(name, args)
+    run = listen(brain, text)
+    panels = _panels(brain, run, text)
     route = run.trace("route")
     picture = pictures.over_text(run.labels, panels, route, run.commits, out)
     if picture is None:

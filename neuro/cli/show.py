@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="small",
         help="a shipped model, a folder, a Hugging Face id or a preset; with --spikes also a recording",
     )
-    parser.add_argument("text", nargs="?", help="with --spikes or --limbic: the text to read")
+    parser.add_argument(
+        "text",
+        nargs="?",
+        help="with --spikes or --limbic: the text to read; with --limbic one of several words may stand alone, for small",
+    )
     parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
     parser.add_argument("--spikes", action="store_true", help="draw what happens over TEXT, as a PNG or an SVG")
     parser.add_argument(

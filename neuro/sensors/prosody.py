@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 
 import numpy as np
 
@@ -23,6 +24,7 @@ THRESHOLDS = (
     8.0,
 )  # pYIN's beta prior of its threshold, of mean 0.2: the tighter default misses more voiced frames
 _MOST_HZ = 16_000
+_FAR_BEYOND = 8.0  # floats of full scale 1 that clip elsewhere reach past it, by 18 dB at the very most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +48,29 @@ def track(samples: np.ndarray, rate_hz: int) -> Track:
     """Pitch and energy of one channel.
 
     Args:
-        samples: [n], integers of their type's full scale or floats in -1..1.
+        samples: [n], integers of 8, 16 or 32 bits at their type's full scale (unsigned ones around its middle, as 8-bit WAV
+            has them) or floats in -1..1, of which a few may lie beyond it.
         rate_hz: 4,000 or more.
 
     Raises:
         MissingError: librosa is not installed.
-        UsageError: no sample, several channels, values that are not finite, or a rate too low for speech.
+        UsageError: no sample, several channels, values of another kind, at another scale or not finite, or a rate too low for
+            speech.
     """
     samples = np.asarray(samples)
+    if samples.dtype.kind not in "iuf" or (samples.dtype.kind in "iu" and samples.dtype.itemsize > 4):
+        raise UsageError(
+            f"prosody: got samples of {samples.dtype}, expected floats or integers of 8, 16 or 32 bits.",
+            "Give them as the recording has them, such as int16.",
+        )
     if samples.ndim != 1 or not len(samples):
         raise UsageError(
             f"prosody: got samples of shape {list(samples.shape)}, expected [n] with n of at least 1.",
             "Give one channel that is not empty.",
         )
-    if not math.isfinite(rate_hz) or rate_hz < 4000:
-        raise UsageError(f"prosody: got a rate of {rate_hz} Hz, expected at least 4000.", "Record at a higher rate.")
-    full = float(np.iinfo(samples.dtype).max) if samples.dtype.kind in "iu" else 1.0
-    sound = samples.astype(np.float32) / full
-    if not np.isfinite(sound).all():
-        raise UsageError("prosody: got samples that are not finite.", "Use another copy of the recording.")
+    if not isinstance(rate_hz, numbers.Real) or not math.isfinite(rate_hz) or rate_hz < 4000:
+        raise UsageError(f"prosody: got a rate of {rate_hz!r} Hz, expected at least 4000.", "Record at a higher rate.")
+    sound = _in_full_scale(samples)
     clipped = float((np.abs(sound) >= 1.0 - 1.5 / 32768).mean())
     sound = sound - sound.mean()
     librosa = require("librosa", "audio")
@@ -123,6 +129,23 @@ def words(found: Track, spans_s: np.ndarray) -> np.ndarray:
             row[1] = (float(found.energy_db[part][heard].mean()) - energy_0) / 10.0
         row[2] = math.log2(length / float(np.median(lengths)))
     return out
+
+
+def _in_full_scale(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] in -1..1 and, of floats, a little beyond."""
+    if samples.dtype.kind in "iu":
+        bounds = np.iinfo(samples.dtype)
+        middle = 0.0 if samples.dtype.kind == "i" else (bounds.max + 1.0) / 2.0
+        return ((samples.astype(np.float64) - middle) / (bounds.max - middle)).astype(np.float32)
+    sound = samples.astype(np.float32)
+    if not np.isfinite(sound).all():
+        raise UsageError("prosody: got samples that are not finite.", "Use another copy of the recording.")
+    loudest = float(np.abs(sound).max())
+    if loudest > _FAR_BEYOND:
+        raise UsageError(
+            f"prosody: got floats up to {loudest:.6g}, expected -1 to 1.", "Divide by the recording's full scale."
+        )
+    return sound
 
 
 def _energy(sound: np.ndarray, frame: int, hop: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_json_and_a_picture(capsys, tmp_path):
     assert foreign["known"] == 0.0 and foreign["intent"] is None
     said = {row["word"]: row["prominent"] for row in good["words"]}
     assert said["wonderful"] > 0.5 > said["was"]
+
+
+def test_signs_alone_are_said_to_be_a_guess(capsys):
+    assert cli.main(["show", "--affect", "!!! 🙂"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("intent   none of those it knows") == 2
+    assert out.count("it knows 0% of these words: the lines above are a guess") == 2
+    assert not re.search(r" 0\.00\b", out)
 
 
 @pytest.mark.parametrize(

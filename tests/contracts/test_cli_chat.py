@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neuro import folder, memory_file
-from neuro.cli import main
+from neuro.cli import _model, main
 from neuro.config import HORMONES
 from neuro.sampling import Sampler
 
@@ -113,9 +113,21 @@ def test_the_limbic_picture_and_its_numbers(model, capsys, tmp_path, suffix):
     assert rows[0]["prominence"] == 0 and loudest["prominence"] > 0.5
 
 
+def test_a_text_alone_is_read_by_small(model, capsys, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    asked = []
+    brain = folder.load(model, "cpu")
+    monkeypatch.setattr(_model, "load", lambda name, args: asked.append(name) or brain)
+    out = tmp_path / "l.png"
+    assert main(["show", "--limbic", "The keeper of the lamp", "--out", str(out)]) == 0
+    assert asked == ["small"] and out.stat().st_size > 5000
+
+
 def test_mistakes_of_the_limbic_picture(model, capsys, tmp_path):
     cases = [
         (["show", model, "--limbic"], "no text to read"),
+        (["show", "keeper", "--limbic"], "no text to read"),
+        (["show", " ", "--limbic"], "no text to read"),
         (["show", model, "x", "--limbic", "--view", "raster"], "--view has no effect with --limbic"),
         (["show", model, "x", "--limbic", "--spikes"], "got --spikes and --limbic"),
         (

@@ -222,6 +222,15 @@ def test_what_it_says_of_a_text_is_in_bounds():
     assert (affect.intent is None) == (affect.out_of_scope > 0.0)
 
 
+@pytest.mark.parametrize("text", ["!!!", "🙂", "日本 本日", "-- ..."])
+def test_a_text_without_a_word_it_knows_has_no_intent(text):
+    one = made()
+    one.cuts = reader.Cuts(one.cuts.emotion, out_of_scope=1e9)  # nothing looks out of scope
+    (said,) = one.read([text])
+    assert said.known == 0.0 and said.intent is None and said.out_of_scope < 0.0
+    assert one.read(["good day"])[0].intent is not None
+
+
 def test_a_valence_head_is_stored_beside(tmp_path):
     one = made()
     inputs = reader.Vad.inputs(one.logits(GOOD))

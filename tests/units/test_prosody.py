@@ -57,6 +57,20 @@ def test_clipping_is_told_and_leaves_the_pitch():
 
 
 @needs_librosa
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int8, np.int32])
+def test_the_full_scale_is_that_of_the_samples_type(kind):
+    """An 8-bit WAV is unsigned, silent at 128; what lies at either end of the scale is clipped."""
+    bounds = np.iinfo(kind)
+    middle = 0 if bounds.min else bounds.max // 2 + 1
+    loud = voice(140.0, 8000)
+    found = prosody.track((middle + np.round(loud * (bounds.max - middle))).astype(kind), 8000)
+    assert found.energy_db == pytest.approx(prosody.track(loud, 8000).energy_db, abs=0.5) and found.clipped == 0
+    square = np.where(loud > 0, bounds.max, bounds.min).astype(kind)
+    assert prosody.track(square, 8000).clipped == 1
+    assert prosody.track(np.full(800, middle, kind), 8000).clipped == 0
+
+
+@needs_librosa
 def test_words_are_told_by_pitch_energy_and_length():
     low, high, pause = voice(120.0, 8000, 0.3), 0.25 * voice(160.0, 8000, 0.3), np.zeros(800)
     sound = np.concatenate([low, pause, high, pause, voice(120.0, 8000, 0.6)])
@@ -80,6 +94,11 @@ def test_words_outside_the_recording_are_named():
         (np.zeros((9, 2)), 8000, r"got samples of shape \[9, 2\]"),
         (np.zeros(9), 1000, "got a rate of 1000 Hz, expected at least 4000"),
         (np.array([0.0, np.nan]), 8000, "got samples that are not finite"),
+        (np.zeros(9), "8000", "got a rate of '8000' Hz, expected at least 4000.\nRecord at a higher rate."),
+        (np.array(["a"]), 8000, r"got samples of <U1, expected floats or integers of 8, 16 or 32 bits.\nGive them as"),
+        ([0, 300, -300], 8000, "got samples of int64, expected floats or integers of 8, 16 or 32 bits."),
+        (np.ones(9, complex), 8000, "got samples of complex128, expected floats"),
+        (np.full(9, 3000.0), 8000, "got floats up to 3000, expected -1 to 1.\nDivide by the recording's full scale."),
     ],
 )
 def test_bad_recordings_are_named(samples, rate, message):
