@@ -21,6 +21,7 @@ from torch import Tensor
 from neuro import tensor_file
 from neuro.errors import FormatError, UsageError
 from neuro.hf.adapter_fusion import MemoryState
+from neuro.hf.adapter_reread import reread
 from neuro.hf.streaming import RowCache, padded_late
 from neuro.memory.contents import EPISODIC
 from neuro.state import detach, tree_map
@@ -123,6 +124,21 @@ class AdapterCache(RowCache):
             others = [memories[row].hippocampus for row in group.rows]
             slots = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
             group.memory = group.memory._replace(hippocampus=own._replace(**slots))
+
+    def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]]) -> None:
+        """Encode what each row remembers afresh from the text it came of, by the base as it is now, and end its context.
+
+        Args:
+            texts: for each row what it has read, as `neuro.hf.adapter_reread.reread` takes it.
+
+        Raises:
+            UsageError: not one list of texts for each row, or what `reread` refuses.
+        """
+        rows = max(0, self.batch_size)
+        if len(texts) != rows:
+            raise UsageError(f"reread: got texts of {len(texts)} rows, expected {rows}.", "Give a list for each row.")
+        self.put_memories([reread(adapter, self.memory_of(row), texts[row]) for row in range(rows)])
+        self.end_context()
 
     def forget(self) -> None:
         """Empty all slots and drop what waits for the commit; the base's context goes on."""

@@ -76,10 +76,8 @@ class MemoryFusion(nn.Module):
     def scan(self, hidden: Tensor, context: Tensor, embedded: Tensor, state: MemoryState) -> tuple[Fused, MemoryState]:
         """Tokens [B,T] of any number, committing at each span's end."""
         alignment = self.alignment
-        read, key = (hidden, context) if alignment is None else (alignment.hidden(hidden), alignment.context(context))
-        relay = _unit_rms(embedded)
-        if alignment is not None:
-            relay = _unit_rms(alignment.embedded(relay))
+        read = hidden if alignment is None else alignment.hidden(hidden)
+        key, relay = self._aligned(context, embedded)
         pieces, start = [], 0
         while start < hidden.shape[1]:
             stop = min(hidden.shape[1], start + self.config.span - state.keys.shape[1])
@@ -91,6 +89,14 @@ class MemoryFusion(nn.Module):
         recall, gate, novelty = (torch.cat(parts, 1) for parts in zip(*pieces, strict=True))
         recall = recall if alignment is None else alignment.recalled(recall)
         return Fused(hidden + recall.to(hidden.dtype), gate, novelty), state
+
+    def encode(self, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B,T] -> the key of each, under which what follows it is stored [B,T,K], and its value [B,T,D]."""
+        key, relay = self._aligned(context, embedded)
+        every = relay.new_ones(relay.shape[:2])
+        before = relay.new_zeros(len(relay), self.config.key_width)
+        keys = self.hippocampus.keys(self.hippocampus.traces(wide(key), every, before))
+        return keys, wide(self.hippocampus.value(relay))
 
     def commit(self, state: MemoryState) -> MemoryState:
         """Write the pairs that wait; a span may end early."""
@@ -110,6 +116,13 @@ class MemoryFusion(nn.Module):
         tokens = torch.full((rows,), count, dtype=torch.int64, device=candidate.device)
         after, _, _ = self.hippocampus.write(state.hippocampus, span, rest_mood, tokens)
         return MemoryState(after, keys[:, :0], values[:, :0], candidate[:, :0], novelty[:, :0])
+
+    def _aligned(self, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """What addresses the memory and what is stored, in the terms that the store was written in."""
+        relay = _unit_rms(embedded)
+        if self.alignment is None:
+            return context, relay
+        return self.alignment.context(context), _unit_rms(self.alignment.embedded(relay))
 
     def _read(
         self, hidden: Tensor, context: Tensor, relay: Tensor, state: MemoryState
