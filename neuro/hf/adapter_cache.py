@@ -123,7 +123,7 @@ class AdapterCache(RowCache):
             own = group.memory.hippocampus
             others = [memories[row].hippocampus for row in group.rows]
             slots = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
-            group.memory = group.memory._replace(hippocampus=own._replace(**slots))
+            group.memory = group.memory._replace(hippocampus=own._replace(**slots), lists=())
 
     def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]]) -> None:
         """Encode what each row remembers afresh from the text it came of, by the base as it is now, and end its context.
@@ -147,7 +147,7 @@ class AdapterCache(RowCache):
                 own = group.memory.hippocampus
                 slots = {name: torch.zeros_like(getattr(own, name)) for name in EPISODIC if name != "position"}
                 waits = torch.zeros_like(group.memory.candidate)
-                group.memory = group.memory._replace(hippocampus=own._replace(**slots), candidate=waits)
+                group.memory = group.memory._replace(hippocampus=own._replace(**slots), candidate=waits, lists=())
 
     def save_memory(self, path: str | Path, row: int = 0) -> None:
         """Write what one row remembers: its filled slots, safetensors with a header. Load with `load_memory`.

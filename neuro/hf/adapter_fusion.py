@@ -22,6 +22,8 @@ from neuro.config import HORMONES
 from neuro.hf.adapter_config import AdapterConfig
 from neuro.hf.adapter_drift import Alignment
 from neuro.layers.norm import RMSNorm, wide
+from neuro.memory import slot_lists
+from neuro.memory.slot_lists import SlotLists
 from neuro.regions.hippocampus import Hippocampus
 from neuro.state import HippocampusState, SpanBuffer, tree_map
 
@@ -36,6 +38,7 @@ class MemoryState(NamedTuple):
     values: Tensor  # [B, n, D]
     candidate: Tensor  # [B, n] 1 where keys and values make a pair
     novelty: Tensor  # [B, n]
+    lists: SlotLists | tuple[()] = ()  # of the slots; empty where they are read exactly or have been exchanged
 
 
 class Fused(NamedTuple):
@@ -80,6 +83,7 @@ class MemoryFusion(nn.Module):
         key, relay = self._aligned(context, embedded)
         pieces, start = [], 0
         while start < hidden.shape[1]:
+            state = self._listed(state)
             stop = min(hidden.shape[1], start + self.config.span - state.keys.shape[1])
             piece, state = self._read(wide(read[:, start:stop]), wide(key[:, start:stop]), relay[:, start:stop], state)
             pieces.append(piece)
@@ -115,7 +119,21 @@ class MemoryFusion(nn.Module):
         rest_mood = candidate.new_full((rows, len(HORMONES)), 0.5)
         tokens = torch.full((rows,), count, dtype=torch.int64, device=candidate.device)
         after, _, _ = self.hippocampus.write(state.hippocampus, span, rest_mood, tokens)
-        return MemoryState(after, keys[:, :0], values[:, :0], candidate[:, :0], novelty[:, :0])
+        lists = state.lists
+        if isinstance(lists, SlotLists):
+            lists = slot_lists.written(lists, state.hippocampus.keys, after.keys, after.strengths)
+        return MemoryState(after, keys[:, :0], values[:, :0], candidate[:, :0], novelty[:, :0], lists)
+
+    def _listed(self, state: MemoryState) -> MemoryState:
+        """With lists where slots are read through them: by ``probes``, outside training, when there are enough to gain."""
+        if self.config.probes is None or self.training:
+            return state._replace(lists=())
+        if isinstance(state.lists, SlotLists):
+            return state
+        own = state.hippocampus
+        if int((own.strengths > 0).sum(1).max()) < self.config.probes_from:
+            return state
+        return state._replace(lists=slot_lists.fit(own.keys, own.strengths))
 
     def _aligned(self, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """What addresses the memory and what is stored, in the terms that the store was written in."""
@@ -136,7 +154,11 @@ class MemoryFusion(nn.Module):
             "valid": hidden.new_ones(rows, count),
             "modulators~": hidden.new_full((rows, len(HORMONES)), 0.5),
         }
-        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus)
+        lookup, lists = None, state.lists
+        if isinstance(lists, SlotLists) and self.config.probes is not None:
+            probes = self.config.probes
+            lookup = lambda key: slot_lists.candidates(lists, key, state.hippocampus.strengths, probes)  # noqa: E731
+        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus, lookup)
         waiting = (
             torch.cat([before, out[name]], 1)
             for before, name in (
@@ -146,7 +168,7 @@ class MemoryFusion(nn.Module):
                 (state.novelty, "novelty"),
             )
         )
-        return (out["recall"], out["recall_gate"], out["novelty"]), MemoryState(hippocampus, *waiting)
+        return (out["recall"], out["recall_gate"], out["novelty"]), MemoryState(hippocampus, *waiting, lists=lists)
 
 
 class FeedforwardFusion(nn.Module):

@@ -18,6 +18,8 @@ differs from the architecture's table: it also reads relay, because what it stor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
+from neuro.memory.slot_lists import Candidates
 from neuro.regions.base import Channels, DecayModulation, Region
 from neuro.state import Held, HippocampusState, SpanBuffer
 
@@ -79,7 +82,13 @@ class Hippocampus(Region):
             torch.zeros(batch, h.slots, device=device) if h.pointer else (),
         )
 
-    def scan(self, inputs: Channels, state: HippocampusState) -> tuple[dict[str, Tensor], HippocampusState]:
+    def scan(
+        self,
+        inputs: Channels,
+        state: HippocampusState,
+        lookup: Callable[[Tensor], Candidates] | None = None,
+    ) -> tuple[dict[str, Tensor], HippocampusState]:
+        """As every region's; ``lookup`` says which slots the keys [B,T,K] look at, None that it is all of them."""
         trace = self.traces(inputs["context"], inputs["valid"], state.last_key)
         key = self.keys(trace)
         value = wide(self.value(inputs["relay"]))
@@ -90,7 +99,10 @@ class Hippocampus(Region):
         if self.config.hippocampus.contiguity:
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
-        content, evidence, novelty, cosine = self.memory.read(key, state.keys, state.values, state.strengths, lift)
+        among = None if lookup is None else lookup(key)
+        content, evidence, novelty, cosine = self.memory.read(
+            key, state.keys, state.values, state.strengths, lift, among
+        )
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
