@@ -298,7 +298,10 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", macs * counted.commits), row("elementwise", elementwise * counted.commits)]
         case PlaceCells():
             cells = module.project.out_features
-            return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
+            # A learned threshold is subtracted and compared with, and masks once more.
+            learned = [row("elementwise", 2 * cells * tokens)] if module.threshold is not None else []
+            compared = (2 if learned else 1) * cells * tokens
+            return [row("compare", compared), row("transcendental", cells * tokens), *learned]
         case EpisodicMemory():
             h = c.hippocampus
             # Contiguity asks twice: for what is near now, and for what was recalled at the token before.

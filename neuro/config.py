@@ -97,7 +97,10 @@ class HippocampusConfig:
 
     enabled: bool = True  # off: nothing is stored or recalled
     place_cells: int = 1024
-    sparsity: float = 0.03  # share of place cells active for a token
+    sparsity: float = 0.03  # share of place cells active for a token; with learned_sparsity the budget of their mean
+    learned_sparsity: bool = (
+        False  # each place cell has a trained threshold: a token takes up to four times its share, or none
+    )
     key_width: int = 64  # of a stored key
     slots: int = 16384  # per stream
     top_k: int = 16  # slots read for a token
@@ -300,6 +303,7 @@ class TrainConfig:
     final_share: float = 0.05  # cosine ends at this share of the learning rate
     clip_norm: float = 1.0
     rate_weight: float = 20.0  # of the firing-rate loss
+    place_weight: float = 0.1  # of the place cells' budget loss, with brain.hippocampus.learned_sparsity
     route_weight: float = 2.0  # of the routing-budget loss; whole layers are held to theirs by a controller
     rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
     memory_dropout: float = 0.0  # share of streams that go without a memory, so that the model does not only lean on it

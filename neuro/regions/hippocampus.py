@@ -12,7 +12,9 @@ and not of one alone (Howard and Kahana 2002, doi:10.1006/jmps.2001.1388); it is
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
 choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
-or "periodic". With ``pointer`` the tokens that followed are predicted outright as well (`neuro.memory.pointer`).
+or "periodic". With ``learned_sparsity`` every place cell has a threshold of its own that is trained, and training holds the
+mean share of active cells to a budget (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted
+outright as well (`neuro.memory.pointer`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -49,7 +51,7 @@ class Hippocampus(Region):
         self.config, self.ops = config, ops
         width, h = config.d_model, config.hippocampus
         self.norm = RMSNorm(width)
-        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops)
+        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops, h.learned_sparsity)
         self.key = Linear(h.place_cells, h.key_width, ops)
         self.direct = Linear(width, h.key_width, ops) if h.key_direct else None
         if self.direct is not None:
@@ -65,7 +67,9 @@ class Hippocampus(Region):
         self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
         self.pointer = Pointer(width, config.vocab_size, ops) if h.pointer else None
         if self.pointer is not None:
-            self.writes = (*Hippocampus.writes, "copied")
+            self.writes = (*self.writes, "copied")
+        if h.learned_sparsity:
+            self.writes = (*self.writes, "place_share")
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model
@@ -89,7 +93,9 @@ class Hippocampus(Region):
         lookup: Callable[[Tensor], Candidates] | None = None,
     ) -> tuple[dict[str, Tensor], HippocampusState]:
         """As every region's; ``lookup`` says which slots the keys [B,T,K] look at, None that it is all of them."""
-        trace = self.traces(inputs["context"], inputs["valid"], state.last_key)
+        context = self.norm(inputs["context"])
+        activity, active = self.place_cells.code(context)
+        trace = self._traces(context, activity, inputs["valid"], state.last_key)
         key = self.keys(trace)
         value = wide(self.value(inputs["relay"]))
         valid = inputs["valid"]
@@ -116,6 +122,8 @@ class Hippocampus(Region):
             "pair_value": value,
             "pair_candidate": candidate,
         }
+        if self.config.hippocampus.learned_sparsity:
+            outputs["place_share"] = active.mean(-1)
         if self.pointer is not None and isinstance(state.ids, Tensor):
             outputs["copied"] = self.pointer(cosine, state.strengths, state.ids, gate_input, trust)
         return outputs, state._replace(
@@ -125,7 +133,10 @@ class Hippocampus(Region):
     def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
         """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]."""
         context = self.norm(context)
-        key = self.key(self.place_cells(context))
+        return self._traces(context, self.place_cells(context), valid, before)
+
+    def _traces(self, context: Tensor, activity: Tensor, valid: Tensor, before: Tensor) -> Tensor:
+        key = self.key(activity)
         key = normalize(key if self.direct is None else key + self.direct(context))
         kept = self.config.hippocampus.key_trace
         if not kept:
