@@ -336,7 +336,7 @@ class TrainConfig:
         need(not (self.compile and self.parallel == "fsdp"), "compile", "false with train.parallel 'fsdp'")
         for key in ("learning_rate", "clip_norm"):
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
-        for key in ("weight_decay", "rate_weight", "route_weight"):
+        for key in ("weight_decay", "rate_weight", "place_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
         need(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
         need(self.sampled >= 0, "sampled", "at least 0")
