@@ -62,6 +62,19 @@ def test_slots_read_again_are_those_that_the_base_of_today_writes(settings):
     assert max((now[origin][0] - before[origin][0]).abs().max() for origin in now) > 0.1, "the drift was one"
 
 
+def test_a_file_of_another_base_is_read_again(tmp_path):
+    model = adapter(window=24)
+    other = trained_on(model)
+    model.remember(IDS).save_memory(tmp_path / "kept.memory")
+    cache = other.load_memory(tmp_path / "kept.memory", batch=2)
+    cache.reread(other, [[IDS[0]], [IDS[0]]])
+    written = by_origin(other.remember(IDS).memory_of(0))
+    for row in (0, 1):
+        now = by_origin(cache.memory_of(row))
+        assert now.keys() == written.keys()
+        assert max((now[origin][0] - key).abs().max() for origin, (key, _) in written.items()) < 1e-4
+
+
 def test_without_a_drift_nothing_changes_and_what_is_gone_stays_gone():
     model = adapter(slots=32)  # 69 pairs for 32 slots
     kept = model.remember(IDS).memory_of(0)
