@@ -113,6 +113,7 @@ class HippocampusConfig:
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
     key_direct: bool = False  # a key is made of the context itself as well, past the place cells
+    time_cells: int = 0  # of an event clock whose rates enter the key: how long ago the last event began; 0: none
     pointer: bool = False  # what followed stored moments is predicted outright too, mixed with the readout's prediction
 
 
@@ -226,6 +227,7 @@ class BrainConfig:
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
         need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
+        need(h.time_cells == 0 or h.time_cells >= 2, "hippocampus.time_cells", "0 or at least 2")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
         need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
