@@ -65,13 +65,13 @@ def measure(
     }
 
     def listed_read(part: Tensor, count: int) -> Recalled:
-        among = slot_lists.candidates(lists, part, strengths, count)
+        among = slot_lists.candidates(lists, part, strengths=strengths, probes=count)
         return memory.read(part, keys, values, strengths, among=among)
 
     exact = memory.read(query, keys, values, strengths)
     best = exact.cosine[0].topk(BEST, dim=1).indices
     for count in probes:
-        among = slot_lists.candidates(lists, query, strengths, count)
+        among = slot_lists.candidates(lists, query, strengths=strengths, probes=count)
         listed = listed_read(query, count)
         seen = torch.zeros(query.shape[1], keys.shape[1], dtype=torch.bool)
         seen.scatter_(1, among.slots.expand(query.shape[1], -1), among.seen[0])

@@ -63,7 +63,7 @@ class AdapterConfig(PretrainedConfig):
         half_life_tokens: float = 65536.0,
         rebind: bool = False,
         probes: int | None = None,
-        probes_from: int = 16384,
+        probes_from: int = 32768,
         lora_rank: int = 8,
         lora_alpha: float = 16.0,
         lora_targets: str | list[str] = "all-linear",

@@ -11,6 +11,7 @@ way out. differs from the brain's hippocampus: salience is 1 and the hormones ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -156,19 +157,19 @@ class MemoryFusion(nn.Module):
         }
         lookup, lists = None, state.lists
         if isinstance(lists, SlotLists) and self.config.probes is not None:
-            probes = self.config.probes
-            lookup = lambda key: slot_lists.candidates(lists, key, state.hippocampus.strengths, probes)  # noqa: E731
-        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus, lookup)
-        waiting = (
-            torch.cat([before, out[name]], 1)
-            for before, name in (
-                (state.keys, "pair_key"),
-                (state.values, "pair_value"),
-                (state.candidate, "pair_candidate"),
-                (state.novelty, "novelty"),
+            lookup = partial(
+                slot_lists.candidates, lists, strengths=state.hippocampus.strengths, probes=self.config.probes
             )
+        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus, lookup)
+        after = MemoryState(
+            hippocampus,
+            keys=torch.cat([state.keys, out["pair_key"]], 1),
+            values=torch.cat([state.values, out["pair_value"]], 1),
+            candidate=torch.cat([state.candidate, out["pair_candidate"]], 1),
+            novelty=torch.cat([state.novelty, out["novelty"]], 1),
+            lists=lists,
         )
-        return (out["recall"], out["recall_gate"], out["novelty"]), MemoryState(hippocampus, *waiting, lists=lists)
+        return (out["recall"], out["recall_gate"], out["novelty"]), after
 
 
 class FeedforwardFusion(nn.Module):

@@ -86,7 +86,10 @@ class EpisodicMemory(nn.Module):
             among: the slots that are looked at; all others are as if they were not there.
         """
         if among is not None:
-            keys, values = (x.gather(1, among.slots.unsqueeze(-1).expand(-1, -1, x.shape[2])) for x in (keys, values))
+            rows = among.slots.unbind(0)  # whole rows are copied: an index for each number takes several times as long
+            keys, values = (
+                torch.stack([own.index_select(0, at) for own, at in zip(x, rows, strict=True)]) for x in (keys, values)
+            )
             strengths = strengths.gather(1, among.slots)
         score, cosine, chosen = self.scores(query, keys, strengths, lift, None if among is None else among.seen)
         share = torch.softmax(score, -1) * chosen.to(score.dtype)

@@ -73,7 +73,7 @@ def written(lists: SlotLists, before: Tensor, keys: Tensor, strengths: Tensor) -
 
 
 @torch.no_grad()
-def candidates(lists: SlotLists, query: Tensor, strengths: Tensor, probes: int) -> Candidates:
+def candidates(lists: SlotLists, query: Tensor, *, strengths: Tensor, probes: int) -> Candidates:
     """What each of the queries [B,T,K] looks at among the filled slots."""
     near = query @ lists.centroids.transpose(1, 2)  # [B, T, C]
     least = near.topk(min(probes, near.shape[-1]), dim=-1).values[..., -1:]

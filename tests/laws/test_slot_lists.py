@@ -40,11 +40,13 @@ def test_at_full_probe_the_read_is_the_exact_one():
     exact = memory().read(query, keys, values, strengths)
     lists = slot_lists.fit(keys, strengths)
     assert lists.centroids.shape[1] == 7
-    among = slot_lists.candidates(lists, query, strengths, probes=7)
+    among = slot_lists.candidates(lists, query, strengths=strengths, probes=7)
     found = memory().read(query, keys, values, strengths, among=among)
     assert (found.content - exact.content).abs().max() < 1e-6
     assert (found.evidence - exact.evidence).abs().max() < 1e-5 and torch.equal(found.novelty, exact.novelty)
-    one = memory().read(query, keys, values, strengths, among=slot_lists.candidates(lists, query, strengths, 1))
+    one = memory().read(
+        query, keys, values, strengths, among=slot_lists.candidates(lists, query, strengths=strengths, probes=1)
+    )
     assert (one.content - exact.content).abs().max() > 1e-2, "one list is not all of them"
     assert (one.content - exact.content)[:, :5].abs().max() < 1e-2 or one.novelty[:, :5].max() < 1e-5
 
@@ -54,13 +56,15 @@ def test_a_token_looks_at_the_slots_of_its_own_lists_whatever_is_asked_beside_it
     keys, values, strengths = store()
     query, lists = unit(2, 9, K, seed=5), slot_lists.fit(keys, strengths)
     together = memory().read(
-        query, keys, values, strengths, among=slot_lists.candidates(lists, query, strengths, probes)
+        query, keys, values, strengths, among=slot_lists.candidates(lists, query, strengths=strengths, probes=probes)
     )
     for t in range(9):
         own = query[:, t : t + 1]
-        alone = memory().read(own, keys, values, strengths, among=slot_lists.candidates(lists, own, strengths, probes))
+        alone = memory().read(
+            own, keys, values, strengths, among=slot_lists.candidates(lists, own, strengths=strengths, probes=probes)
+        )
         assert (together.content[:, t : t + 1] - alone.content).abs().max() < 1e-6
-    seen = slot_lists.candidates(lists, query, strengths, probes)
+    seen = slot_lists.candidates(lists, query, strengths=strengths, probes=probes)
     for row in range(2):
         near = query[row] @ lists.centroids[row].T
         wanted = near.topk(probes, dim=1).indices
