@@ -101,7 +101,9 @@ class AdapterCache(RowCache):
             group.base, group.filled, group.recent = None, 0, None
             if group.memory is not None:
                 own = group.memory.hippocampus
-                cut = {name: torch.zeros_like(getattr(own, name)) for name in ("has_key", "last_content", "trust")}
+                cut: dict[str, Any] = {
+                    name: torch.zeros_like(getattr(own, name)) for name in ("has_key", "last_content", "trust")
+                }
                 group.memory = group.memory._replace(hippocampus=own._replace(**cut))
 
     def memory_of(self, row: int) -> MemoryState:
@@ -122,7 +124,7 @@ class AdapterCache(RowCache):
                 continue
             own = group.memory.hippocampus
             others = [memories[row].hippocampus for row in group.rows]
-            slots = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
+            slots: dict[str, Any] = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
             group.memory = group.memory._replace(hippocampus=own._replace(**slots), lists=())
 
     def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]]) -> None:
@@ -145,7 +147,9 @@ class AdapterCache(RowCache):
         for group in self._groups:
             if group.memory is not None:
                 own = group.memory.hippocampus
-                slots = {name: torch.zeros_like(getattr(own, name)) for name in EPISODIC if name != "position"}
+                slots: dict[str, Any] = {
+                    name: torch.zeros_like(getattr(own, name)) for name in EPISODIC if name != "position"
+                }
                 waits = torch.zeros_like(group.memory.candidate)
                 group.memory = group.memory._replace(hippocampus=own._replace(**slots), candidate=waits, lists=())
 
@@ -209,7 +213,7 @@ def load_memory(path: str | Path, fresh: MemoryState) -> MemoryState:
     for name, shape in plain.items():
         if shapes[name] != shape:
             raise FormatError(f"{path}: '{name}' has shape {shapes[name]}, expected {shape}.", "Use another copy.")
-    slots = {}
+    slots: dict[str, Any] = {}
     for name in EPISODIC:
         room, held = getattr(own, name).clone(), tensors[name].to(getattr(own, name))
         if name == "position":
