@@ -2,9 +2,9 @@
 
     python benchmarks/event_clock.py small --data $NEURO_DATA --strengths 0 0.3
 
-A clock is put into a trained model: an orthogonal matrix, not trained, of the given strength takes the rates of its time cells to
-the key. Places and arms are those of `contiguity.py`: warm-up, passage, gap, the passage again; nats per token of what is read
-once (text) and of the second showing with all memories, the episodic alone, none, and the memories of the next sample.
+A clock is put into a trained model: an orthogonal matrix, not trained, of the given strength takes the rates of its time cells
+to the key. Places and arms are those of `contiguity.py`: warm-up, passage, gap, the passage again; nats per token of what is
+read once (text) and of the second showing with all memories, the episodic alone, none, and the memories of the next sample.
 Differences from the first strength are paired; brackets: 95 % bootstrap over samples and blocks of 100 tokens. One set of
 weights. Prints one JSON object.
 """
