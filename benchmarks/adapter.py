@@ -11,8 +11,8 @@ Scored is WikiText-2 test: of each article a passage, 1,024 tokens that follow i
 of the full adapter differ in what the memory holds before the second showing: what was read (REAL), nothing (OFF), what
 another article's stream holds at the same point, of the same age and as many slots (SHUFFLED). ``gain_by_position`` is a
 difference in differences: what REAL saves over OFF in the second showing, less what it saves in the first, by place in the
-passage. Settings were chosen on the valid split. Then the base drifts under a memory it wrote (``drift``). Finished trainings
-are kept in FOLDER/arms. Prints one JSON object; tables go to stderr.
+passage. Settings were chosen on the valid split. Finished trainings are kept in FOLDER/arms. Prints one JSON object; tables go
+to stderr. What a drift of the base costs is in `adapter_drift.py`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuro import atomic
 from neuro.evaluate import ablation
 from neuro.hf.adapter import HippocampalAdapter
 from neuro.hf.adapter_cache import AdapterCache
 from neuro.hf.adapter_config import AdapterConfig
-from neuro.hf.adapter_drift import KINDS
 from neuro.hf.adapter_fusion import MemoryState
 from neuro.hf.adapter_host import load_base
 from neuro.hf.streaming import CACHE_NAME
@@ -243,68 +242,6 @@ def arms_of(out: Path, rows: Tensor, seeds: int) -> dict[str, Any]:
     return record
 
 
-def turned(model: HippocampalAdapter, rotation: float, scale: float, offset: float) -> HippocampalAdapter:
-    """The same function with another code: hidden -> scale R hidden + offset, undone in the head. ``rotation`` in 0..1."""
-    other = copy.deepcopy(model)
-    head, width = other.base.lm_head, model.config.hidden_size
-    torch.manual_seed(7)
-    skew = torch.randn(width, width)
-    turn = torch.matrix_exp(rotation * (skew - skew.T) / math.sqrt(width))
-    shift = offset * torch.randn(width)
-    enter, leave = nn.Linear(width, width), nn.Linear(width, head.out_features)
-    with torch.no_grad():
-        enter.weight.copy_(scale * turn)
-        enter.bias.copy_(shift)
-        leave.weight.copy_(head.weight @ turn.T / scale)
-        leave.bias.copy_(-leave.weight @ shift)
-    other.base.model.norm = nn.Sequential(other.base.model.norm, enter)
-    other.base.lm_head = leave
-    return other.eval()
-
-
-@torch.no_grad()
-def drift(out: Path, rows: Tensor) -> dict[str, Any]:
-    """A memory that the base of before wrote is read by the base of after; seed 0. Nats per token of the second showing."""
-    model = built(out, "full", 0)
-    valid = torch.from_numpy(adapter_base.ids_of(out, "valid")[: 48 * WINDOW].astype(np.int64)).reshape(-1, WINDOW)
-    before, stored = model.trace(valid), held_by(readings(model, rows)[0])
-
-    def costs(other: HippocampalAdapter, found: list[Reading]) -> float:
-        return float(second(other, found, held=stored).mean())
-
-    found, _ = readings(model, rows, START)
-    plain = costs(model, found)
-    record: dict[str, Any] = {
-        "calibration_tokens": valid.numel(),
-        "no_drift": plain,
-        "no_drift_memory_off": float(second(model, found, off=True).mean()),
-    }
-    same = copy.deepcopy(model)
-    same.calibrate(before, before)
-    record["no_drift_calibrated"] = costs(same, readings(same, rows, START)[0])
-    drifted = {
-        "rotation": turned(model, 1.0, 1.0, 0.0),
-        "scale": turned(model, 0.0, 0.1, 0.0),
-        "offset": turned(model, 0.0, 1.0, 3.0),
-        "all three": turned(model, 1.0, 2.0, 1.0),
-        "25 steps later": built(out, "full", 0, base="soon"),
-        "200 steps later": built(out, "full", 0, base="later"),
-    }
-    record["drifts"] = {}
-    for name, other in drifted.items():
-        found, _ = readings(other, rows, START)
-        lost = costs(other, found)
-        row = {"memory_off": float(second(other, found, off=True).mean()), "uncorrected": lost, "cost": lost - plain}
-        after = other.trace(valid)
-        for kind in KINDS:
-            other.calibrate(before, after, kind)
-            row[kind] = costs(other, readings(other, rows, START)[0])
-            row[f"{kind}_recovered"] = (lost - row[kind]) / (lost - plain)
-        record["drifts"][name] = row
-        print(name, {key: round(value, 4) for key, value in row.items()}, file=sys.stderr, flush=True)
-    return record
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -322,7 +259,6 @@ def main() -> int:
     }
     rows = documents(options.out, options.split)
     record["arms"] = arms_of(options.out, rows, options.seeds)
-    record["drift"] = drift(options.out, rows)
     print(json.dumps(record, indent=1))
     return 0
 

@@ -28,9 +28,11 @@ from neuro.layers.norm import RMSNorm
 from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
 from neuro.layers.window_attention import WindowAttention
 from neuro.memory.episodic import EpisodicMemory
+from neuro.memory.event_clock import EventClock
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
 from neuro.memory.procedural import ProceduralMemory
+from neuro.memory.time_cells import TimeCells
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex, CortexLayer
@@ -305,7 +307,15 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", macs * counted.commits), row("elementwise", elementwise * counted.commits)]
         case PlaceCells():
             cells = module.project.out_features
-            return [row("compare", cells * tokens), row("transcendental", cells * tokens)]
+            # A learned threshold is subtracted and compared with, and masks once more.
+            learned = [row("elementwise", 2 * cells * tokens)] if module.threshold is not None else []
+            compared = (2 if learned else 1) * cells * tokens
+            return [row("compare", compared), row("transcendental", cells * tokens), *learned]
+        case EventClock():  # the change of the key, two decaying means with a deviation, and the sum that makes a unit again
+            return [row("elementwise", (7 * c.hippocampus.key_width + 40) * tokens), row("transcendental", 3 * tokens)]
+        case TimeCells():
+            cells = module.log_tau.numel()
+            return [row("elementwise", (4 * cells + 4) * tokens), row("transcendental", (cells + 1) * tokens)]
         case EpisodicMemory():
             h = c.hippocampus
             # Contiguity asks twice: for what is near now, and for what was recalled at the token before.

@@ -56,6 +56,7 @@ class Aux(NamedTuple):
     route: Tensor  # [B, T, L]
     layer_rates: Tensor  # [B, T, S] spikes per channel of each spiking population
     features: Tensor  # [B, T, D] what the vocabulary matrix turns into logits
+    place_share: Tensor  # [B, T] share of the place cells that are active; [B, 0] where their sparsity is not learned
 
 
 class ScanOutput(NamedTuple):
@@ -239,7 +240,8 @@ class Brain(nn.Module):
             raster=channels.get("raster"),
             membrane=channels.get("membrane"),
         )
-        aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"])
+        share = channels.get("place_share", valid[:, :0])
+        aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"], share)
         return ScanOutput(logits, after_state, events, aux)
 
     def commit(self, state: BrainState) -> tuple[BrainState, CommitEvents]:

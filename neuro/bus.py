@@ -49,6 +49,7 @@ CHANNELS = {
         Channel("pair_value", "[B,T,D]"),
         Channel("pair_candidate", "[B,T]"),
         Channel("copied", "[B,T,V]"),
+        Channel("place_share", "[B,T]"),
         Channel("eligibility", "[B,T,R]"),
         Channel("features", "[B,T,D]"),
         Channel("logits", "[B,T,V]"),

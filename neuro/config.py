@@ -97,7 +97,10 @@ class HippocampusConfig:
 
     enabled: bool = True  # off: nothing is stored or recalled
     place_cells: int = 1024
-    sparsity: float = 0.03  # share of place cells active for a token
+    sparsity: float = 0.03  # share of place cells active for a token; with learned_sparsity the budget of their mean
+    learned_sparsity: bool = (
+        False  # each place cell has a trained threshold: a token takes up to four times its share, or none
+    )
     key_width: int = 64  # of a stored key
     slots: int = 16384  # per stream
     top_k: int = 16  # slots read for a token
@@ -110,6 +113,7 @@ class HippocampusConfig:
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
     key_direct: bool = False  # a key is made of the context itself as well, past the place cells
+    time_cells: int = 0  # of an event clock whose rates enter the key: how long ago the last event began; 0: none
     pointer: bool = False  # what followed stored moments is predicted outright too, mixed with the readout's prediction
 
 
@@ -230,6 +234,7 @@ class BrainConfig:
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
         need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
+        need(h.time_cells == 0 or h.time_cells >= 2, "hippocampus.time_cells", "0 or at least 2")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")
         need(self.procedural.rule in RULES, "procedural.rule", " or ".join(RULES))
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
@@ -308,6 +313,7 @@ class TrainConfig:
     final_share: float = 0.05  # cosine ends at this share of the learning rate
     clip_norm: float = 1.0
     rate_weight: float = 20.0  # of the firing-rate loss
+    place_weight: float = 0.1  # of the place cells' budget loss, with brain.hippocampus.learned_sparsity
     route_weight: float = 2.0  # of the routing-budget loss; whole layers are held to theirs by a controller
     rehearsal: float = 0.05  # share of spans that show a stream an earlier part of itself again
     memory_dropout: float = 0.0  # share of streams that go without a memory, so that the model does not only lean on it
@@ -340,7 +346,7 @@ class TrainConfig:
         need(not (self.compile and self.parallel == "fsdp"), "compile", "false with train.parallel 'fsdp'")
         for key in ("learning_rate", "clip_norm"):
             need(0 < getattr(self, key) < math.inf, key, "a positive number")
-        for key in ("weight_decay", "rate_weight", "route_weight"):
+        for key in ("weight_decay", "rate_weight", "place_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
         need(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
         need(self.sampled >= 0, "sampled", "at least 0")

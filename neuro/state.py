@@ -52,6 +52,16 @@ class EndocrineState(NamedTuple):
     modulators: Tensor  # [B, H] in the order of config.HORMONES
 
 
+class ClockState(NamedTuple):
+    """Of an event clock (`neuro.memory.event_clock`): sums that decay, and the time since the last event."""
+
+    fast: Tensor  # [B, 2] of change, of weight
+    slow: Tensor  # [B, 3] of its mean, of that squared, of weight
+    above: Tensor  # [B] 1 where change was above what is usual
+    elapsed: Tensor  # [B] tokens since the last boundary
+    last: Tensor  # [B, K] the previous token's key before the clock was added
+
+
 class HippocampusState(NamedTuple):
     keys: Tensor  # [B, M, K] unit vectors
     values: Tensor  # [B, M, D]
@@ -63,6 +73,7 @@ class HippocampusState(NamedTuple):
     last_content: Tensor  # [B, D] unit vector: what the memory said would come after the previous token; 0 if nothing
     trust: Tensor  # [B] running mean of how right it has been, -1 to 1
     ids: Tensor | tuple[()] = ()  # [B, M] with a pointer: which token of the vocabulary the value was; exact below 2^24
+    clock: ClockState | tuple[()] = ()  # with time cells
 
 
 class FastBiasState(NamedTuple):

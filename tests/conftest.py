@@ -64,6 +64,8 @@ LAYERS = {
     "rebinding": ["hippocampus.rebind=true"],
     "contiguity": ["hippocampus.contiguity=0.3"],
     "keys of several tokens": ["hippocampus.key_trace=0.6"],
+    "time in the keys": ["hippocampus.time_cells=6"],
+    "learned sparsity": ["hippocampus.learned_sparsity=true"],
     "a pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
     "a fast bias": ["procedural.bias_rate=0.05"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],

@@ -92,6 +92,8 @@ def check(config: BrainConfig) -> None:
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")
     need(not h.key_direct, "hippocampus.key_direct", "true", "false")
+    need(not h.learned_sparsity, "hippocampus.learned_sparsity", "true", "false")
+    need(not h.time_cells, "hippocampus.time_cells", h.time_cells, "0")
     need(not h.pointer, "hippocampus.pointer", "true", "false")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
     need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")

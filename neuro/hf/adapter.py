@@ -256,7 +256,7 @@ class HippocampalAdapter(StreamingCausalLM):
             kept.extend((hidden, context))
             return hidden[:, -1:]
 
-        with self._evaluating(), host.before_head(self.base, keep, self.config.key_layer):
+        with self.evaluating(), host.before_head(self.base, keep, self.config.key_layer):
             self.base(input_ids=input_ids, use_cache=False)
         embedded = self.base.get_input_embeddings()(input_ids).float()
         embedded = embedded * torch.rsqrt((embedded * embedded).mean(-1, keepdim=True).clamp_min(1e-12))
@@ -349,7 +349,8 @@ class HippocampalAdapter(StreamingCausalLM):
             )
 
     @contextlib.contextmanager
-    def _evaluating(self) -> Any:
+    def evaluating(self) -> Any:
+        """Without dropout inside the block; training mode comes back after it."""
         training = self.training
         self.eval()
         try:

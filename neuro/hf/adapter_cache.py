@@ -21,6 +21,7 @@ from torch import Tensor
 from neuro import tensor_file
 from neuro.errors import FormatError, UsageError
 from neuro.hf.adapter_fusion import MemoryState
+from neuro.hf.adapter_reread import reread
 from neuro.hf.streaming import RowCache, padded_late
 from neuro.memory.contents import EPISODIC
 from neuro.state import detach, tree_map
@@ -100,7 +101,9 @@ class AdapterCache(RowCache):
             group.base, group.filled, group.recent = None, 0, None
             if group.memory is not None:
                 own = group.memory.hippocampus
-                cut = {name: torch.zeros_like(getattr(own, name)) for name in ("has_key", "last_content", "trust")}
+                cut: dict[str, Any] = {
+                    name: torch.zeros_like(getattr(own, name)) for name in ("has_key", "last_content", "trust")
+                }
                 group.memory = group.memory._replace(hippocampus=own._replace(**cut))
 
     def memory_of(self, row: int) -> MemoryState:
@@ -121,17 +124,34 @@ class AdapterCache(RowCache):
                 continue
             own = group.memory.hippocampus
             others = [memories[row].hippocampus for row in group.rows]
-            slots = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
-            group.memory = group.memory._replace(hippocampus=own._replace(**slots))
+            slots: dict[str, Any] = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
+            group.memory = group.memory._replace(hippocampus=own._replace(**slots), lists=())
+
+    def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]]) -> None:
+        """Encode what each row remembers afresh from the text it came of, by the base as it is now, and end its context.
+
+        Args:
+            texts: for each row what it has read, as `neuro.hf.adapter_reread.reread` takes it.
+
+        Raises:
+            UsageError: not one list of texts for each row, or what `reread` refuses.
+        """
+        rows = max(0, self.batch_size)
+        if len(texts) != rows:
+            raise UsageError(f"reread: got texts of {len(texts)} rows, expected {rows}.", "Give a list for each row.")
+        self.put_memories([reread(adapter, self.memory_of(row), texts[row]) for row in range(rows)])
+        self.end_context()
 
     def forget(self) -> None:
         """Empty all slots and drop what waits for the commit; the base's context goes on."""
         for group in self._groups:
             if group.memory is not None:
                 own = group.memory.hippocampus
-                slots = {name: torch.zeros_like(getattr(own, name)) for name in EPISODIC if name != "position"}
+                slots: dict[str, Any] = {
+                    name: torch.zeros_like(getattr(own, name)) for name in EPISODIC if name != "position"
+                }
                 waits = torch.zeros_like(group.memory.candidate)
-                group.memory = group.memory._replace(hippocampus=own._replace(**slots), candidate=waits)
+                group.memory = group.memory._replace(hippocampus=own._replace(**slots), candidate=waits, lists=())
 
     def save_memory(self, path: str | Path, row: int = 0) -> None:
         """Write what one row remembers: its filled slots, safetensors with a header. Load with `load_memory`.
@@ -193,7 +213,7 @@ def load_memory(path: str | Path, fresh: MemoryState) -> MemoryState:
     for name, shape in plain.items():
         if shapes[name] != shape:
             raise FormatError(f"{path}: '{name}' has shape {shapes[name]}, expected {shape}.", "Use another copy.")
-    slots = {}
+    slots: dict[str, Any] = {}
     for name in EPISODIC:
         room, held = getattr(own, name).clone(), tensors[name].to(getattr(own, name))
         if name == "position":

@@ -29,6 +29,8 @@ class AdapterConfig(PretrainedConfig):
         place_cells, sparsity, key_width, slots, top_slots, writes_per_span, controller, half_life_tokens, rebind: of the
             hippocampus (`neuro.config.HippocampusConfig`); None for writes_per_span writes every token. The
             controller "surprise" is not to be had: what is written is known before the head has run.
+        probes: lists of slots that a token looks at (`neuro.memory.slot_lists`) outside training; None looks at all slots.
+        probes_from: filled slots from which lists are worth their work; below, all slots are read.
         lora_rank: of the low-rank updates of the base's linear layers; 0 is none.
         lora_alpha: their scale is alpha / rank.
         lora_targets: "all-linear" or names of layers, as peft takes them.
@@ -60,6 +62,8 @@ class AdapterConfig(PretrainedConfig):
         controller: str = "learned",
         half_life_tokens: float = 65536.0,
         rebind: bool = False,
+        probes: int | None = None,
+        probes_from: int = 32768,
         lora_rank: int = 8,
         lora_alpha: float = 16.0,
         lora_targets: str | list[str] = "all-linear",
@@ -76,12 +80,15 @@ class AdapterConfig(PretrainedConfig):
             controller,
         )
         self.half_life_tokens, self.rebind = half_life_tokens, rebind
+        self.probes, self.probes_from = probes, probes_from
         self.lora_rank, self.lora_alpha, self.lora_targets = lora_rank, lora_alpha, lora_targets
         self.use_cache = use_cache
         _need(fusion in FUSIONS, "fusion", fusion, ", ".join(FUSIONS))
         _need(hidden >= 1, "hidden", hidden, "at least 1")
         _need(window is None or window >= 1, "window", window, "None or at least 1 token")
         _need(0 <= overlap < (window or 1), "overlap", overlap, "at least 0 and below the window")
+        _need(probes is None or probes >= 1, "probes", probes, "None or at least 1 list")
+        _need(probes_from >= 1, "probes_from", probes_from, "at least 1 slot")
         _need(lora_rank >= 0, "lora_rank", lora_rank, "at least 0")
         _need(controller != "surprise", "controller", controller, "learned, random or periodic")
         self.brain_config()

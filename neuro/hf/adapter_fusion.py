@@ -11,6 +11,7 @@ way out. differs from the brain's hippocampus: salience is 1 and the hormones ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from neuro.config import HORMONES
 from neuro.hf.adapter_config import AdapterConfig
 from neuro.hf.adapter_drift import Alignment
 from neuro.layers.norm import RMSNorm, wide
+from neuro.memory import slot_lists
+from neuro.memory.slot_lists import SlotLists
 from neuro.regions.hippocampus import Hippocampus
 from neuro.state import HippocampusState, SpanBuffer, tree_map
 
@@ -36,6 +39,7 @@ class MemoryState(NamedTuple):
     values: Tensor  # [B, n, D]
     candidate: Tensor  # [B, n] 1 where keys and values make a pair
     novelty: Tensor  # [B, n]
+    lists: SlotLists | tuple[()] = ()  # of the slots; empty where they are read exactly or have been exchanged
 
 
 class Fused(NamedTuple):
@@ -76,12 +80,11 @@ class MemoryFusion(nn.Module):
     def scan(self, hidden: Tensor, context: Tensor, embedded: Tensor, state: MemoryState) -> tuple[Fused, MemoryState]:
         """Tokens [B,T] of any number, committing at each span's end."""
         alignment = self.alignment
-        read, key = (hidden, context) if alignment is None else (alignment.hidden(hidden), alignment.context(context))
-        relay = _unit_rms(embedded)
-        if alignment is not None:
-            relay = _unit_rms(alignment.embedded(relay))
+        read = hidden if alignment is None else alignment.hidden(hidden)
+        key, relay = self._aligned(context, embedded)
         pieces, start = [], 0
         while start < hidden.shape[1]:
+            state = self._listed(state)
             stop = min(hidden.shape[1], start + self.config.span - state.keys.shape[1])
             piece, state = self._read(wide(read[:, start:stop]), wide(key[:, start:stop]), relay[:, start:stop], state)
             pieces.append(piece)
@@ -91,6 +94,14 @@ class MemoryFusion(nn.Module):
         recall, gate, novelty = (torch.cat(parts, 1) for parts in zip(*pieces, strict=True))
         recall = recall if alignment is None else alignment.recalled(recall)
         return Fused(hidden + recall.to(hidden.dtype), gate, novelty), state
+
+    def encode(self, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B,T] -> the key of each, under which what follows it is stored [B,T,K], and its value [B,T,D]."""
+        key, relay = self._aligned(context, embedded)
+        every = relay.new_ones(relay.shape[:2])
+        before = relay.new_zeros(len(relay), self.config.key_width)
+        keys = self.hippocampus.keys(self.hippocampus.traces(wide(key), every, before))
+        return keys, wide(self.hippocampus.value(relay))
 
     def commit(self, state: MemoryState) -> MemoryState:
         """Write the pairs that wait; a span may end early."""
@@ -109,7 +120,28 @@ class MemoryFusion(nn.Module):
         rest_mood = candidate.new_full((rows, len(HORMONES)), 0.5)
         tokens = torch.full((rows,), count, dtype=torch.int64, device=candidate.device)
         after, _, _ = self.hippocampus.write(state.hippocampus, span, rest_mood, tokens)
-        return MemoryState(after, keys[:, :0], values[:, :0], candidate[:, :0], novelty[:, :0])
+        lists = state.lists
+        if isinstance(lists, SlotLists):
+            lists = slot_lists.written(lists, state.hippocampus.keys, after.keys, after.strengths)
+        return MemoryState(after, keys[:, :0], values[:, :0], candidate[:, :0], novelty[:, :0], lists)
+
+    def _listed(self, state: MemoryState) -> MemoryState:
+        """With lists where slots are read through them: by ``probes``, outside training, when there are enough to gain."""
+        if self.config.probes is None or self.training:
+            return state._replace(lists=())
+        if isinstance(state.lists, SlotLists):
+            return state
+        own = state.hippocampus
+        if int((own.strengths > 0).sum(1).max()) < self.config.probes_from:
+            return state
+        return state._replace(lists=slot_lists.fit(own.keys, own.strengths))
+
+    def _aligned(self, context: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """What addresses the memory and what is stored, in the terms that the store was written in."""
+        relay = _unit_rms(embedded)
+        if self.alignment is None:
+            return context, relay
+        return self.alignment.context(context), _unit_rms(self.alignment.embedded(relay))
 
     def _read(
         self, hidden: Tensor, context: Tensor, relay: Tensor, state: MemoryState
@@ -123,17 +155,21 @@ class MemoryFusion(nn.Module):
             "valid": hidden.new_ones(rows, count),
             "modulators~": hidden.new_full((rows, len(HORMONES)), 0.5),
         }
-        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus)
-        waiting = (
-            torch.cat([before, out[name]], 1)
-            for before, name in (
-                (state.keys, "pair_key"),
-                (state.values, "pair_value"),
-                (state.candidate, "pair_candidate"),
-                (state.novelty, "novelty"),
+        lookup, lists = None, state.lists
+        if isinstance(lists, SlotLists) and self.config.probes is not None:
+            lookup = partial(
+                slot_lists.candidates, lists, strengths=state.hippocampus.strengths, probes=self.config.probes
             )
+        out, hippocampus = self.hippocampus.scan(inputs, state.hippocampus, lookup)
+        after = MemoryState(
+            hippocampus,
+            keys=torch.cat([state.keys, out["pair_key"]], 1),
+            values=torch.cat([state.values, out["pair_value"]], 1),
+            candidate=torch.cat([state.candidate, out["pair_candidate"]], 1),
+            novelty=torch.cat([state.novelty, out["novelty"]], 1),
+            lists=lists,
         )
-        return (out["recall"], out["recall_gate"], out["novelty"]), MemoryState(hippocampus, *waiting)
+        return (out["recall"], out["recall_gate"], out["novelty"]), after
 
 
 class FeedforwardFusion(nn.Module):

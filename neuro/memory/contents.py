@@ -7,6 +7,7 @@ procedural: fast weights, with the delta rule what the last commit wrote, and th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def held(state: BrainState) -> dict[str, Tensor]:
 def put(state: BrainState, tensors: Mapping[str, Tensor]) -> BrainState:
     """The same activity with these tensors, named as in `held`, in its memories."""
     regions = state.regions
-    episodic = {name: tensors[name] for name in (*EPISODIC, "ids") if name in tensors}
+    episodic: dict[str, Any] = {name: tensors[name] for name in (*EPISODIC, "ids") if name in tensors}
     if episodic and isinstance(regions.hippocampus, HippocampusState):
         regions = regions._replace(hippocampus=regions.hippocampus._replace(**episodic))
     procedural = {name: tensors[name] for name in PROCEDURAL if name in tensors}

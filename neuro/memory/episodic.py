@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.layers.norm import normalize, wide
 from neuro.memory.place_cells import kth_largest
+from neuro.memory.slot_lists import Candidates
 from neuro.state import HippocampusState
 
 _EQUAL = 1e-6  # cosines closer than this count as equal
@@ -49,7 +50,7 @@ class Recalled(NamedTuple):
     content: Tensor  # [B, T, D]
     evidence: Tensor  # [B, T]
     novelty: Tensor  # [B, T]
-    cosine: Tensor  # [B, T, M] to every slot, -2 to an unfilled one
+    cosine: Tensor  # [B, T, M] to every slot (of those looked at), -2 to an unfilled one
 
 
 class EpisodicMemory(nn.Module):
@@ -69,29 +70,51 @@ class EpisodicMemory(nn.Module):
         nn.init.constant_(self.null.bias, 8.0)
 
     def read(
-        self, query: Tensor, keys: Tensor, values: Tensor, strengths: Tensor, lift: Tensor | None = None
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        strengths: Tensor,
+        lift: Tensor | None = None,
+        among: Candidates | None = None,
     ) -> Recalled:
         """query [B,T,K] unit; without a filled slot the content is 0.
 
         Args:
             lift: added to the cosines [B,T,M]: it says which slots are read and how much of each, not how near they are,
                 so that evidence and novelty are those of the cosines alone.
+            among: the slots that are looked at; all others are as if they were not there.
         """
-        score, cosine, chosen = self.scores(query, keys, strengths, lift)
+        if among is not None:
+            rows = among.slots.unbind(0)  # whole rows are copied: an index for each number takes several times as long
+            keys, values = (
+                torch.stack([own.index_select(0, at) for own, at in zip(x, rows, strict=True)]) for x in (keys, values)
+            )
+            strengths = strengths.gather(1, among.slots)
+        score, cosine, chosen = self.scores(query, keys, strengths, lift, None if among is None else among.seen)
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
         return Recalled(share @ values, torch.logsumexp(near, -1), novelty, cosine)
 
     def scores(
-        self, query: Tensor, keys: Tensor, strengths: Tensor, lift: Tensor | None = None
+        self,
+        query: Tensor,
+        keys: Tensor,
+        strengths: Tensor,
+        lift: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """query [B,T,K] -> for every slot its score, its cosine, and whether it is among the best, each [B,T,M]."""
+        """query [B,T,K] -> for every slot its score, its cosine, and whether it is among the best, each [B,T,M].
+
+        ``seen`` [B,T,M]: the slots that there are for a token; None is all.
+        """
         filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
+        filled = filled if seen is None else filled & seen
         cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
         near = cosine if lift is None else cosine + lift
         # Equal keys stay together whatever rounding makes of their products: one context may stand in many slots.
-        chosen = filled & (near >= kth_largest(near, self.top_k) - _EQUAL)
+        chosen = filled & (near >= kth_largest(near, min(self.top_k, near.shape[-1])) - _EQUAL)
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
         score = torch.exp(self.log_scale) * near + age
         return torch.where(chosen, score, torch.full_like(score, -1e4)), cosine, chosen

@@ -47,19 +47,21 @@ class PlaceCells(nn.Module):
             self.threshold = nn.Parameter(torch.full((cells,), float(above)))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.code(x)[0]
+
+    def code(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B,T,D] -> activity [B,T,N], and 1 where a cell is active, with a gradient where sparsity is learned."""
         z = wide(self.project(x))
         among = (z >= kth_largest(z, self.most)).to(z.dtype)
         if self.threshold is not None:
-            return torch.sigmoid(z) * among * spike(z - self.threshold, _SLOPE)
-        return torch.sigmoid(z) * among
+            over = z - self.threshold
+            # Nothing but a comparison where nobody asks for its slope: what an exported graph holds.
+            among = among * (spike(over, _SLOPE) if over.requires_grad else (over >= 0).to(z.dtype))
+        return torch.sigmoid(z) * among, among
 
     def share(self, x: Tensor) -> Tensor:
         """[B,T,D] -> the share of active cells [B,T], with a gradient where sparsity is learned."""
-        z = wide(self.project(x))
-        among = (z >= kth_largest(z, self.most)).to(z.dtype)
-        if self.threshold is not None:
-            among = among * spike(z - self.threshold, _SLOPE)
-        return among.mean(-1)
+        return self.code(x)[1].mean(-1)
 
     def overspent(self, x: Tensor) -> Tensor:
         """[]: how far the mean share of active cells is from the budget, squared, in units of the budget."""

@@ -51,12 +51,15 @@ class Segments:
         """Nothing is usual yet: no boundary before half of what ``slow`` will hold is seen."""
         return SegmentState(*(torch.zeros(batch, *more, device=device) for more in ((2,), (3,), ())))
 
-    def scan(self, surprise: Tensor, state: SegmentState) -> tuple[Tensor, SegmentState]:
-        """Surprise [B,T] in nats -> (1 where an event begins, else 0 [B,T]; the state after the last token)."""
-        one = torch.ones_like(surprise)
-        now = self._decaying(torch.stack([surprise, one], -1), self.fast, state.fast)
-        mean = now[..., 0] / now[..., 1]
-        usual = self._decaying(torch.stack([mean, mean * mean, one], -1), self.slow, state.slow)
+    def scan(self, surprise: Tensor, state: SegmentState, valid: Tensor | None = None) -> tuple[Tensor, SegmentState]:
+        """Surprise [B,T] in nats -> (1 where an event begins, else 0 [B,T]; the state after the last token).
+
+        ``valid`` [B,T] is 0 at padding, which lies before a row's first token; None is all ones.
+        """
+        one = torch.ones_like(surprise) if valid is None else valid
+        now = self._decaying(torch.stack([surprise * one, one], -1), self.fast, state.fast)
+        mean = now[..., 0] / now[..., 1].clamp_min(1e-9)
+        usual = self._decaying(torch.stack([mean * one, mean * mean * one, one], -1), self.slow, state.slow)
         before = torch.cat([state.slow.unsqueeze(1), usual[:, :-1]], 1)
         weight = before[..., 2].clamp_min(1e-9)
         centre = before[..., 0] / weight

@@ -12,11 +12,16 @@ and not of one alone (Howard and Kahana 2002, doi:10.1006/jmps.2001.1388); it is
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
 choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
-or "periodic". With ``pointer`` the tokens that followed are predicted outright as well (`neuro.memory.pointer`).
+or "periodic". With ``learned_sparsity`` every place cell has a threshold of its own that is trained, and training holds the
+mean share of active cells to a budget (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted
+outright as well (`neuro.memory.pointer`). With ``time_cells`` W_time rates_t is added to the unit key and their sum made a unit
+again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +31,12 @@ from neuro.config import HORMONES, BrainConfig
 from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, normalize, wide
 from neuro.memory.episodic import EpisodicMemory, Pairs
+from neuro.memory.event_clock import EventClock
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
+from neuro.memory.slot_lists import Candidates
 from neuro.regions.base import Channels, DecayModulation, Region
-from neuro.state import Held, HippocampusState, SpanBuffer
+from neuro.state import ClockState, Held, HippocampusState, SpanBuffer, tree_map
 
 _DOPAMINE = HORMONES.index("dopamine")
 _TRUST_DECAY = 2.0 ** (-1.0 / 3.0)  # of how right the memory was; half of it is forgotten in 3 tokens
@@ -46,11 +53,15 @@ class Hippocampus(Region):
         self.config, self.ops = config, ops
         width, h = config.d_model, config.hippocampus
         self.norm = RMSNorm(width)
-        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops)
+        self.place_cells = PlaceCells(width, h.place_cells, h.sparsity, ops, h.learned_sparsity)
         self.key = Linear(h.place_cells, h.key_width, ops)
         self.direct = Linear(width, h.key_width, ops) if h.key_direct else None
         if self.direct is not None:
             nn.init.orthogonal_(self.direct.weight)  # cosines of keys begin as those of contexts, nearly
+        self.clock = EventClock(h.time_cells, h.key_width, ops) if h.time_cells else None
+        if self.clock is not None:
+            self.time = Linear(h.time_cells, h.key_width, ops)
+            nn.init.zeros_(self.time.weight)  # keys begin as they are without a clock
         self.value = Linear(width, width, ops)
         self.out = Linear(width, width, ops)
         self.null_modulation = nn.Linear(len(HORMONES), width, bias=False)
@@ -62,7 +73,9 @@ class Hippocampus(Region):
         self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
         self.pointer = Pointer(width, config.vocab_size, ops) if h.pointer else None
         if self.pointer is not None:
-            self.writes = (*Hippocampus.writes, "copied")
+            self.writes = (*self.writes, "copied")
+        if h.learned_sparsity:
+            self.writes = (*self.writes, "place_share")
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model
@@ -77,10 +90,19 @@ class Hippocampus(Region):
             torch.zeros(batch, width, device=device),
             torch.zeros(batch, device=device),
             torch.zeros(batch, h.slots, device=device) if h.pointer else (),
+            self.clock.init_state(batch, device) if self.clock is not None else (),
         )
 
-    def scan(self, inputs: Channels, state: HippocampusState) -> tuple[dict[str, Tensor], HippocampusState]:
-        trace = self.traces(inputs["context"], inputs["valid"], state.last_key)
+    def scan(
+        self,
+        inputs: Channels,
+        state: HippocampusState,
+        lookup: Callable[[Tensor], Candidates] | None = None,
+    ) -> tuple[dict[str, Tensor], HippocampusState]:
+        """As every region's; ``lookup`` says which slots the keys [B,T,K] look at, None that it is all of them."""
+        context = self.norm(inputs["context"])
+        activity, active = self.place_cells.code(context)
+        trace, clock = self._traces(context, activity, inputs["valid"], state.last_key, state.clock)
         key = self.keys(trace)
         value = wide(self.value(inputs["relay"]))
         valid = inputs["valid"]
@@ -90,7 +112,10 @@ class Hippocampus(Region):
         if self.config.hippocampus.contiguity:
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
-        content, evidence, novelty, cosine = self.memory.read(key, state.keys, state.values, state.strengths, lift)
+        among = None if lookup is None else lookup(key)
+        content, evidence, novelty, cosine = self.memory.read(
+            key, state.keys, state.values, state.strengths, lift, among
+        )
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
         mood = (inputs["modulators~"] - 0.5).unsqueeze(1)
@@ -104,23 +129,35 @@ class Hippocampus(Region):
             "pair_value": value,
             "pair_candidate": candidate,
         }
+        if self.config.hippocampus.learned_sparsity:
+            outputs["place_share"] = active.mean(-1)
         if self.pointer is not None and isinstance(state.ids, Tensor):
             outputs["copied"] = self.pointer(cosine, state.strengths, state.ids, gate_input, trust)
         return outputs, state._replace(
-            last_key=trace[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1]
+            last_key=trace[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1], clock=clock
         )
 
     def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
-        """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]."""
+        """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]; an event clock starts with them."""
+        clock = () if self.clock is None else self.clock.init_state(len(context), context.device)
+        clock = tree_map(lambda leaf: leaf.to(context.dtype), clock)
         context = self.norm(context)
-        key = self.key(self.place_cells(context))
+        return self._traces(context, self.place_cells(context), valid, before, clock)[0]
+
+    def _traces(
+        self, context: Tensor, activity: Tensor, valid: Tensor, before: Tensor, clock: ClockState | tuple[()]
+    ) -> tuple[Tensor, ClockState | tuple[()]]:
+        key = self.key(activity)
         key = normalize(key if self.direct is None else key + self.direct(context))
+        if self.clock is not None and isinstance(clock, ClockState):
+            rates, clock = self.clock.scan(key.detach(), valid, clock)
+            key = normalize(key + self.time(rates))
         kept = self.config.hippocampus.key_trace
         if not kept:
-            return key
+            return key, clock
         key = key * valid.unsqueeze(-1)
         traces = self.ops.affine_scan(torch.full_like(key, kept).transpose(0, 1), key.transpose(0, 1), before)
-        return traces.transpose(0, 1)
+        return traces.transpose(0, 1), clock
 
     def keys(self, traces: Tensor) -> Tensor:
         """c [...,K] -> unit keys [...,K]."""

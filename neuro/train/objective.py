@@ -1,4 +1,4 @@
-"""The training loss of one window of spans: how surprised the brain was, and two budgets."""
+"""The training loss of one window of spans: how surprised the brain was, and three budgets."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def window_loss(
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
     if config.mixed_precision and brain.backend.autocast is not None:
         autocast = torch.autocast(device.type, brain.backend.autocast)
-    surprises, predicted, rates, routes, features, logits = [], [], [], [], [], []
+    surprises, predicted, rates, routes, shares, features, logits = [], [], [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
             if config.checkpoint_activations:
@@ -91,12 +91,15 @@ def window_loss(
             rates.append(out.aux.layer_rates.mean((0, 1)))
             if out.aux.route.numel():
                 routes.append(out.aux.route.mean())
+            if out.aux.place_share.numel():
+                shares.append(out.aux.place_share.mean())
             state = _forget(after, config.memory_dropout, shard)
         count = torch.stack(predicted).sum()
         layer_rates = torch.stack(rates).mean(0)
         route = torch.stack(routes).mean() if routes else torch.ones_like(count)  # nothing to route: all of it ran
+        share = torch.stack(shares).mean() if shares else torch.zeros_like(count)
         if shard is not None:
-            count, layer_rates, route = shard.means(count, layer_rates, route)
+            count, layer_rates, route, share = shard.means(count, layer_rates, route, share)
         if candidates is not None:
             mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
         elif scored is None:
@@ -108,6 +111,8 @@ def window_loss(
     total = mean_nats + config.rate_weight * _overspent(brain, layer_rates)
     if _holds_route(brain):
         total = total + config.route_weight * (route - brain.config.thalamus.route_budget) ** 2
+    if _holds_places(brain):
+        total = total + config.place_weight * (share / brain.config.hippocampus.sparsity - 1.0) ** 2
     rate = layer_rates.detach().mean() if layer_rates.numel() else torch.zeros_like(mean_nats)
     return WindowLoss(total, mean_nats.detach(), rate, route.detach(), state)
 
@@ -119,10 +124,16 @@ def _read(brain: Brain, span: Tensor, state: BrainState) -> tuple[ScanOutput, Br
 
 
 def has_budgets(brain: Brain, config: TrainConfig) -> bool:
-    """Whether the loss depends on how much the batch fired or was routed."""
+    """Whether the loss depends on how much the batch fired, was routed or was coded by."""
     fires = brain.config.cortex.encoding == "spikes" or "spiking" in brain.config.cortex.feedforwards
     spends = bool(config.rate_weight) and fires and bool(brain.config.cortex.layers)
-    return spends or (bool(config.route_weight) and _holds_route(brain))
+    places = bool(config.place_weight) and _holds_places(brain)
+    return spends or places or (bool(config.route_weight) and _holds_route(brain))
+
+
+def _holds_places(brain: Brain) -> bool:
+    h = brain.config.hippocampus
+    return h.enabled and h.learned_sparsity
 
 
 def _holds_route(brain: Brain) -> bool:

@@ -72,7 +72,7 @@ def think(brain: Brain, episodes: list[Episode]) -> list[Thoughts]:
 
     tokens = torch.from_numpy(np.stack([episode.tokens for episode in episodes]))
     state = brain.init_state(len(episodes))
-    region.scan, brain._missed = listen, unmoved  # type: ignore[method-assign]
+    region.scan, brain._missed = listen, unmoved  # type: ignore[method-assign,assignment]
     try:
         for span in tokens.split(brain.config.plasticity_span, 1):
             state = brain.commit(brain.scan(span, state).state)[0]

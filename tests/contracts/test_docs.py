@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
         ("energy.md", 2),
         ("memory.md", 2),
         ("nir.md", 2),
-        ("adapter.md", 2),
+        ("adapter.md", 3),
         ("ablation.md", 1),
         ("training.md", 1),
     ],

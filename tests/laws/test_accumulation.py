@@ -24,6 +24,7 @@ KINDS = {
     "whole layers skipped": ["thalamus.skips=layer"],
     "no spikes": ["cortex.feedforwards=dense,dense"],
     "no cortex": ["cortex.enabled=false"],
+    "a budget of place cells": ["hippocampus.learned_sparsity=true"],
 }
 
 

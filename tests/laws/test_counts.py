@@ -103,6 +103,8 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.key_trace=0.5"],
         ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
         ["procedural.bias_rate=0.02"],
+        ["hippocampus.learned_sparsity=true"],
+        ["hippocampus.time_cells=6"],
         [
             "cortex.encoding=spikes",
             "cortex.mixers=recurrence,recurrence",

@@ -89,8 +89,13 @@ def test_neighbours_in_time_come_along_in_the_graph_too(save_model, tmp_path, to
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
-def test_keys_of_several_tokens_equal_torch_too(save_model, tmp_path, tokens):
-    brain = folder.load(save_model(["hippocampus.key_trace=0.6"]), "cpu")
+@pytest.mark.parametrize(
+    "sets",
+    [["hippocampus.key_trace=0.6"], ["hippocampus.learned_sparsity=true"], ["hippocampus.time_cells=6"]],
+    ids=["trace", "sparsity", "time"],
+)
+def test_keys_of_every_make_equal_torch_too(sets, save_model, tmp_path, tokens):
+    brain = folder.load(save_model(sets), "cpu")
     package.write_graphs(brain, tmp_path, profile="dml")
     found = parity.measure(brain, Runtime(tmp_path), tokens(1, 40, vocab_size=280).numpy(), realign=True)
     assert max(found.logits_relative, found.state_relative) <= 1e-5

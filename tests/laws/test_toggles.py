@@ -58,6 +58,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "hippocampus.place_cells": ("80", {"parameters"}),
     "hippocampus.sparsity": ("0.3", {"logits"}),
+    "hippocampus.learned_sparsity": ("true", {"parameters", "logits"}),
     "hippocampus.key_width": ("20", {"parameters", "state shapes"}),
     "hippocampus.slots": ("20", {"state shapes", "logits"}),
     "hippocampus.top_k": ("1", {"logits"}),
@@ -68,6 +69,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.rebind": ("true", {"logits"}),
     "hippocampus.key_trace": ("0.6", {"logits"}),
     "hippocampus.key_direct": ("true", {"parameters", "logits"}),
+    "hippocampus.time_cells": ("6", {"parameters", "state shapes", "logits"}),
     "hippocampus.pointer": ("true", {"parameters", "state shapes", "logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),
@@ -214,6 +216,7 @@ TRAIN: dict[str, str] = {
     "final_share": "0.9",
     "clip_norm": "0.1",
     "rate_weight": "1.0",
+    "place_weight": "20.0",
     "route_weight": "50.0",
     "rehearsal": "0.9",
     "memory_dropout": "0.5",
@@ -295,6 +298,8 @@ def test_every_field_of_the_training_is_alive(field, folder, trained, tmp_path, 
     needs = []
     if field == "spike_anneal":  # only a cortex of spikes has something to anneal
         needs = [f"brain.{item}" for item in NEEDS["cortex.burst"]]
+    if field == "place_weight":  # only learned thresholds have a budget
+        needs = ["brain.hippocampus.learned_sparsity=true"]
     if field == "embedding_dropout":
         needs = ["train.sampled=64"]
     if needs:

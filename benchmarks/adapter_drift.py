@@ -1,0 +1,167 @@
+"""A base drifts under a memory that it wrote: what that costs, and what of it comes back.
+
+    python benchmarks/adapter_base.py --out FOLDER
+    python benchmarks/adapter.py --out FOLDER
+    python benchmarks/adapter_drift.py --out FOLDER
+
+Streams and scoring are those of `adapter.py`, its full adapter of one seed. The memory of the passages is written by the base
+of before and read by the base of after: another code of the same function (rotation, scale, offset), or a real later
+checkpoint. Linear maps are fitted to the first ``--windows`` windows of the valid split. ``reread`` encodes the slots afresh
+from the text they came of, which has to have been kept; ``keys`` and ``contents`` are its two halves alone. ``recovered`` is
+the share of the cost that is gone. ``left`` says what an affine map leaves on eight windows of valid that it was not fitted
+to: the share of the states' variance that it explains, the mean cosine of a token's key with its own key of before, and how
+often that one is the nearest of all. Prints one JSON object; a line for each drift goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import _machine
+import adapter_base
+import numpy as np
+import torch
+from adapter import PASSAGE, START, WINDOW, Reading, built, documents, held_by, readings, second
+from torch import Tensor, nn
+
+from neuro.hf.adapter import HippocampalAdapter
+from neuro.hf.adapter_drift import KINDS, fit
+from neuro.hf.adapter_fusion import MemoryState
+from neuro.hf.adapter_reread import reread
+
+LEFT_WINDOWS = 8
+LATER = {"25 steps later": "soon", "200 steps later": "later"}
+DRIFTS = ("rotation", "scale", "offset", "all three", *LATER)
+
+
+def turned(model: HippocampalAdapter, rotation: float, scale: float, offset: float) -> HippocampalAdapter:
+    """The same function with another code: hidden -> scale R hidden + offset, undone in the head. ``rotation`` in 0..1."""
+    other = copy.deepcopy(model)
+    head, width = other.base.lm_head, model.config.hidden_size
+    torch.manual_seed(7)
+    skew = torch.randn(width, width)
+    turn = torch.matrix_exp(rotation * (skew - skew.T) / math.sqrt(width))
+    shift = offset * torch.randn(width)
+    enter, leave = nn.Linear(width, width), nn.Linear(width, head.out_features)
+    with torch.no_grad():
+        enter.weight.copy_(scale * turn)
+        enter.bias.copy_(shift)
+        leave.weight.copy_(head.weight @ turn.T / scale)
+        leave.bias.copy_(-leave.weight @ shift)
+    other.base.model.norm = nn.Sequential(other.base.model.norm, enter)
+    other.base.lm_head = leave
+    return other.eval()
+
+
+def drifted(out: Path, model: HippocampalAdapter, name: str, seed: int) -> HippocampalAdapter:
+    """The base of after, around which everything else is as it was."""
+    match name:
+        case "rotation":
+            return turned(model, 1.0, 1.0, 0.0)
+        case "scale":
+            return turned(model, 0.0, 0.1, 0.0)
+        case "offset":
+            return turned(model, 0.0, 1.0, 3.0)
+        case "all three":
+            return turned(model, 1.0, 2.0, 1.0)
+    return built(out, "full", seed, base=LATER[name])
+
+
+def swapped(stored: list[MemoryState], other: list[MemoryState], name: str) -> list[MemoryState]:
+    """What is stored, with the "keys" or "values" of the other memories of the same slots."""
+    pairs = zip(stored, other, strict=True)
+    return [a._replace(hippocampus=a.hippocampus._replace(**{name: getattr(b.hippocampus, name)})) for a, b in pairs]
+
+
+def keys_of(model: HippocampalAdapter, context: Tensor) -> Tensor:
+    return model.fusion.encode(context.unsqueeze(0), context.unsqueeze(0))[0][0]
+
+
+def left_by(model: HippocampalAdapter, other: HippocampalAdapter, fitted: Tensor, rest: Tensor) -> dict[str, Any]:
+    """What an affine map of the states, fitted to rows of tokens, leaves on the rest; without one, and with it."""
+    before, after = model.trace(fitted).context, other.trace(fitted).context
+    wanted, got = model.trace(rest).context, other.trace(rest).context
+    spread, keys = (wanted - wanted.mean(0)).square().sum(), keys_of(model, wanted)
+    found = {}
+    for name, states in (("without", got), ("affine", fit(after, before)(got).float())):
+        now = keys_of(model, states)
+        found[name] = {
+            "variance_explained": float(1 - (states - wanted).square().sum() / spread),
+            "key_cosine": float((now * keys).sum(1).mean()),
+            "own_key_nearest": float(((now @ keys.T).argmax(1) == torch.arange(len(now))).float().mean()),
+        }
+    return found
+
+
+@torch.no_grad()
+def drift(out: Path, rows: Tensor, names: list[str], windows: int, seed: int) -> dict[str, Any]:
+    """Nats per token of the second showing."""
+    model = built(out, "full", seed)
+    ids = torch.from_numpy(adapter_base.ids_of(out, "valid")[: (windows + LEFT_WINDOWS) * WINDOW].astype(np.int64))
+    fitted, rest = ids.reshape(-1, WINDOW).split([windows, LEFT_WINDOWS])
+    before, stored = model.trace(fitted), held_by(readings(model, rows)[0])
+
+    def costs(other: HippocampalAdapter, found: list[Reading], held: list[MemoryState]) -> float:
+        return float(second(other, found, held=held).mean())
+
+    def again(other: HippocampalAdapter) -> list[MemoryState]:
+        return [reread(other, memory, [row[:-PASSAGE]]) for memory, row in zip(stored, rows, strict=True)]
+
+    found, _ = readings(model, rows, START)
+    plain = costs(model, found, stored)
+    record: dict[str, Any] = {"calibration_tokens": fitted.numel(), "no_drift": plain}
+    record["no_drift_memory_off"] = float(second(model, found, off=True).mean())
+    record["no_drift_reread"] = costs(model, found, again(model))
+    same = copy.deepcopy(model)
+    same.calibrate(before, before)
+    record["no_drift_calibrated"] = costs(same, readings(same, rows, START)[0], stored)
+    record["drifts"] = {}
+    for name in names:
+        other = drifted(out, model, name, seed)
+        found, _ = readings(other, rows, START)
+        lost, today = costs(other, found, stored), again(other)
+        row: dict[str, Any] = {"memory_off": float(second(other, found, off=True).mean()), "cost": lost - plain}
+        left = {
+            "uncorrected": lost,
+            "reread": costs(other, found, today),
+            "keys": costs(other, found, swapped(stored, today, "keys")),
+            "contents": costs(other, found, swapped(stored, today, "values")),
+        }
+        after = other.trace(fitted)
+        for kind in KINDS:
+            other.calibrate(before, after, kind)
+            left[kind] = costs(other, readings(other, rows, START)[0], stored)
+            other.fusion.alignment = None
+        row |= {"nats": left, "recovered": {key: (lost - nats) / (lost - plain) for key, nats in left.items()}}
+        if name in LATER:
+            row["left"] = left_by(model, other, fitted, rest)
+        record["drifts"][name] = row
+        print(name, json.dumps(row), file=sys.stderr, flush=True)
+    return record
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--windows", type=int, default=48)
+    parser.add_argument("--drifts", nargs="+", choices=DRIFTS, default=DRIFTS)
+    options = parser.parse_args()
+    record: dict[str, Any] = {"machine": _machine.describe(), "split": options.split, "seed": options.seed}
+    rows = documents(options.out, options.split)
+    record |= drift(options.out, rows, list(options.drifts), options.windows, options.seed)
+    record["cpu_seconds"] = round(time.process_time())
+    print(json.dumps(record, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
