@@ -15,7 +15,8 @@ Row "float32, rewritten" is `export.quantize.rewrites` alone: what of the speed 
 Spikes are compared neuron by neuron: the share of all neuron updates that differ. The interval of the loss resamples blocks of
 64 tokens. Facts are those of `benchmarks/facts.py`: read once, committed, asked for in a fresh stream with that memory; the
 share whose answer comes first. Times are of the process's CPU, rounds interleaved over all rows; ratios are of the medians
-and of the minima of the rounds. Calibration of int8-static: the beginning of ``--calibration``, never the text itself.
+and of the minima of the rounds. Calibration of int8-static and of int4's rounding: the beginning of ``--calibration``, never
+the text itself.
 Prints one JSON object.
 """
 
@@ -257,7 +258,10 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--wikitext", action="store_true", help="undo WikiText's tokenization, as `neuro eval` does")
     parser.add_argument("--tokens", type=int, default=4096, help="of the text, from its beginning; 0: no comparison")
-    parser.add_argument("--calibration", type=Path, help="a text for int8-static, which is left out without it")
+    parser.add_argument(
+        "--calibration", type=Path, help="a text for int8-static and int4's rounding: rows of their own"
+    )
+    parser.add_argument("--only", nargs="+", help="rows beside float32: the others are left out")
     parser.add_argument("--facts", type=int, default=3, help="of each template; 0: none")
     parser.add_argument("--rounds", type=int, default=7, help="of timing; 0: none")
     parser.add_argument("--step-tokens", type=int, default=128, help="of one round")
@@ -273,8 +277,12 @@ def main() -> None:
         "int4": quantize.int4,
     }
     if options.calibration:
-        read = quantize.calibration_ids(options.calibration, brain)
-        kinds["int8-static"] = lambda step: quantize.static(step, quantize.feeds(brain, read))
+        read = {
+            kind: quantize.calibration_ids(options.calibration, brain, n) for kind, n in quantize.CALIBRATED.items()
+        }
+        kinds["int8-static"] = lambda step: quantize.static(step, quantize.feeds(brain, read["int8-static"]))
+        kinds["int4, calibrated"] = lambda step: quantize.int4(step, quantize.feeds(brain, read["int4"]))
+    kinds = {name: make for name, make in kinds.items() if not options.only or name in options.only}
     report: dict[str, Any] = {"benchmark": "quantization", "model": options.model, "text": options.text.name}
     with tempfile.TemporaryDirectory() as place:
         folders = {"float32": Path(place) / "float32"}

@@ -59,32 +59,40 @@ def export_onnx(
         out: a folder that does not exist, is empty, or holds an earlier export, which is replaced.
         quantization: None (float32) or one of `quantize.RECIPES`.
         profile: one of `recipes.PROFILES`: what will run it.
-        calibration: a text that "int8-static" finds its scales on; the other recipes take none.
+        calibration: a text that "int8-static" finds its scales on and "int4", if given, its rounding; the others take none.
         sets: ``--set`` overrides of the brain's configuration that leave its tensors as they are.
 
     Raises:
-        UsageError: an unknown recipe, or ``out`` holds something else.
+        UsageError: an unknown recipe or one that the profile cannot have, or ``out`` holds something else.
         MissingError: no such model, or a torch without the exporter.
         CheckError: the graphs do not say what torch says.
         NeuroError: tracing, quantization or writing failed. Nothing is left behind by any of these.
     """
     if quantization is not None and quantization not in quantize.RECIPES:
         raise UsageError(f"--quantize: got '{quantization}'.", nearest(quantization, quantize.RECIPES))
-    if (calibration is not None) != (quantization == "int8-static"):
-        got = f"with --quantize {quantization or 'nothing'}" if calibration else "nothing with --quantize int8-static"
+    if calibration is not None and quantization not in quantize.CALIBRATED:
         raise UsageError(
-            f"--calibration: got {got}, expected a text with int8-static alone.",
-            "Give --quantize int8-static --calibration FILE, or neither.",
+            f"--calibration: got with --quantize {quantization or 'nothing'}, expected a text with int8-static or int4 alone.",
+            "Give --quantize int8-static or int4 with it, or leave it out.",
+        )
+    if calibration is None and quantization == "int8-static":
+        raise UsageError(
+            "--calibration: got nothing with --quantize int8-static, expected a text.",
+            "Give --calibration FILE, or --quantize int8.",
         )
     if profile not in recipes.PROFILES:
         raise UsageError(f"--profile: got '{profile}'.", nearest(profile, list(recipes.PROFILES)))
+    recipes.refuse(profile, quantization)
     out = Path(out).resolve()
     _refuse_foreign(out)
     source = folder.locate(model)
     brain = folder.load(source, "cpu", sets=list(sets))
-    ids = None if calibration is None else quantize.calibration_ids(Path(calibration), brain)
+    ids, said = None, {}
+    if calibration is not None and quantization is not None:
+        ids = quantize.calibration_ids(Path(calibration), brain, quantize.CALIBRATED[quantization])
+        said = {"text": Path(calibration).name, **manifests.describe_file(Path(calibration))}
     with placed(out) as new:
-        manifest = _fill(new, brain, source, quantization, profile, bool(sets), ids)
+        manifest = _fill(new, brain, source, quantization, profile, bool(sets), ids, said)
     return manifest
 
 
@@ -126,9 +134,12 @@ def _fill(
     profile: str,
     overridden: bool,
     calibration: np.ndarray | None,
+    said: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write everything into the empty folder ``new`` -> the manifest."""
+    """Write everything into the empty folder ``new`` -> the manifest, where ``said`` is of the file of calibration."""
     manifest = write_graphs(brain, new, recipe, profile, calibration)
+    if said:
+        manifest["quantization"]["calibration"] |= said
     _copy_model(brain, source, new / "torch", overridden)
     shutil.copyfile(source / "tokenizer.json", new / "tokenizer.json")
     if (source / "LICENSE").is_file():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from export import quantize
+from neuro.errors import UsageError
 
 FOLDER = "onnx"
 STEMS = {
@@ -33,6 +34,16 @@ PROFILES = {
 }
 
 
+def refuse(profile: str, recipe: str | None) -> None:
+    """Raises UsageError where the profile's provider lacks what the recipe is made of."""
+    if profile == "dml" and recipe == "int4":
+        raise UsageError(
+            "--quantize int4: got --profile dml, expected cpu or web: "
+            "the DirectML provider cannot look up rows of 4 bits (com.microsoft.GatherBlockQuantized).",
+            "Give --profile dml --quantize int8, or --profile cpu --quantize int4.",
+        )
+
+
 def graphs(profile: str, recipe: str | None) -> tuple[str, ...]:
     """The graphs of a folder. A quantized one has no prefill: its tokens would share the scale of each activation, and say
     something else than the step (logits of the shipped model in int8 up to 1.9 apart)."""
@@ -47,7 +58,7 @@ def file_of(graph: str, recipe: str | None) -> str:
 def apply(step: Path, recipe: str | None, calibration: Iterable[quantize.Feed] = ()) -> dict[str, Any] | None:
     """Quantize the float32 step in place -> what was done, for the manifest; None stays float32.
 
-    ``calibration``: what "int8-static" finds its scales on (`quantize.feeds`); the others find theirs at run time.
+    ``calibration``: what "int8-static" finds its scales on and "int4" its rounding (`quantize.feeds`); "int8" reads none.
     """
     match recipe:
         case "int8":
@@ -55,5 +66,5 @@ def apply(step: Path, recipe: str | None, calibration: Iterable[quantize.Feed] =
         case "int8-static":
             return quantize.static(step, calibration)
         case "int4":
-            return quantize.int4(step)
+            return quantize.int4(step, calibration)
     return None

@@ -26,25 +26,25 @@ from neuro.brain import Brain
 from neuro.errors import NeuroError, UsageError
 from neuro.state import leaves
 
-TOKENS = 512  # of calibration: eight spans, so that the memories have been written and read
+TOKENS = 512  # of calibration for int8-static: eight spans, so that the memories have been written and read
 
 Feed = dict[str, np.ndarray]
 
 
-def calibration_ids(path: Path, brain: Brain) -> np.ndarray:
-    """The first 512 token ids of a text file, after the beginning-of-text token.
+def calibration_ids(path: Path, brain: Brain, tokens: int = TOKENS) -> np.ndarray:
+    """The first ``tokens`` token ids of a text file, after the beginning-of-text token.
 
     Raises:
         MissingError: no such file.
         UsageError: a shorter text.
     """
-    raw = text.read_text(path)[: 64 * TOKENS]  # no tokenizer of ours makes a token of more characters
+    raw = text.read_text(path)[: 64 * tokens]  # no tokenizer of ours makes a token of more characters
     ids = [brain.tokenizer.bos_id, *brain.tokenizer.encode(raw)]
-    if len(ids) < TOKENS:
+    if len(ids) < tokens:
         raise UsageError(
-            f"{path}: got {len(ids)} tokens for calibration, expected at least {TOKENS}.", "Give a longer text."
+            f"{path}: got {len(ids)} tokens for calibration, expected at least {tokens}.", "Give a longer text."
         )
-    return np.array(ids[:TOKENS], np.int64)
+    return np.array(ids[:tokens], np.int64)
 
 
 @torch.no_grad()
@@ -114,23 +114,34 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     }
 
 
-def _ranges(
-    model: onnx.ModelProto, names: list[str], calibration: Iterable[Feed]
-) -> tuple[dict[str, list[float]], int]:
-    """The smallest and the largest value of each activation, 0 among them, and over how many tokens."""
-    if not names:
-        return {}, 0
+def activations(model: onnx.ModelProto, names: list[str], calibration: Iterable[Feed]) -> Iterator[list[np.ndarray]]:
+    """What the float32 graph computes of ``names`` at each token of ``calibration``."""
+    session = None
+    for feed in calibration:
+        session = session or _probe(model, names)
+        yield session.run(names, {port.name: feed[port.name] for port in session.get_inputs()})
+
+
+def _probe(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    ports, found, tokens = [port.name for port in session.get_inputs()], {name: [0.0, 0.0] for name in names}, 0
-    for feed in calibration:
+    return onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _ranges(
+    model: onnx.ModelProto, names: list[str], calibration: Iterable[Feed]
+) -> tuple[dict[str, list[float]], int]:
+    """The smallest and the largest value of each activation, 0 among them, and over how many tokens."""
+    if not names:
+        return {}, 0
+    found, tokens = {name: [0.0, 0.0] for name in names}, 0
+    for values in activations(model, names, calibration):
         tokens += 1
-        for name, value in zip(names, session.run(names, {port: feed[port] for port in ports}), strict=True):
+        for name, value in zip(names, values, strict=True):
             span = found[name]
             span[:] = [min(span[0], float(value.min())), max(span[1], float(value.max()))]
     if not tokens:

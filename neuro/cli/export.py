@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantize", metavar="RECIPE", help="onnx: int8, int8-static, int4; c: int8 (default: float32)"
     )
     parser.add_argument(
-        "--calibration", metavar="TEXT", help="onnx, int8-static: the text that its scales are found on"
+        "--calibration",
+        metavar="TEXT",
+        help="onnx: a text; int8-static finds its scales on it, int4 (optional) its rounding",
     )
 
 

@@ -130,10 +130,15 @@ def test_calibration_belongs_to_its_recipe(exported, tmp_path, capsys):
     for given, words in (
         (
             ["int8", "--calibration", str(short)],
-            "--calibration: got with --quantize int8, expected a text with int8-static",
+            "--calibration: got with --quantize int8, expected a text with int8-static or int4 alone.",
         ),
         (["int8-static"], "--calibration: got nothing with --quantize int8-static"),
         (["int8-static", "--calibration", str(short)], "tokens for calibration, expected at least 512"),
+        (["int4", "--calibration", str(short)], "tokens for calibration, expected at least 4096"),
+        (
+            ["int4", "--profile", "dml"],
+            "--quantize int4: got --profile dml, expected cpu or web: the DirectML provider",
+        ),
     ):
         assert main([*argv, *given]) == 2
         lines = capsys.readouterr().err.strip().split("\n")

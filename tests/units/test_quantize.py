@@ -222,7 +222,7 @@ def test_the_kernel_reads_the_packed_bytes_as_they_are_meant():
     """A product with one-hot rows gives back scale (q - zero), an odd number of blocks and an unfilled one among them."""
     matrix = np.random.default_rng(4).standard_normal((6, 70)).astype(np.float32)
     graph = helper.make_graph([], "one", [], [])
-    blocks._store(graph, "w", matrix)
+    blocks._store(graph, "w", blocks.rounded(matrix))
     node = helper.make_node(
         "MatMulNBits", ["x", "w_q4", f"w{weights.SCALES}", "w_zeros"], ["y"], domain="com.microsoft",
         K=70, N=6, bits=4, block_size=blocks.BLOCK, accuracy_level=4,
