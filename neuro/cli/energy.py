@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, words in PREDICTING.items():
         kind = str if name in ("platform", "setup") else int if name in ("batch", "steps") else float
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="NAME" if kind is str else "N", help=words)
+    group.add_argument(
+        "--count",
+        metavar="KIND=N",
+        action="append",
+        help="of a further event, where the platform prices it (again for more)",
+    )
     parser.epilog = "--out FOLDER gets energy.json, energy.csv and the picture energy.png."
 
 
@@ -59,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     graph = _nir.given(args, "energy")
     if args.target == "predict":
         return _predict(args)
-    _no(args, f"energy {args.target}", [name for name in PREDICTING if not (graph and name == "steps")])
+    predicting = [*PREDICTING, "count"]
+    _no(args, f"energy {args.target}", [name for name in predicting if not (graph and name == "steps")])
     if args.target == "why":
         return _why(args)
     from sims.energy import report, text
@@ -108,18 +115,37 @@ def _predict(args: argparse.Namespace) -> int:
             "neuro energy predict: no platform.", "For example: --platform cpu:e5-2630 --macs 172800 --layers 3"
         )
     given = {name: value for name in PREDICTING if (value := getattr(args, name)) is not None}
-    found = prediction.predict(given.pop("platform"), **given, seed=args.seed)
+    found = prediction.predict(given.pop("platform"), **given, counts=_counts(args.count or ()), seed=args.seed)
     if args.json:
         print(json.dumps(found))
         return 0
     for name, row in found["energy_j"].items():
-        print(f"{name:<9} " + ("not apart" if row is None else words.joules(Interval(**row))))
+        sign = ">= " if name == "total" and found["lower_bound"] else ""
+        print(f"{name:<9} " + ("not apart" if row is None else sign + words.joules(Interval(**row))))
     print("time      " + ("not modelled" if found["time_s"] is None else words.seconds(Interval(**found["time_s"]))))
-    for label, key in (("fitted to", "calibrated_on"), ("assumed", "assumed"), ("unpriced", "unpriced")):
+    for label, key in (
+        ("fitted to", "calibrated_on"),
+        ("assumed", "assumed"),
+        ("unpriced", "unpriced"),
+        ("no effect", "unused"),
+    ):
         if found[key]:
             print(f"{label:<9} {', '.join(found[key])}")
     print(f"evidence  {found['evidence'].replace('_', ' ')}, {found['setup']} setup")
     return 0
+
+
+def _counts(given: Iterable[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        kind, _, number = text.partition("=")
+        try:
+            found[kind] = float(number)
+        except ValueError:
+            raise UsageError(
+                f"neuro energy predict: got --count {text}, expected KIND=NUMBER.", "For example: --count clock=4.3e6"
+            ) from None
+    return found
 
 
 def _load(args: argparse.Namespace) -> Workload:

@@ -17,7 +17,7 @@ beyond them widens. Trend and field are fitted together by generalised least squ
 for Spatial Data, 1993, section 3.4). Few runs say little about their own scatter, so its scale is shared with the other
 platforms of the form as if `POOL` of their runs had been measured here, and the draws are Student's t. What a platform's own
 runs leave open (b without a second depth, c without a batch series, everything without a run) is taken from the other
-platforms of its form, with their spread; a then by its idle power.
+platforms of its form, with their spread; a then by its idle power, and with an error that its watts share.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from sims.energy.technologies import Run, Technology, technologies
 
 REACH = 4.0  # a factor of 55 in size or batch: runs farther apart than that tell each other little
 POOL = 4  # runs that the other platforms count for
-APART, SHAPED = 1.0, 0.5  # least spread of a logarithm between platforms: of a call's size, of its shape (b / a, c / a)
+# Least spread of a logarithm between platforms: of a call's joules; of its watts, which follow idle power more closely, and
+# of its shape (b / a, c / a).
+APART, SHAPED = 1.0, 0.5
 _FEATURES = 16
 MANY = 30  # degrees of freedom where no run is a platform's own: the spread between platforms as it is
 VAGUE = 3.0  # standard deviation of a logarithm about which nothing is known
@@ -76,6 +78,7 @@ class Fit:
     scale: float = BEFORE  # variance of the field over one logarithmic unit
     freedom: int = POOL
     layered: bool = True  # whether layers cost something of themselves
+    watts: float = 0.0  # correlation of the first parameter with that of the pace
 
     def at(self, inputs: Inputs) -> tuple[float, np.ndarray, float]:
         """(ln of the prediction, how it moves with each parameter, variance of field and run)."""
@@ -93,11 +96,15 @@ class Fit:
     def draws(self, name: str, inputs: Inputs, seed: int) -> np.ndarray:
         """Predictions. Parameters and the field are drawn once per name: networks that are alike stray alike."""
         value, slope, left = self.at(inputs)
-        name = f"{name}.{self.series}"
+        platform, name = name, f"{name}.{self.series}"
         root = np.linalg.cholesky(self.spread + 1e-12 * np.eye(len(self.theta)))
         deviation = math.sqrt(left) * _stray(name, _point(self.form, inputs), seed)
-        for k, weight in enumerate(slope @ root):
-            deviation = deviation + weight * normal(f"{name}.parameter.{k}", seed)
+        weights = slope @ root
+        for k, weight in enumerate(weights):
+            own = math.sqrt(1 - self.watts**2) if k == 0 else 1.0
+            deviation = deviation + weight * own * normal(f"{name}.parameter.{k}", seed)
+        if self.watts:
+            deviation = deviation + weights[0] * self.watts * normal(f"{platform}.pace.parameter.0", seed)
         squares = sum((normal(f"{name}.scale.{k}", seed) ** 2 for k in range(self.freedom)), np.zeros(len(deviation)))
         return np.exp(value + math.sqrt(self.scale) * deviation * np.sqrt(self.freedom / squares))
 
@@ -123,6 +130,12 @@ def fits(leave_out: frozenset[str] = frozenset()) -> Mapping[tuple[str, str], Fi
     for series in SERIES:
         runs = {name: usable(table, series, leave_out) for name, table in tables.items()}
         found |= {(name, series): fit for name, fit in _fit_all(tables, runs, series).items()}
+    for name, table in tables.items():
+        joules, watts = found[name, "dynamic"], found[name, "pace"]
+        if table.model == "calls" and not len(joules.rest):
+            # Joules are watts times seconds: what its watts are off by, such a platform's joules are off by too.
+            share = math.sqrt(watts.spread[0, 0] * watts.scale / (joules.spread[0, 0] * joules.scale))
+            found[name, "dynamic"] = dataclasses.replace(joules, watts=min(1.0, share))
     return found
 
 
@@ -163,7 +176,7 @@ def _fit_all(tables: Mapping[str, Technology], runs: Mapping[str, list[Run]], se
         fitted = {}
         for name, table in tables.items():
             others = {k: fit for k, fit in before.items() if k != name and fit.form == table.model and runs[k]}
-            priors[name] = _borrowed(table, tables, runs, others, vague[name])
+            priors[name] = _borrowed(series, table, tables, runs, others, vague[name])
             fitted[name] = _fit(table.model, series, runs[name], priors[name], scales[name])
         for name, table in tables.items():
             alike = [fit for fit in fitted.values() if fit.form == table.model]
@@ -259,6 +272,7 @@ def _vague(table: Technology, runs: list[Run], series: str) -> tuple[np.ndarray,
 
 
 def _borrowed(
+    series: str,
     table: Technology,
     tables: Mapping[str, Technology],
     runs: Mapping[str, list[Run]],
@@ -280,7 +294,8 @@ def _borrowed(
         x = math.log(table.constant("static").si)
         reach = 1 + 1 / len(found) + (x - power.mean()) ** 2 / ((power - power.mean()) ** 2).sum()
         means[0] = slope * x + offset
-        deviations[0] = max(APART, math.sqrt((error**2).sum() / (len(found) - 2) * reach))
+        least = SHAPED if series == "pace" else APART
+        deviations[0] = max(least, math.sqrt((error**2).sum() / (len(found) - 2) * reach))
     return means, deviations
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from neuro.errors import UsageError, nearest
-from sims.energy import calibrate
+from sims.energy import calibrate, leftover
 from sims.energy.calibrate import Inputs
 from sims.energy.price import Term, check, drawn, unpriced
 from sims.energy.streams import DRAWS, interval, normal
-from sims.energy.technologies import EVIDENCE, Technology, technology
+from sims.energy.technologies import Technology, technology, weakest
 
 SCHEMA = "neuro.prediction/1"
 SETUPS = ("same", "other")
@@ -45,7 +45,8 @@ class Prediction:
     calibrated_on: tuple[str, ...]
     assumed: tuple[str, ...]
     unpriced: tuple[str, ...]
-    weakest_evidence: str
+    unused: tuple[str, ...]  # what was given and moves nothing: it is inside the price, or no work
+    weakest_evidence: str  # of the runs and constants that were used
     scope: str
     setup: str
 
@@ -67,6 +68,7 @@ class Prediction:
             "assumed": list(self.assumed),
             "unpriced": list(self.unpriced),
             "lower_bound": bool(self.unpriced),
+            "unused": list(self.unused),
             "evidence": self.weakest_evidence,
         }
 
@@ -95,6 +97,9 @@ def predict_draws(
     leave_out: Collection[str] = (),
 ) -> Prediction:
     """Predict one inference.
+
+    Counts above 0 that the platform has no price for are listed as unpriced, and those that its price holds already as
+    unused (`sims.energy.leftover`).
 
     Args:
         platform: a table's name, e.g. "gpu:k4000".
@@ -135,7 +140,7 @@ def predict_draws(
     for name, whole in (("batch", batch), ("steps", 1 if steps is None else steps)):
         if not isinstance(whole, numbers.Real) or not 1 <= whole < math.inf or whole != int(whole):
             raise UsageError(f"predict: got {name}={whole}, expected a whole number of at least 1.", "Give 1 or more.")
-    countable = {"events": table.kinds, "steps": _EVENTS}.get(table.model, ())
+    countable = {"events": table.kinds, "steps": (*_EVENTS, _LEARNT)}.get(table.model, ())
     for kind in counts or {}:
         if kind not in countable:
             raise UsageError(
@@ -149,6 +154,7 @@ def predict_draws(
     found = {name: float(value) for name, value in given.items() if value is not None}
     usual = max((run.steps for run in table.runs), default=1)
     question = _Question(table, found, int(batch), int(steps or usual), setup == "other", seed, frozenset(leave_out))
+    question.asked |= ({"batch"} if batch > 1 else set()) | ({"steps"} if steps and steps > 1 else set())
     if steps is None and usual > 1:
         question.assumed.append(f"{usual} steps an inference, as in the published runs")
     return _FORMS[table.model](question)
@@ -165,22 +171,29 @@ class _Question:
     leave_out: frozenset[str]
     assumed: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
-    grades: list[str] = dataclasses.field(
-        default_factory=lambda: ["silicon"]
-    )  # of the constants used; runs are measured
+    used: set[str] = dataclasses.field(default_factory=set)
+    asked: set[str] = dataclasses.field(default_factory=set)  # "batch" and "steps" where they are not 1
+    grades: list[str] = dataclasses.field(default_factory=list)  # of the constants used; runs are measured
+
+    def take(self, name: str, otherwise: float = 0.0) -> float:
+        """A count, which is then used."""
+        self.used.add(name)
+        return self.given.get(name, otherwise)
 
     def need(self, *names: str) -> list[float]:
         for name in names:
             if self.given.get(name, 0.0) <= 0:
+                option = f"--{name.replace('_', '-')} NUMBER"
+                again = f"Give {name}=NUMBER, or {option}."
+                if name in self.table.kinds and name not in _PARAMETERS:
+                    again = f"Give counts={{'{name}': NUMBER}}, or --count {name}=NUMBER."
                 raise UsageError(
-                    f"predict: '{self.table.platform}' got no {name}, expected {' and '.join(names)} above 0.",
-                    f"Give {name}=NUMBER, or --{name.replace('_', '-')} NUMBER.",
+                    f"predict: '{self.table.platform}' got no {name}, expected {' and '.join(names)} above 0.", again
                 )
-        return [self.given[name] for name in names]
+        return [self.take(name) for name in names]
 
     def fitted(self, series: str, inputs: Inputs) -> np.ndarray:
         name = self.table.platform
-        # A slow call is a dear one, so both series of a processor share their draws; on a paced chip power and time do not.
         stream = f"{name}.{series}" if self.table.model == "steps" else name
         draws = calibrate.fits(self.leave_out)[name, series].draws(stream, inputs, self.seed)
         if series == "dynamic" and self.other_setup:
@@ -197,6 +210,8 @@ class _Question:
         runs = calibrate.usable(self.table, "dynamic", self.leave_out) if self.table.model in calibrate.FORMS else []
         counted = set(self.given) | ({"static"} if "static" in terms else set()) | ({"run"} if runs else set())
         lacking = [row.id for row in self.table.unpriced if not set(row.until) & counted]
+        left = [name for name, value in self.given.items() if value > 0 and name not in self.used]
+        without, unused = leftover.sort(self.table, left, [kind for kind in terms if kind in self.table.kinds])
         return Prediction(
             self.table.platform,
             total,
@@ -205,8 +220,9 @@ class _Question:
             terms,
             tuple(run.id for run in runs),
             tuple(self.assumed),
-            tuple(dict.fromkeys([*lacking, *self.missing])),
-            max(self.grades, key=EVIDENCE.index),
+            tuple(dict.fromkeys([*lacking, *self.missing, *without])),
+            tuple([*unused, *sorted(self.asked - self.used)]),
+            weakest(self.grades),
             self.table.scope,
             "other" if self.other_setup or self.table.model == "events" else "same",
         )
@@ -214,6 +230,7 @@ class _Question:
 
 def _calls(q: _Question) -> Prediction:
     macs, layers = q.need("macs", "layers")
+    q.used |= {"batch", "steps"}
     inputs = Inputs(macs, layers, batch=q.batch)
     dynamic = q.fitted("dynamic", inputs) * q.steps / q.batch
     # Batches were published without their times, and watts above idle hardly move with the work.
@@ -222,13 +239,15 @@ def _calls(q: _Question) -> Prediction:
 
 
 _EVENTS = ("neuron_update", "message", "hop_ew", "hop_ns")
+_LEARNT = "plasticity_update"  # in none of the published runs
 
 
 def _steps(q: _Question) -> Prediction:
     if "synops" not in q.given:
         q.need("macs")
     runs = calibrate.usable(q.table, "dynamic", q.leave_out)
-    macs = q.given.get("macs") or min((run.macs or 1.0 for run in runs), default=1e6)
+    q.used.add("steps")
+    macs = q.take("macs") or min((run.macs or 1.0 for run in runs), default=1e6)
     inputs = Inputs(macs, steps=q.steps)
     time_s = q.fitted("pace", inputs) * q.steps
     dynamic = q.fitted("dynamic", inputs) * time_s
@@ -236,22 +255,25 @@ def _steps(q: _Question) -> Prediction:
     if "synops" in q.given:
         a, b = np.exp(calibrate.fits(q.leave_out)[q.table.platform, "dynamic"].theta)
         terms = {"host": dynamic * a / (a + b * macs)}
-        counted = {"synaptic_op": q.given["synops"]} | {kind: n for kind, n in q.given.items() if kind in _EVENTS}
+        counted = {"synaptic_op": q.take("synops")} | {kind: q.take(kind) for kind in _EVENTS if kind in q.given}
         if "spikes" in q.given:
-            counted["spike"] = q.given["spikes"]
+            counted["spike"] = q.take("spikes")
             if "message" not in counted:
-                counted["message"] = q.given["spikes"]
+                counted["message"] = counted["spike"]
                 q.assumed.append("one message a spike")
         terms |= {kind: n * q.constant(kind) for kind, n in counted.items()}
         q.missing += [kind for kind in ("spike", "message", "neuron_update") if kind not in counted]
     else:
         q.assumed.append("the firing rates of the published networks")
+    if learnt := q.take(_LEARNT):
+        terms[_LEARNT] = learnt * q.constant(_LEARNT)
     return q.answer(terms | {"static": q.constant("static") * time_s}, time_s)
 
 
 def _synops(q: _Question) -> Prediction:
     runs = [run for run in q.table.runs if run.synops and run.macs]
-    synops, factor = q.given.get("synops", 0.0), np.ones(DRAWS)
+    q.used.add("steps")
+    synops, factor = q.take("synops"), np.ones(DRAWS)
     if not synops and "macs" in q.given and runs:
         share = np.mean([run.synops / (run.macs * run.steps) for run in runs if run.synops and run.macs])
         synops = q.need("macs")[0] * q.steps * float(share)
@@ -271,25 +293,28 @@ def _spikes(q: _Question) -> Prediction:
     window = next((run.window_s for run in q.table.runs if run.window_s), 1.0)
     if "seconds" not in q.given:
         q.assumed.append(f"a window of {1e3 * window:g} ms, as published")
-    time_s = np.full(DRAWS, q.given.get("seconds", window))
+    time_s = np.full(DRAWS, q.take("seconds", window))
     dynamic = q.fitted("dynamic", Inputs(spikes=spikes))
     return q.answer({"dynamic": dynamic, "static": q.constant("static") * time_s}, time_s)
 
 
 def _decode(q: _Question) -> Prediction:
     (layers,) = q.need("layers")
+    q.used |= {"batch", "steps"}
     macs = q.given.get("macs", 0.0)
     if not macs:
         q.need("weight_bytes", "flops")
     if "weight_bytes" not in q.given:
         q.assumed.append(f"{_BYTES_PER_WEIGHT} bytes of weights a multiply-accumulate, read once a call")
+    if not {"weight_bytes", "flops"} <= set(q.given):
+        q.used.add("macs")
     if "flops" not in q.given:
         q.assumed.append("2 floating-point operations a multiply-accumulate")
     if "kv_bytes" not in q.given:
         q.missing.append("kv_bytes")
-    weights = q.given.get("weight_bytes", _BYTES_PER_WEIGHT * macs)
-    kv = q.given.get("kv_bytes", 0.0) * q.batch
-    flops = q.given.get("flops", 2 * macs) * q.batch
+    weights = q.take("weight_bytes", _BYTES_PER_WEIGHT * macs)
+    kv = q.take("kv_bytes") * q.batch
+    flops = q.take("flops", 2 * macs) * q.batch
     reach = q.constant("bandwidth") * q.constant("bandwidth_share")
     launched = q.constant("time_call") + np.maximum(layers * q.constant("time_layer"), weights / reach) + kv / reach
     call = np.maximum(launched, flops / q.constant("peak"))
@@ -303,21 +328,26 @@ def _decode(q: _Question) -> Prediction:
     return q.answer(terms, call * share)
 
 
+_PARAMETERS = {"macs": "mac", "synops": "synaptic_op", "spikes": "spike", "weight_bytes": "weight_byte"}
+
+
 def _events(q: _Question) -> Prediction:
-    kinds = {"macs": "mac", "synops": "synaptic_op", "spikes": "spike", "weight_bytes": "weight_byte"}
     have = q.table.kinds
-    counted = {kinds.get(name, name): value for name, value in q.given.items() if kinds.get(name, name) in have}
+    mine = [name for name in q.given if _PARAMETERS.get(name, name) in have]
+    counted = {_PARAMETERS.get(name, name): q.take(name) for name in mine}
     if "step" in have:
+        q.used.add("steps")
         counted["step"] = float(q.steps)
     wanted = [kind for kind in have if q.table.constant(kind).basis != "Static"]
     if not counted and wanted:
-        names = {kind: name for name, kind in kinds.items()}
+        names = {kind: name for name, kind in _PARAMETERS.items()}
         q.need(names.get(wanted[0], wanted[0]))
     times = {c.kind: c for c in q.table.constants if not c.priced}
     time_s = np.full(DRAWS, math.nan)
     if "seconds" in q.given:
-        time_s = np.full(DRAWS, q.given["seconds"])
+        time_s = np.full(DRAWS, q.take("seconds"))
     elif "time_step" in times:
+        q.used.add("steps")
         time_s = q.constant("time_step") * q.steps
     elif "time_clock" in times and "clock" in counted:
         time_s = q.constant("time_clock") * counted["clock"]
@@ -325,7 +355,7 @@ def _events(q: _Question) -> Prediction:
     check(every, q.table)
     terms = {kind: count * q.constant(kind) for kind, count in counted.items()}
     whole = any("static" in q.table.constant(kind).includes for kind in counted)
-    if "static" in have and not whole and not np.isnan(time_s).any():
+    if "static" in have and "static" not in terms and not whole and not np.isnan(time_s).any():
         terms["static"] = q.constant("static") * time_s
     q.missing += [name for name in unpriced(list(terms), q.table) if name not in ("static",) or "static" not in terms]
     return q.answer(terms, time_s, np.full(DRAWS, math.nan) if whole else None)

@@ -133,14 +133,20 @@ def check(terms: Sequence[Term], technology: Technology) -> None:
 
 
 def unpriced(counted: Sequence[str] | dict[str, np.ndarray], technology: Technology) -> tuple[str, ...]:
-    """What a total over these kinds lacks: costs without a price, and per-term kinds that were not counted."""
+    """What a total over these kinds lacks: costs without a price, and per-term kinds that were not counted.
+
+    Of kinds of which one stands for the other (number formats, memory levels) one is enough.
+    """
     rows = [row for row in technology.unpriced if not set(row.until) & set(counted)]
     named = {kind for row in technology.unpriced for kind in row.until}
-    inside = {part for c in technology.constants if c.kind in counted for part in c.includes}
-    wholes = {c.kind for c in technology.constants if set(c.includes) & set(counted)}
+    inside = {part for c in technology.constants if c.kind in counted for part in c.includes} & set(technology.kinds)
+    stands_for = {kind: group for group in technology.alternatives for kind in group}
+    done = {*counted, *inside}.union(*(stands_for.get(kind, ()) for kind in {*counted, *inside}))
+    wholes = {c.kind for c in technology.constants if set(c.includes) & done}
     per_term = [c.kind for c in technology.constants if c.priced and c.basis in ("PerTerm", "Incremental", "Step")]
-    missing = [kind for kind in per_term if kind not in {*counted, *named, *inside, *wholes}]
-    return tuple(row.id for row in rows) + tuple(missing)
+    missing = [kind for kind in per_term if kind not in {*done, *named, *wholes}]
+    named_once = dict.fromkeys(" or ".join(stands_for.get(kind, (kind,))) for kind in missing)
+    return tuple(row.id for row in rows) + tuple(named_once)
 
 
 def _holds_static(constant: Constant) -> bool:

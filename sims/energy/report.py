@@ -21,7 +21,7 @@ from sims.energy.break_even import BreakEven, break_even, seneca
 from sims.energy.compare import LOWER, verdict
 from sims.energy.price import drawn, price
 from sims.energy.sides import OnChip, OnPlatform
-from sims.energy.streams import DRAWS, Interval, interval
+from sims.energy.streams import DRAWS, Interval, interval, shares
 from sims.energy.technologies import technologies, technology
 from sims.mapping import Network
 
@@ -130,7 +130,7 @@ class Report:
                 "as_published": self._published(),
                 "unpriced": dict(chip.unpriced),
                 "lower_bound": bool(chip.unpriced),
-                "weakest_evidence": chip.table.weakest_evidence,
+                "weakest_evidence": chip.weakest_evidence,
                 "mac_share_left": self.mac_share_left,
             },
             "layers": [
@@ -163,8 +163,11 @@ class Report:
             "joules_per_token": dataclasses.asdict(self.per_token(found.total)),
             "seconds_per_token": dataclasses.asdict(self.per_token(found.time_s)),
             "terms": {name: dataclasses.asdict(self.per_token(draws)) for name, draws in found.terms.items()},
+            "variance_share": shares(found.terms),
             "calibrated_on": list(found.calibrated_on),
             "assumed": list(found.assumed),
+            "unpriced": list(found.unpriced),
+            "weakest_evidence": found.weakest_evidence,
         }
 
     def _against(self, row: Against) -> dict[str, Any]:
@@ -174,6 +177,7 @@ class Report:
                 "dynamic_joules_per_token": dataclasses.asdict(interval(platform.dynamic / tokens)),
                 "seconds_per_token": dataclasses.asdict(interval(platform.time_s / tokens)),
                 "terms": {k: dataclasses.asdict(interval(v / tokens)) for k, v in platform.terms.items()},
+                "variance_share": shares(platform.terms),
                 "phases": {
                     name: {"joules_per_token": dataclasses.asdict(interval(found.total))}
                     for name, found in platform.phases.items()
@@ -189,6 +193,7 @@ class Report:
             "hybrid": {
                 "joules_per_token": dataclasses.asdict(self.per_token(sum(row.hybrid.values(), np.zeros(DRAWS)))),
                 "terms": {name: dataclasses.asdict(self.per_token(draws)) for name, draws in row.hybrid.items()},
+                "variance_share": shares(row.hybrid),
             },
             "ratio": _plain(row.ratio),
             "ratio_dynamic": _plain(row.ratio_dynamic),
@@ -198,7 +203,7 @@ class Report:
             "calibrated_on": list(example.calibrated_on) if example else [],
             "assumed": list(example.assumed) if example else [],
             "unpriced": list(example.unpriced) if example else [],
-            "weakest_evidence": row.dense.table.weakest_evidence,
+            "weakest_evidence": row.dense.weakest_evidence,
         }
 
 

@@ -14,8 +14,8 @@ from sims import chips, mapping
 from sims.energy.prediction import Prediction, predict_draws
 from sims.energy.price import Priced, Term, price
 from sims.energy.streams import DRAWS
-from sims.energy.technologies import Technology, technologies, technology
-from sims.energy.timing import MeshLoad, mesh_time
+from sims.energy.technologies import Technology, technologies, technology, weakest
+from sims.energy.timing import TIMES, MeshLoad, mesh_time
 from sims.mapping import Network, Placement, Traffic
 
 FLOAT_BYTES = 4  # of a weight in a workload's traffic
@@ -73,6 +73,15 @@ class OnChip:
         """Seconds of the run that `total_j` is over; 0 where they are not known."""
         return np.nan_to_num(self.time_s if self.inference is None else self.inference.time_s)
 
+    @property
+    def weakest_evidence(self) -> str:
+        """The weakest grade among what was priced: events that happened, the cores' static power and its times, the host."""
+        kinds = {term.kind for terms in self.terms.values() for term in terms if term.count}
+        if self.priced is not None and not np.isnan(self.static_j).any():
+            kinds |= {"static"} | {c.kind for c in self.table.constants if c.kind in TIMES}
+        host = [] if self.inference is None else [self.inference.weakest_evidence]
+        return weakest([self.table.evidence_of(kinds), *host])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnPlatform:
@@ -96,6 +105,11 @@ class OnPlatform:
     @property
     def time_s(self) -> np.ndarray:
         return self._sum("time_s")
+
+    @property
+    def weakest_evidence(self) -> str:
+        """The weakest grade among what was priced."""
+        return weakest(prediction.weakest_evidence for prediction in self.phases.values())
 
     @property
     def terms(self) -> dict[str, np.ndarray]:

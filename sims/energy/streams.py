@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -35,3 +36,11 @@ def interval(draws: np.ndarray) -> Interval:
     """Median, 5 and 95 % points of draws."""
     lo, median, hi = np.quantile(draws, [0.05, 0.5, 0.95])
     return Interval(float(median), float(lo), float(hi))
+
+
+def shares(terms: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What each term takes of the variance of their sum: its covariance with it. They add up to 1; none if nothing varies."""
+    total = sum(terms.values(), np.zeros(DRAWS))
+    away = total - total.mean()
+    variance = float(away @ away)
+    return {name: float((draws - draws.mean()) @ away) / variance for name, draws in terms.items()} if variance else {}

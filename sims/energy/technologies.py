@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import json
 import math
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,11 @@ class Technology:
     common_sigma: float = 0.0  # of the factor all event energies of one platform share: their fit's own error
     runs: tuple[Run, ...] = ()
     whole_graph: bool = False  # whether one call of the host runs all layers, so that none has a launch to pay
+    alternatives: tuple[tuple[str, ...], ...] = ()  # kinds of which one is counted in another's place
 
-    @property
-    def weakest_evidence(self) -> str:
-        """The weakest grade among the constants."""
-        return max((c.evidence for c in self.constants), key=EVIDENCE.index, default="silicon")
+    def evidence_of(self, kinds: Collection[str]) -> str:
+        """The weakest grade among the constants of these kinds; that of a measurement where there are none."""
+        return weakest(c.evidence for c in self.constants if c.kind in kinds)
 
     def constant(self, kind: str) -> Constant:
         """The constant of this kind."""
@@ -164,6 +165,11 @@ class Technology:
     def kinds(self) -> tuple[str, ...]:
         """What can be priced."""
         return tuple(c.kind for c in self.constants if c.priced)
+
+
+def weakest(grades: Iterable[str]) -> str:
+    """The weakest of these grades of evidence; that of a measurement where there are none."""
+    return max(grades, key=EVIDENCE.index, default="silicon")
 
 
 def load(path: Path) -> Technology:
@@ -187,6 +193,7 @@ def load(path: Path) -> Technology:
             data.get("common_sigma", 0.0),
             tuple(Run(**row) for row in data.get("runs", ())),
             bool(data.get("whole_graph", False)),
+            tuple(map(tuple, data.get("alternatives", ()))),
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: not a technology table ({error}).", again) from error
@@ -201,6 +208,9 @@ def load(path: Path) -> Technology:
     for constant in technology.constants:
         _check_constant(path, constant, again)
     _check_scopes(path, technology)
+    for kind in (kind for group in technology.alternatives for kind in group):
+        if kind not in technology.kinds:
+            raise FormatError(f"{path}: got '{kind}' among the alternatives, which has no price.", again)
     for run in technology.runs:
         inputs = (run.macs, run.layers, run.synops, run.spikes)
         known = any(x is not None for x in inputs) and run.dynamic_j is not None

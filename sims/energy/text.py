@@ -12,7 +12,7 @@ from neuro.workload import Workload
 from sims.energy import words
 from sims.energy.activity import Activity
 from sims.energy.report import Against, Report, estimate
-from sims.energy.streams import Interval, interval
+from sims.energy.streams import Interval, interval, shares
 
 _HEAD = (
     "",
@@ -160,14 +160,18 @@ def _platform(report: Report, row: Against) -> list[str]:
     example = next(iter(platform.phases.values()), None)
     sign = ">= " if example is not None and example.unpriced else ""
     lines.append(f"  {'total':<16} {sign}{words.joules(interval(platform.total / n))}, modelled")
+    lines.append(f"  what widens the interval: {_shares(shares(platform.terms))}")
     if example is not None:
         lines += [f"  assumed: {what}" for what in example.assumed]
-        lines += [f"  unpriced: {r.id}: {r.why}" for r in platform.table.unpriced if r.id in example.unpriced]
+        why = {row.id: row.why for row in platform.table.unpriced}
+        lines += [
+            f"  unpriced: {what}: {why.get(what, 'counted, and nothing here prices it')}" for what in example.unpriced
+        ]
         if example.calibrated_on:
             lines.append(
                 f"  fitted to {len(example.calibrated_on)} published runs ('neuro energy why {example.calibrated_on[0]}')"
             )
-    return [*lines, f"  weakest evidence: {_plain(platform.table.weakest_evidence)}"]
+    return [*lines, f"  weakest evidence: {_plain(platform.weakest_evidence)}"]
 
 
 def _chip(report: Report) -> list[str]:
@@ -196,13 +200,15 @@ def _chip(report: Report) -> list[str]:
         for name, draws in chip.inference.terms.items():
             lines.append(f"    {_plain(name):<14} {words.joules(report.per_token(draws))}")
         spent = words.seconds(report.per_token(chip.inference.time_s))
-        lines.append(f"    {'total':<14} {words.joules(report.per_token(chip.inference.total))} in {spent}")
+        sign = ">= " if chip.inference.unpriced else ""
+        lines.append(f"    {'total':<14} {sign}{words.joules(report.per_token(chip.inference.total))} in {spent}")
+        lines.append(f"    what widens the interval: {_shares(shares(chip.inference.terms))}")
         lines += [f"    assumed: {what}" for what in chip.inference.assumed]
     lines.append("  assumed: spikes are spread evenly over a population; one population works after another")
     lines += [f"  unpriced: {what}: {why}" for what, why in chip.unpriced]
     if chip.priced is not None:
         lines.append(f"  what widens the interval: {_shares(chip.priced.variance_share)}")
-    lines.append(f"  weakest evidence: {_plain(chip.table.weakest_evidence)}")
+    lines.append(f"  weakest evidence: {_plain(chip.weakest_evidence)}")
     left = 100 * report.mac_share_left
     return [*lines, f"  not on the chip: {left:.1f} % of the multiply-accumulates, and all else"]
 
@@ -285,5 +291,5 @@ def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{_plain(kind)} {100 * share:.0f} %" for kind, share in shares.items()) or "nothing happened"
+def _shares(found: dict[str, float]) -> str:
+    return ", ".join(f"{_plain(kind)} {100 * share:.0f} %" for kind, share in found.items()) or "nothing happened"

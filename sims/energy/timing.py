@@ -20,7 +20,7 @@ from sims.energy.streams import DRAWS
 from sims.energy.technologies import Technology
 
 _WORK = ("time_synaptic_op", "time_update", "time_idle", "time_message")
-_NEEDED = (*_WORK, "time_hop_ew", "time_hop_ns", "barrier_1", "barrier_32")
+TIMES = (*_WORK, "time_hop_ew", "time_hop_ns", "barrier_1", "barrier_32")
 _TILES = 32  # of the published barrier's long end
 
 
@@ -71,13 +71,13 @@ def mesh_time(
         UsageError: a platform without times, loads of different shapes or below 0, tiles or steps below 1.
     """
     times = {c.kind: c for c in technology.constants if not c.priced}
-    if missing := [kind for kind in _NEEDED if kind not in times]:
+    if missing := [kind for kind in TIMES if kind not in times]:
         raise UsageError(
             f"timing: '{technology.platform}' has no {missing[0]}, expected times of its cores and links.",
             "Give the seconds of a run yourself.",
         )
     _check(load, {"real_time_step_s": real_time_step_s, "words": words, "word_s": word_s})
-    tau = {kind: drawn(times[kind], technology, seed) for kind in _NEEDED}
+    tau = {kind: drawn(times[kind], technology, seed) for kind in TIMES}
     work = np.stack([np.atleast_2d(x) for x in (load.synops, load.active, load.idle, load.packets)], axis=-1).astype(
         float
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ class Case:
     calibrated: bool  # whether runs of this platform were left
     measured: float  # joules, or seconds, per inference
     predicted: Interval
-    per_operation: Interval | None  # joules per operation of the platform's other runs, and their spread
-    mean: Interval | None  # of the platform's other runs, and their spread
+    per_operation: Interval | None  # joules per operation of the runs left, and their spread
+    mean: Interval | None  # of the runs left, and their spread: the platform's, or the others' where it has none left
 
     @property
     def error(self) -> float:
@@ -61,10 +61,13 @@ def cases(held_out: str = "run", quantity: str = "dynamic") -> list[Case]:
             if measured is None or (quantity == "time" and table.model == "spikes"):
                 continue
             out = {"run": {run.id}, "platform": {table.platform}, "network": _of_network(tables, run.network)}[held_out]
-            rest = calibrate.usable(table, "dynamic", out)
+            rest = _left(table, out)
             if not rest and table.model != "calls":
                 continue  # nothing else says anything about such a platform
             draws = predict_draws(table.platform, **inputs(run), leave_out=out)
+            told = [(table, r) for r in rest] or [
+                (other, r) for other in tables.values() if other.model == table.model for r in _left(other, out)
+            ]
             joules = {"dynamic": draws.dynamic, "total": draws.total, "time": draws.time_s}[quantity]
             found.append(
                 Case(
@@ -73,8 +76,8 @@ def cases(held_out: str = "run", quantity: str = "dynamic") -> list[Case]:
                     bool(rest),
                     measured,
                     interval(joules),
-                    _plain([(_measured(r, quantity), operations(table, r)) for r in rest], operations(table, run)),
-                    _plain([(_measured(r, quantity), 1.0) for r in rest], 1.0),
+                    _plain([(_measured(r, quantity), operations(t, r)) for t, r in told], operations(table, run)),
+                    _plain([(_measured(r, quantity), 1.0) for _, r in told], 1.0),
                 )
             )
     return found
@@ -106,6 +109,7 @@ def summary(found: Sequence[Case]) -> dict[str, float]:
     result = {
         "cases": float(len(found)),
         "covered": float(np.mean([case.covered for case in found])),
+        "chance": chance(sum(case.covered for case in found), len(found)),
         "half_width": float(np.median([case.half_width for case in found])),
         "error": float(np.median([abs(case.error) for case in found])),
         "compared": float(len(both)),
@@ -115,6 +119,19 @@ def summary(found: Sequence[Case]) -> dict[str, float]:
         result["score_per_operation"] = float(np.mean([score(rival, case.measured) for case, rival, _ in both]))
         result["score_mean"] = float(np.mean([score(rival, case.measured) for case, _, rival in both]))
     return result
+
+
+def chance(covered: int, found: int, level: float = 1 - _ALPHA) -> float:
+    """How likely so few or so many inside are where the intervals are right: an exact binomial, twice the smaller tail.
+
+    Cases of one platform stray together, so this is too small rather than too large.
+    """
+    weights = [math.comb(found, k) * level**k * (1 - level) ** (found - k) for k in range(found + 1)]
+    return min(1.0, 2 * min(sum(weights[: covered + 1]), sum(weights[covered:])))
+
+
+def _left(table: Technology, out: Collection[str]) -> list[Run]:
+    return calibrate.usable(table, "dynamic", out)
 
 
 def _measured(run: Run, quantity: str) -> float | None:

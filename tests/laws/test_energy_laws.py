@@ -105,6 +105,10 @@ def test_every_interval_is_ordered_and_variance_shares_add_up(seed):
         row = estimated.per_token(draws)
         assert 0 < row.lo <= row.median <= row.hi
     assert sum(estimated.chip.priced.variance_share.values()) == pytest.approx(1.0)
+    data = estimated.to_dict()
+    for part in (data["chip"]["as_published"], data["against"][0]["dense"], data["against"][0]["hybrid"]):
+        assert set(part["variance_share"]) == set(part["terms"])
+        assert sum(part["variance_share"].values()) == pytest.approx(1.0)
 
 
 def test_parts_add_up_to_wholes_in_every_draw():

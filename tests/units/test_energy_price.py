@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from neuro.errors import FormatError, UsageError
 from neuro.workload import Phase, Population, Workload
 from sims.energy import sides, technologies
 from sims.energy.price import Term, price
+from sims.energy.streams import DRAWS, normal, shares
 from sims.energy.technologies import Constant, Setup, Technology
 
 SOURCE = {"paper": "p", "url": "u"}
@@ -106,6 +108,15 @@ def test_the_cpu_constant_follows_from_the_published_powers_and_rates():
     assert mac.hi == pytest.approx(one / 172_800 * 1e12, rel=2e-3)
 
 
+def test_what_a_term_takes_of_the_variance_is_its_covariance_with_the_sum():
+    a, b = normal("a", 0), normal("b", 0)
+    found = shares({"a": 3 * a, "b": b, "fixed": np.ones(DRAWS)})
+    assert found == {
+        "a": pytest.approx(0.9, abs=0.03), "b": pytest.approx(0.1, abs=0.03), "fixed": pytest.approx(0.0, abs=1e-9),
+    }  # fmt: skip
+    assert sum(found.values()) == pytest.approx(1.0) and shares({"fixed": np.ones(DRAWS)}) == {}
+
+
 def loihi(*kinds: str, count: float = 10):
     return price([Term("r", "p", kind, count) for kind in kinds], technologies.technology("loihi1"), 0)
 
@@ -142,7 +153,7 @@ def test_parts_of_a_counted_whole_are_not_missed():
     synop = price([Term("r", "p", "synaptic_op", 1)], technologies.technology("seneca"), 0).unpriced
     parts = price([Term("r", "p", "load16", 1)], technologies.technology("seneca"), 0).unpriced
     assert "load16" not in synop and "message" in synop
-    assert "synaptic_op" not in parts and "fp16_op" in parts
+    assert "synaptic_op" not in parts and "fp16_op or int8_pair" in parts
 
 
 @pytest.mark.parametrize(
@@ -223,6 +234,7 @@ def test_a_constant_that_breaks_the_rules_is_refused(tmp_path, change, words):
         ({"setup": {"sigma": 0.1, "source": {}, "note": ""}}, "'setup' has no source"),
         ({"unpriced": [{"id": "hops", "why": "w", "source": {}}]}, "'hops' has no source"),
         ({"unpriced": [{"id": "hops"}]}, "not a technology table"),
+        ({"alternatives": [["spike", "spikes"]]}, "got 'spikes' among the alternatives, which has no price"),
     ],
 )
 def test_a_table_that_breaks_the_rules_is_refused(tmp_path, change, words):
@@ -235,7 +247,9 @@ def test_a_table_that_breaks_the_rules_is_refused(tmp_path, change, words):
 
 def test_the_weakest_grade_of_evidence_is_said():
     grades = [constant(evidence="silicon"), constant("spike", evidence="textbook"), constant("mac", evidence="vendor")]
-    assert technology(*grades).weakest_evidence == "textbook"
+    chip = technology(*grades)
+    assert chip.evidence_of(chip.kinds) == "textbook" and chip.evidence_of(["synaptic_op", "mac"]) == "vendor"
+    assert chip.evidence_of([]) == "silicon"
 
 
 def test_why_says_value_interval_unit_evidence_source_and_note():

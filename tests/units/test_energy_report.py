@@ -272,6 +272,19 @@ def test_bars_add_up_to_their_sides():
         assert label and words and all(joules >= 0 for joules in terms.values()) and sum(terms.values()) > 0
 
 
+def test_the_report_grades_what_it_used_and_says_at_least_where_a_price_lacks():
+    estimated = report.estimate(LOAD, against=["cpu", "gpu:h200"])
+    data = estimated.to_dict()
+    published = data["chip"]["as_published"]
+    assert data["chip"]["weakest_evidence"] == "presilicon"  # its cores' own time
+    assert published["weakest_evidence"] == "silicon_fit" and published["unpriced"] == ["weights"]
+    assert [row["weakest_evidence"] for row in data["against"]] == ["silicon", "vendor"]
+    still = dataclasses.replace(estimated.chip, static_j=estimated.chip.static_j * np.nan)
+    assert still.weakest_evidence == "silicon_fit"
+    said = text.full(estimated)
+    assert "    total          >= " in said and "  unpriced: kv_bytes: counted, and nothing here prices it" in said
+
+
 def test_a_platform_by_its_first_part():
     assert report.resolve("cpu") == "cpu:e5-2630" and report.resolve("loihi1") == "loihi1"
     with pytest.raises(UsageError, match="platform: got 'gpu', expected one of gpu:h200, gpu:k4000"):
@@ -320,12 +333,17 @@ def test_the_command_writes_its_files_explains_terms_and_predicts(tmp_path, caps
     assert found["schema"] == "neuro.prediction/1" and found["energy_j"]["dynamic"]["median"] > 0
     assert main(["energy", "predict", *counts]) == 0
     assert "fitted to " in capsys.readouterr().out
+    assert main(["energy", "predict", "--platform", "akida", "--count", "clock=4.3e6", "--macs", "1e6"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("total     >= 15 mJ") and "no effect macs" in said and "unpriced  host" in said
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["why"], "no term"),
+        (["predict", "--platform", "akida", "--count", "clock"], "got --count clock, expected KIND=NUMBER"),
+        (["why", "loihi1.spike", "--count", "clock=1"], "--count has no effect here"),
         (["why", "loihi1.spikes"], "Did you mean 'loihi1.spike'?"),
         (["why", "loihi1.spike", "--chip", "loihi1"], "--chip has no effect here"),
         (["RUN", "some text"], "got a text too"),
