@@ -45,6 +45,7 @@ class Aux(NamedTuple):
     route: Tensor  # [B, T, L]
     layer_rates: Tensor  # [B, T, S] spikes per channel of each spiking population
     features: Tensor  # [B, T, D] what the vocabulary matrix turns into logits
+    copied: Tensor | None  # [B, T, V] chance that the pointer gives outright; None without one
 
 
 class ScanOutput(NamedTuple):
@@ -227,7 +228,14 @@ class Brain(nn.Module):
             raster=channels.get("raster"),
             membrane=channels.get("membrane"),
         )
-        aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"])
+        aux = Aux(
+            surprise,
+            predicted,
+            channels["route"],
+            channels["layer_rates"],
+            channels["features"],
+            channels.get("copied"),
+        )
         return ScanOutput(logits, after_state, events, aux)
 
     def commit(self, state: BrainState) -> tuple[BrainState, CommitEvents]:
