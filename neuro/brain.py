@@ -57,6 +57,7 @@ class Aux(NamedTuple):
     layer_rates: Tensor  # [B, T, S] spikes per channel of each spiking population
     features: Tensor  # [B, T, D] what the vocabulary matrix turns into logits
     place_share: Tensor  # [B, T] share of the place cells that are active; [B, 0] where their sparsity is not learned
+    copied: Tensor | None  # [B, T, V] chance that the pointer gives outright; None without one
 
 
 class ScanOutput(NamedTuple):
@@ -240,8 +241,15 @@ class Brain(nn.Module):
             raster=channels.get("raster"),
             membrane=channels.get("membrane"),
         )
-        share = channels.get("place_share", valid[:, :0])
-        aux = Aux(surprise, predicted, channels["route"], channels["layer_rates"], channels["features"], share)
+        aux = Aux(
+            surprise,
+            predicted,
+            channels["route"],
+            channels["layer_rates"],
+            channels["features"],
+            channels.get("place_share", valid[:, :0]),
+            channels.get("copied"),
+        )
         return ScanOutput(logits, after_state, events, aux)
 
     def commit(self, state: BrainState) -> tuple[BrainState, CommitEvents]:

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from neuro.errors import FormatError, MissingError, UsageError, nearest
+from neuro.errors import MissingError, UsageError, nearest
 
 if TYPE_CHECKING:
     from neuro.config import RunConfig
@@ -56,8 +56,7 @@ def load(target: str | Path | None = None, sets: list[str] | None = None) -> Run
 
     Raises:
         MissingError: neither a preset nor a file.
-        FormatError: not TOML.
-        UsageError: unknown keys or wrong values.
+        UsageError: a folder, not TOML, unknown keys or wrong values.
     """
     from neuro import config, presets
 
@@ -67,10 +66,13 @@ def load(target: str | Path | None = None, sets: list[str] | None = None) -> Run
     path = Path(name)
     if not path.exists():
         raise MissingError(f"config '{name}': no such preset or file.", nearest_or_path(name, list(presets.PRESETS)))
+    do = "Give a TOML file; 'neuro config show' prints a full one."
+    if path.is_dir():
+        raise UsageError(f"config '{name}': got a folder, expected a preset or a TOML file.", do)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise FormatError(f"{path}: {error}.", "Give a TOML file; 'neuro config show' prints a full one.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config '{name}': got a file that is no TOML ({error}), expected one.", do) from error
     preset = data.pop("preset", "small")
     if not isinstance(preset, str) or preset not in presets.PRESETS:
         raise UsageError(f"{path}: unknown preset {preset!r}.", nearest(str(preset), list(presets.PRESETS)))

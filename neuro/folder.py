@@ -41,9 +41,13 @@ def locate(model: str | Path) -> Path:
     if (SHIPPED / str(model) / "config.json").is_file() and str(model) == path.name:
         return SHIPPED / str(model)
     if path.is_dir():
-        raise MissingError(
-            f"model '{model}': the folder has no config.json.", "Give a folder that 'neuro train' wrote."
+        inside = path / "model"  # of a run's folder
+        do = (
+            f"Give {inside}."
+            if (inside / "config.json").is_file()
+            else "Give a folder of a model that 'neuro train' wrote."
         )
+        raise MissingError(f"model '{model}': the folder has no config.json.", do)
     if str(model) in presets.PRESETS:
         text = "" if presets.PRESETS[str(model)]().data.train else "--set data.train=TEXT "
         raise MissingError(

@@ -1,4 +1,6 @@
-"""What the episodic memory recalls, and why: the slots behind the last token's recall, or behind every token's of a text."""
+"""What the episodic memory recalls, and why: the slots behind the last token's recall, or behind every token's of a text;
+and which tokens its pointer, where it has one, predicts outright.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +62,47 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
             )
         )
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """One token that followed stored moments and is predicted outright."""
+
+    token: int
+    probability: float  # that the pointer gives it
+    moments: int  # filled slots it is in
+    origin: int  # which token of the stream is stored in the slot that gives the most
+
+
+@torch.no_grad()
+def point(brain: Brain, state: BrainState, token: int, most: int = 5) -> tuple[float, list[Copied]] | None:
+    """What the pointer predicts for row 0 once it has read ``token`` on top of ``state``, which stays as it is.
+
+    Returns:
+        the share lambda of the prediction that is copied and the ``most`` tokens it goes to, the likeliest first;
+        None for a brain without a pointer.
+    """
+    memory = state.regions.hippocampus
+    region = brain.regions["hippocampus"] if "hippocampus" in brain.regions else None
+    if not isinstance(memory, HippocampusState) or not isinstance(region, Hippocampus) or region.pointer is None:
+        return None
+    rows = state.started.shape[0]
+    out = brain.scan(torch.full((rows, 1), token, device=brain.embedding.device), state)
+    assert out.aux.copied is not None and isinstance(memory.ids, Tensor)
+    after = out.state.regions.hippocampus
+    assert isinstance(after, HippocampusState)
+    query = region.keys(after.last_key[:1]).unsqueeze(1)
+    _, cosine, _ = region.memory.scores(query, memory.keys[:1], memory.strengths[:1])
+    share = region.pointer.shares(cosine, memory.strengths[:1])[0][0, 0]
+    copied, ids, filled = out.aux.copied[0, -1], memory.ids[0].long(), memory.strengths[0] > 0
+    found = []
+    for said in torch.argsort(copied, descending=True)[:most].tolist():
+        places = filled & (ids == said)
+        if not places.any():
+            break
+        slot = int(torch.where(places, share, torch.full_like(share, -1.0)).argmax())
+        found.append(Copied(said, float(copied[said]), int(places.sum()), int(memory.origins[0, slot])))
+    return float(copied.sum()), found
 
 
 def _lift(region: Hippocampus, state: BrainState) -> Tensor | None:

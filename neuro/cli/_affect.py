@@ -22,7 +22,7 @@ def show(args: argparse.Namespace) -> int:
     """Print (and with --out draw) what the shipped heads say of a text."""
     cli.refuse(args, "show --affect", ["backend", "set"])
     for option, given in (
-        ("--format", args.format != "text"),
+        ("--format", args.format),
         ("--spikes", args.spikes),
         ("--limbic", args.limbic),
         ("--view", args.view),

@@ -21,6 +21,9 @@ def locate(name: str) -> Path:
     try:
         return folder.locate(name)
     except MissingError as error:
+        if not Path(name).exists() and any(map(str.isspace, name)):
+            do = "The model comes before the text, for example: neuro run small 'Once upon a time'."
+            raise MissingError(error.what, do) from None
         if Path(name).exists() or not hub.is_repository(name):
             raise
         if not installed("huggingface_hub"):

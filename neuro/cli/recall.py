@@ -13,7 +13,6 @@ from neuro.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from neuro.brain import Brain
-    from neuro.recall import Recalled
     from neuro.state import BrainState
     from neuro.transcript import Transcript
 
@@ -71,7 +70,7 @@ def _contents(state: BrainState, transcript: Transcript) -> dict[str, Any]:
 def _ask(brain: Brain, state: BrainState, transcript: Transcript, query: str, top: int) -> dict[str, Any]:
     import torch
 
-    from neuro.recall import explain
+    from neuro.recall import explain, point
     from neuro.session import Session
 
     ids = torch.tensor([[brain.tokenizer.bos_id, *brain.tokenizer.encode(query)]])
@@ -82,18 +81,29 @@ def _ask(brain: Brain, state: BrainState, transcript: Transcript, query: str, to
             gates.extend(float(event.recall_gate[0, -1]) for event in events)
 
     session = Session(brain, state, observers=[Gates()])
-    logits = session.feed(ids)
+    if ids.shape[1] > 1:
+        session.feed(ids[:, :-1])
+    pointed = point(brain, session.state, int(ids[0, -1]), top)
+    logits = session.feed(ids[:, -1:])
     found = explain(brain, session.state, top)
     session.commit()
     without = Session(brain).feed(ids)
     likeliest = int(logits[0].argmax())
     said, blank = (torch.softmax(x[0], -1)[likeliest].item() for x in (logits, without))
-    return {
+    answer = {
         "query": query,
         "recall_gate": gates[-1],
         "next": {"text": brain.tokenizer.decode([likeliest]), "probability": said, "without_memory": blank},
-        "recalled": [dataclasses.asdict(item) | _place(brain, transcript, item) for item in found],
+        "recalled": [dataclasses.asdict(item) | _place(brain, transcript, item.origin) for item in found],
     }
+    if pointed is not None:
+        tokens = [
+            {"text": brain.tokenizer.decode([item.token]), **dataclasses.asdict(item)}
+            | _place(brain, transcript, item.origin)
+            for item in pointed[1]
+        ]
+        answer["pointer"] = {"share": pointed[0], "copied": tokens}
+    return answer
 
 
 def _draw(brain: Brain, state: BrainState, transcript: Transcript, query: str, out: Path) -> None:
@@ -123,11 +133,11 @@ def _draw(brain: Brain, state: BrainState, transcript: Transcript, query: str, o
         raise MissingError("neuro recall: --out needs matplotlib.", "pip install 'neuro-hybrid[plots]'")
 
 
-def _place(brain: Brain, transcript: Transcript, item: Recalled) -> dict[str, str]:
-    before, after = transcript.around(item.origin, CONTEXT, CONTEXT + 1)
+def _place(brain: Brain, transcript: Transcript, origin: int) -> dict[str, str]:
+    before, after = transcript.around(origin, CONTEXT, CONTEXT + 1)
     decode = brain.tokenizer.decode
     return {
-        "source": transcript.source(item.origin),
+        "source": transcript.source(origin),
         "before": decode(before),
         "stored": decode(after[:1]),
         "after": decode(after[1:]),
@@ -144,13 +154,21 @@ def _print(record: dict[str, Any]) -> None:
         return
     print(f"gate    {record['recall_gate']:.2f} of what the memory says is let in after {record['query']!r}")
     for place, item in enumerate(record["recalled"], 1):
-        text = f"{item['before']}[{item['stored']}]{item['after']}".replace("\n", " ")
         print(
             f"{place:>4}    cosine {item['cosine']:.3f}  share {item['share']:.2f}  strength {item['strength']:.2f}  "
-            f"{item['age_tokens']} tokens ago  {item['source']}: {text}"
+            f"{item['age_tokens']} tokens ago  {_words(item)}"
         )
     if not record["recalled"]:
         print("        nothing is stored, so nothing is recalled")
+    if "pointer" in record:
+        print(
+            f"pointer {record['pointer']['share']:.2f} of the next token's chance is copied from what followed before"
+        )
+        for place, item in enumerate(record["pointer"]["copied"], 1):
+            print(
+                f"{place:>4}    {item['probability']:.2f} for {item['text']!r}, which followed {item['moments']} "
+                f"stored moment{'s' * (item['moments'] != 1)}  {_words(item)}"
+            )
     if "picture" in record:
         print(f"drawn   {record['picture']}")
     then = record["next"]
@@ -158,3 +176,8 @@ def _print(record: dict[str, Any]) -> None:
         f"next    {then['text']!r}: probability {then['probability']:.2f} with this memory, "
         f"{then['without_memory']:.2f} without"
     )
+
+
+def _words(item: dict[str, Any]) -> str:
+    """Where it was stored, with the text around."""
+    return f"{item['source']}: {item['before']}[{item['stored']}]{item['after']}".replace("\n", " ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import select
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -169,6 +170,11 @@ def sampler(brain: Brain, seed: int, temperature: float = TEMPERATURE, top_p: fl
 
 def _prompt(given: str | None) -> str:
     if given is None:
+        if _piped():
+            raise UsageError(
+                "standard input: got a text and no prompt, expected '-' as the prompt.",
+                "Give '-' to continue what is piped in, or a prompt to leave it alone.",
+            )
         return DEFAULT_PROMPT
     if given != "-":
         return given
@@ -176,6 +182,17 @@ def _prompt(given: str | None) -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input: not UTF-8 at byte {error.start}.", "Convert the text to UTF-8.") from error
+
+
+def _piped() -> bool:
+    """Whether something waits at standard input that nobody types; False where that cannot be asked."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return False
+    try:
+        ready, _, _ = select.select([sys.stdin.fileno()], [], [], 0)
+    except (OSError, ValueError):  # Windows asks sockets alone
+        return False
+    return bool(ready and sys.stdin.buffer.peek(1))
 
 
 def _save(out: str, load: Workload) -> Path:
@@ -214,9 +231,8 @@ def _print_summary(brain: Brain, tally, load: Workload, written: int, speeds: tu
 
     _say("")
     _say(f"backend {brain.backend.name} ({load.hardware}): {brain.backend.reason}")
-    _say(
-        f"speed   read {tally.prefill} tokens at {speeds[0]:.0f} tokens/s, wrote {written} at {speeds[1]:.0f} tokens/s"
-    )
+    wrote = f", wrote {written} at {speeds[1]:.0f} tokens/s" if written else ""
+    _say(f"speed   read {tally.prefill} tokens at {speeds[0]:.0f} tokens/s{wrote}")
     for p in load.populations:
         per_token = p.spikes / load.tokens
         rate = 100 * per_token / p.neurons

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="with --spikes or --limbic: the text to read; with --limbic one of several words may stand alone, for small",
     )
-    parser.add_argument("--format", default="text", help="of the wiring: " + ", ".join(FORMATS))
+    parser.add_argument("--format", help="of the wiring: " + ", ".join(FORMATS) + f" (default: {FORMATS[0]})")
     parser.add_argument("--spikes", action="store_true", help="draw what happens over TEXT, as a PNG or an SVG")
     parser.add_argument(
         "--limbic", action="store_true", help="draw prosody, affect, hormones and routed depth over TEXT"
@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         return _affect.show(args)
     if args.spikes and args.limbic:
         raise UsageError("neuro show: got --spikes and --limbic, expected one of them.", "Draw two pictures.")
+    if args.format is not None and (args.spikes or args.limbic):
+        raise UsageError("neuro show: --format is of the wiring, not of a picture.", "Name the picture: --out FILE.svg")
     if args.limbic:
         from neuro.cli import _limbic
 
@@ -62,10 +64,15 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"neuro show: --{option} has no effect without --spikes.", "Add --spikes, or leave it out."
             )
-    if args.format not in FORMATS:
-        raise UsageError(f"--format: got '{args.format}'.", nearest(args.format, FORMATS))
+    if args.text is not None:
+        raise UsageError(
+            "neuro show: a text has no effect without --spikes or --limbic.", "Add one of them, or leave the text out."
+        )
+    form = args.format or FORMATS[0]
+    if form not in FORMATS:
+        raise UsageError(f"--format: got '{form}'.", nearest(form, FORMATS))
     brain = _brain(args)
-    text = {"text": _text, "mermaid": _mermaid, "svg": _svg}[args.format](brain)
+    text = {"text": _text, "mermaid": _mermaid, "svg": _svg}[form](brain)
     if args.out:
         from neuro import atomic
 
@@ -100,7 +107,7 @@ def _text(brain: Brain) -> str:
         lines.append(
             "    writes  " + (", ".join(region.writes) or "nothing inside a step; its state is read as feedback")
         )
-    lines += ["", "feedback (held since the last commit, every " + f"{brain.config.plasticity_span} tokens): "]
+    lines += ["", f"feedback (held since the last commit, every {brain.config.plasticity_span} tokens):"]
     feedback = sorted({channel for _, channel, _ in brain.wiring.edges if channel.endswith("~")})
     lines.append("    " + ", ".join(feedback))
     if brain.wiring.silent:

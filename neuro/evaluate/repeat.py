@@ -4,10 +4,11 @@ A sample is one fresh stream over one place of the text:
 
     <bos> [warm-up] [A: the passage] [B: the gap, other text] [A again]
 
-The warm-up is there because a cold stream pays more for the first showing: without it the second would look cheaper with
-no memory at all. It is the text that follows the gap: the text before the passage would be its context in the first
-showing and not in the second, which then looks dearer (by 3 % with the shipped model's memory off). Every part ends its span, so both showings of A are cut into the same spans, and what A wrote is
-committed however short the gap is. Samples share no token.
+The warm-up is there because a cold stream pays more for the first showing: without it the second would look cheaper with no
+memory at all. It is the text that follows the gap: the text before the passage would be its context in the first showing
+and not in the second, which then looks dearer (by 3 % with the shipped model's memory off). Every part ends its span, so
+both showings of A are cut into the same spans, and what A wrote is committed however short the gap is. Samples share no
+token.
 
     word perplexity = exp(nats / words),   ratio = that of the second showing over that of the first
 

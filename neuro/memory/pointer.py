@@ -45,12 +45,16 @@ class Pointer(nn.Module):
 
     def forward(self, cosine: Tensor, strengths: Tensor, ids: Tensor, hidden: Tensor, trust: Tensor) -> Tensor:
         """cosine [B,T,M], strengths, ids [B,M], hidden [B,T,D], trust [B,T] -> copied [B,T,V]; 0 without a filled slot."""
+        share, score = self.shares(cosine, strengths)
+        drive = self.evidence * torch.logsumexp(score, -1) + self.trust * trust + wide(self.gate(hidden)).squeeze(-1)
+        return self.ops.tally(share * (_MOST * torch.sigmoid(drive)).unsqueeze(-1), ids, self.vocab_size)
+
+    def shares(self, cosine: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
+        """cosine [B,T,M], strengths [B,M] -> what of lambda each slot gets, 0 where unfilled, and its score z, [B,T,M]."""
         filled = (strengths > 0).unsqueeze(1)
         age = torch.exp(self.log_age) * torch.log(strengths.clamp_min(1e-6)).unsqueeze(1)
         score = torch.where(filled, torch.exp(self.log_scale) * cosine + age, torch.full_like(cosine, -1e4))
-        share = torch.softmax(score, -1) * filled.to(score.dtype)
-        drive = self.evidence * torch.logsumexp(score, -1) + self.trust * trust + wide(self.gate(hidden)).squeeze(-1)
-        return self.ops.tally(share * (_MOST * torch.sigmoid(drive)).unsqueeze(-1), ids, self.vocab_size)
+        return torch.softmax(score, -1) * filled.to(score.dtype), score
 
 
 def mixed(logits: Tensor, copied: Tensor) -> Tensor:

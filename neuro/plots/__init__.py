@@ -11,6 +11,9 @@ import numpy as np
 
 from neuro import atomic
 
+LABELLED = 320  # tokens up to which some are written below an axis
+_LABEL_PT = 7  # height of one, which is its room along the axis
+
 
 def loss_curve(log: Path, out: Path) -> Path | None:
     """Training and validation nats per token over tokens seen, from a run's log.jsonl -> the PNG."""
@@ -68,6 +71,7 @@ def limbic_raster(
         axis.set_title(f"{name}: {100 * raster.mean():.1f} % of neurons fire per token", loc="left", fontsize=9)
         axis.set_ylabel("neuron")
         axis.set_yticks([])
+        axis.tick_params(bottom=False)
     for name, values in traces.items():
         axes[-2].plot(values, lw=1, label=name)
     axes[-2].legend(frameon=False, ncols=4, fontsize=8, loc="upper left")
@@ -81,9 +85,8 @@ def limbic_raster(
     for axis in axes:
         for position in commits:
             axis.axvline(position + 0.5, color="#b3402e", lw=0.6, ls=":")
-    axes[-1].set_xticks(
-        range(len(tokens)), [piece.replace("\n", "↵").replace("$", r"\$") for piece in tokens], rotation=90, fontsize=5
-    )
+    axes[-2].tick_params(bottom=False)
+    label_tokens(axes[-1], tokens, np.arange(len(tokens)))
     axes[-1].set_xlim(-0.5, len(tokens) - 0.5)
     return _save(pyplot, figure, out)
 
@@ -162,6 +165,21 @@ def grouped(
     axis.set(ylabel=label)
     axis.legend(frameon=False)
     return _save(pyplot, figure, out)
+
+
+def label_tokens(axis: Any, tokens: Sequence[str], places: np.ndarray) -> None:
+    """Write tokens below an axis: all while there is room, else every second, third, ..., so that none lies on another.
+
+    Args:
+        tokens: T pieces of text; beyond `LABELLED` of them the axis keeps its numbers.
+        places: [T] on the axis.
+    """
+    if len(tokens) > LABELLED:
+        return
+    room_pt = 72 * axis.figure.get_size_inches()[0] - 60  # less what stands left of the axis
+    every = max(1, int(np.ceil(len(tokens) * 1.08 * _LABEL_PT / room_pt)))
+    pieces = [piece.replace("\n", "↵").replace("$", r"\$") for piece in tokens[::every]]
+    axis.set_xticks(places[::every], pieces, rotation=90, fontsize=_LABEL_PT)
 
 
 def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]) -> None:

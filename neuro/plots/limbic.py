@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from neuro import atomic
-from neuro.plots import _pyplot
+from neuro.plots import _pyplot, label_tokens
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_LABELLED = 160  # tokens up to which each is written below the axis
 
 
 def over_text(
@@ -58,9 +57,7 @@ def over_text(
     for axis in axes:
         for position in commits:
             axis.axvline(position + 0.5, color="#8a8a8a", lw=0.8, ls=":")
-    if len(tokens) <= _LABELLED:
-        pieces = [piece.replace("\n", "↵").replace("$", r"\$") for piece in tokens]
-        axes[-1].set_xticks(range(len(tokens)), pieces, rotation=90, fontsize=7)
+    label_tokens(axes[-1], tokens, np.arange(len(tokens)))
     axes[-1].set(xlim=(-0.5, len(tokens) - 0.5), xlabel="token (dotted: commit)")
     with atomic.replacing(out) as temporary:
         figure.savefig(temporary, dpi=130, format=out.suffix.removeprefix("."))

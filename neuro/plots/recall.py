@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neuro import atomic
-from neuro.plots import _pyplot
-
-_LABELLED = 160  # tokens up to which each is written below the axis
+from neuro.plots import _pyplot, label_tokens
 
 
 def over_text(
@@ -70,9 +68,7 @@ def over_text(
         for position in commits:
             axis.axvline(position + 0.5, color="#8a8a8a", lw=0.8, ls=":")
         axis.spines[["top", "right"]].set_visible(False)
-    if len(tokens) <= _LABELLED:
-        pieces = [piece.replace("\n", "↵").replace("$", r"\$") for piece in tokens]
-        axes[2].set_xticks(time, pieces, rotation=90, fontsize=7)
+    label_tokens(axes[2], tokens, time)
     axes[2].set(
         xlim=(-0.5, len(tokens) - 0.5),
         xlabel="token (dotted: commit); the larger a dot, the more was let in of that moment",

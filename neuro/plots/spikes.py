@@ -15,14 +15,13 @@ import numpy as np
 
 from neuro import atomic
 from neuro.errors import UsageError
-from neuro.plots import _pyplot
+from neuro.plots import LABELLED, _pyplot, label_tokens
 
 FORMATS = (".png", ".svg")
 _COLOURS = ("#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 _RED, _GREY = "#D55E00", "#8a8a8a"
 _MANY = 20_000  # ticks of a population from which an SVG holds them as an image
 _BINS = 400  # of the population rate: longer runs are averaged over several steps
-_LABELLED = 160  # steps up to which each can carry its token
 
 
 def check_format(out: Path) -> None:
@@ -291,13 +290,12 @@ def _time_axis(axis: Any, first: int, steps: int, dt_ms: float | None, step: str
     scale = dt_ms or 1.0
     axis.set_xlim((first - 0.5) * scale, (first + steps - 0.5) * scale)
     if _labelled(labels, steps):
-        pieces = [piece.replace("\n", "↵").replace("$", r"\$") for piece in labels]
-        axis.set_xticks((first + np.arange(steps)) * scale, pieces, rotation=90, fontsize=7)
+        label_tokens(axis, labels, (first + np.arange(steps)) * scale)
     axis.set_xlabel(step if dt_ms is None else "time (ms)")
 
 
 def _labelled(labels: Sequence[str], steps: int) -> bool:
-    return len(labels) == steps <= _LABELLED
+    return len(labels) == steps <= LABELLED
 
 
 def _mark(axes: Any, places: Sequence[float], label: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from sims.nir.conformance import NAMES
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,11 @@ def test_the_page_of_peers_compares_equal_parameters():
         of = {row[0].split(",")[0]: int(row[1].replace(",", "")) for row in rows[start + 1 : end]}
         assert set(of) == {"ours", "Transformer-XL", "Compressive Transformer"}
         assert max(of.values()) < 1.01 * min(of.values())
+
+
+def test_contributing_has_every_lane_in_its_order_and_the_quick_ones_stand_before_the_tests():
+    lanes = re.findall(r'^lane "(.+?)"', (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Lanes")[1].split("## Where things go")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in said.splitlines() if line.startswith("| ")]
+    assert rows == ["lane", *lanes]
+    assert lanes[2:7] == ["lint", "format", "types", "arrows", "README: test"]

@@ -9,7 +9,7 @@ import pytest
 
 from neuro import config, presets
 from neuro.config import BrainConfig, RunConfig, TrainConfig, apply_sets, from_dict, load, to_dict, to_toml
-from neuro.errors import FormatError, MissingError, UsageError, nearest
+from neuro.errors import MissingError, UsageError, nearest
 
 
 def refused(kind: type, match: str, call, *args) -> None:
@@ -147,8 +147,8 @@ def test_nothing_is_evaluated(text):
 @pytest.mark.parametrize(
     ("toml", "kind", "match"),
     [
-        ("steps = 3\n[", FormatError, r"run.toml: .*\nGive a TOML file; 'neuro config show' prints a full one"),
-        ("[train]\nsteps = 3\nsteps = 4\n", FormatError, "run.toml: "),
+        ("steps = 3\n[", UsageError, r"run.toml': got a file that is no TOML \(.*\), expected one\.\nGive a TOML file; "),
+        ("[train]\nsteps = 3\nsteps = 4\n", UsageError, "run.toml': got a file that is no TOML"),
         ('preset = "smal"\n', UsageError, r"run.toml: unknown preset 'smal'\.\nDid you mean 'small'\?"),
         ('preset = ["small"]\n', UsageError, r"run.toml: unknown preset \['small'\]"),
         ("[brian]\nd_model = 3\n", UsageError, r"config: unknown key 'brian'\.\nDid you mean 'brain'\?"),
@@ -169,10 +169,10 @@ def test_wrong_files_are_refused(toml, kind, match, tmp_path):
 
 def test_missing_and_foreign_files_are_refused(tmp_path):
     refused(MissingError, r"config 'tinny': no such preset or file\.\nDid you mean 'tiny'\?", load, "tinny")
-    refused(FormatError, "Is a directory|Permission denied", load, tmp_path)
+    refused(UsageError, r"got a folder, expected a preset or a TOML file\.\nGive a TOML file; 'neuro", load, tmp_path)
     path = tmp_path / "binary.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    refused(FormatError, "binary.toml", load, path)
+    refused(UsageError, "binary.toml': got a file that is no TOML", load, path)
 
 
 @pytest.mark.parametrize(

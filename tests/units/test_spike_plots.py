@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
+from neuro import plots
 from neuro.errors import UsageError
 from neuro.plots import spikes as pictures
 
@@ -118,7 +120,7 @@ def test_tokens_are_written_while_there_is_room(tmp_path):
     labels = ["the", "$5", "line\n", *["x"] * 157]
     said = texts(svg(pictures.raster({"a": fired(160, 3)}, tmp_path / "x.svg", labels=labels)))
     assert {"the", "$5", "line↵"} <= set(said) and said.count("x") == 157
-    said = texts(svg(pictures.raster({"a": fired(161, 3)}, tmp_path / "y.svg", labels=[*labels, "x"])))
+    said = texts(svg(pictures.raster({"a": fired(321, 3)}, tmp_path / "y.svg", labels=["x"] * 321)))
     assert "the" not in said
 
 
@@ -188,3 +190,18 @@ def test_arrays_of_another_shape_are_refused(shapes, tmp_path):
     populations = {str(number): np.zeros(shape) for number, shape in enumerate(shapes)}
     with pytest.raises(UsageError, match=r"expected \[steps, neurons\] with the same steps.*\nTake one row of a batch"):
         pictures.raster(populations, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("tokens", [4, 100, 195, 320])
+def test_no_token_is_written_over_the_next(tokens, tmp_path, monkeypatch):
+    """Of the overview: as many are written as have room, from the first on, evenly."""
+    kept = []
+    monkeypatch.setattr(plots, "_save", lambda pyplot, figure, out: kept.append(figure))
+    flat = {"x": np.zeros(tokens)}
+    plots.limbic_raster(["gj|"] * tokens, {"a": fired(tokens, 8)}, flat, flat, [], tmp_path / "x.png")
+    axis = kept[0].axes[-1]
+    kept[0].canvas.draw()
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels()]
+    assert len(boxes) == tokens if tokens <= 100 else tokens / 4 <= len(boxes) < tokens
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert set(np.diff(axis.get_xticks())) == {-(-tokens // len(boxes))} and axis.get_xticks()[0] == 0
