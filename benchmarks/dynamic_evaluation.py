@@ -268,13 +268,13 @@ def main() -> None:
 
     valid = head(options.valid, brain, options.wikitext, options.tuning_tokens)
     tuning = {"model": before, "tuned on": options.valid.name, "tokens": len(valid) - 1}
-    learning = {"statistics": f"{options.train.name}:{options.statistics_tokens}"}
     cache = log.once(tuning | {"method": "cache"}, lambda: tuned_cache(through(brain, valid, "off"), valid[1:]))
     if options.text is None:
         report = {"benchmark": "dynamic_evaluation", "model": options.model, "text": options.valid.name, "seed": 0}
         report |= {"tokens": len(valid) - 1, "machine": _machine.describe(), "cache": cache["best"]}
         print(json.dumps(report | {"nats_per_token": valid_table(brain, valid, cache, log, tuning)}, indent=1))
         return
+    learning = {"statistics": f"{options.train.name}:{options.statistics_tokens}"}
     trials: dict[tuple[float, ...], float] = {}  # nats per token of (rate, floor, decay)
 
     def attempt(*setting: float) -> None:
