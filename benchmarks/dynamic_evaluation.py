@@ -2,6 +2,10 @@
 
     python benchmarks/dynamic_evaluation.py small $NEURO_DATA/wikitext-2/test.txt.gz --wikitext \\
         --valid $NEURO_DATA/wikitext-2/valid.txt.gz --train $NEURO_DATA/wikitext-2/train.txt.gz --log peers.jsonl
+    python benchmarks/dynamic_evaluation.py runs/wikitext2/model --valid $NEURO_DATA/wikitext-2/valid.txt.gz --log valid.jsonl
+
+The second, without a text to score, prints the arms and the caches on the tuning tokens of ``--valid`` themselves: the table
+of docs/memory.md, "Predicting outright".
 
 static           every memory emptied at every commit
 real, episodic, procedural    the memories of this brain, as in `neuro.evaluate.arms`
@@ -194,6 +198,14 @@ def head(path: Path, brain: Brain, wikitext: bool, tokens: int) -> list[int]:
     return stream_of(brain, perplexity.code(text.read_text(path), brain, wikitext))[: tokens + 1]
 
 
+def valid_table(brain: Brain, valid: list[int], cache: dict[str, Any], log: Log, key: dict[str, Any]) -> dict[str, Any]:
+    """Nats per token of each arm and of each cache on the tokens that the caches were tuned on."""
+    found = {"off": cache["static_nats_per_token"]}
+    for arm in arms.of(brain)[:-1]:
+        found[arm] = log.once(key | {"method": arm}, lambda arm=arm: float(through(brain, valid, arm).nats.mean()))
+    return found | {f"cache {size}": best["nats_per_token"] for size, best in cache["best"].items()}
+
+
 def rows(nats: dict[str, list[float]], words: np.ndarray, tokens: int, flags: np.ndarray) -> dict[str, Any]:
     """The table: nats of each article under each method -> word perplexity, drop against static, share of dynamic's gain."""
     picks = np.random.default_rng(0).integers(0, len(words), (1000, len(words)))
@@ -230,10 +242,10 @@ def rows(nats: dict[str, list[float]], words: np.ndarray, tokens: int, flags: np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("text", type=Path)
+    parser.add_argument("text", type=Path, nargs="?", help="what is scored; without it the tuning tokens are")
     parser.add_argument("--wikitext", action="store_true", help="undo WikiText's tokenization, as `neuro eval` does")
     parser.add_argument("--valid", type=Path, required=True, help="what everything is tuned on")
-    parser.add_argument("--train", type=Path, required=True, help="where gradients get their root mean square from")
+    parser.add_argument("--train", type=Path, help="where gradients get their root mean square from")
     parser.add_argument("--log", type=Path, required=True, help="JSON lines; continued where it exists")
     parser.add_argument("--articles", type=int, help="only the first ones of the text")
     parser.add_argument("--tuning-tokens", type=int, default=12_000)
@@ -242,6 +254,8 @@ def main() -> None:
     parser.add_argument("--floors", type=float, nargs="+", default=[0.3, 1.0, 3.0])
     parser.add_argument("--decays", type=float, nargs="+", default=[1e-3, 1e-2], help="besides none")
     options = parser.parse_args()
+    if options.text and not options.train:
+        parser.error("a text needs --train too")
     torch.set_num_threads(1)
     brain = neuro.load(options.model, "cpu").eval()
     before = folder.fingerprint(brain)
@@ -254,8 +268,13 @@ def main() -> None:
 
     valid = head(options.valid, brain, options.wikitext, options.tuning_tokens)
     tuning = {"model": before, "tuned on": options.valid.name, "tokens": len(valid) - 1}
-    learning = {"statistics": f"{options.train.name}:{options.statistics_tokens}"}
     cache = log.once(tuning | {"method": "cache"}, lambda: tuned_cache(through(brain, valid, "off"), valid[1:]))
+    if options.text is None:
+        report = {"benchmark": "dynamic_evaluation", "model": options.model, "text": options.valid.name, "seed": 0}
+        report |= {"tokens": len(valid) - 1, "machine": _machine.describe(), "cache": cache["best"]}
+        print(json.dumps(report | {"nats_per_token": valid_table(brain, valid, cache, log, tuning)}, indent=1))
+        return
+    learning = {"statistics": f"{options.train.name}:{options.statistics_tokens}"}
     trials: dict[tuple[float, ...], float] = {}  # nats per token of (rate, floor, decay)
 
     def attempt(*setting: float) -> None:

@@ -12,6 +12,7 @@ Row "noise 1e-6" is float32 with every weight times 1 + 1e-6 n, n normal: how fa
 Row "float32, rewritten" is `export.quantize.rewrites` alone: what of the speed is not quantization.
 
 ``same_divergence`` is KL(float32 || graph) of the next token in nats: of all columns the one that needs the fewest tokens.
+Which part of the model loses what is `benchmarks/int8_agreement.py`'s.
 Spikes are compared neuron by neuron: the share of all neuron updates that differ. The interval of the loss resamples blocks of
 64 tokens. Facts are those of `benchmarks/facts.py`: read once, committed, asked for in a fresh stream with that memory; the
 share whose answer comes first. Times are of the process's CPU, rounds interleaved over all rows; ratios are of the medians
@@ -66,12 +67,12 @@ def write(brain: Brain, folder: Path) -> dict[str, Path]:
     return files
 
 
-def noisy(step: Path) -> None:
+def noisy(step: Path, relative: float = NOISE) -> None:
     random, model = np.random.default_rng(0), onnx.load(step)
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2:
             weight = numpy_helper.to_array(tensor)
-            moved = weight * (1.0 + NOISE * random.standard_normal(weight.shape)).astype(np.float32)
+            moved = weight * (1.0 + relative * random.standard_normal(weight.shape)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
     onnx.save(model, step)
 
@@ -145,6 +146,7 @@ def compare(folders: dict[str, Path], ids: list[int], rasters: list[str]) -> dic
             if runtime.state["state.clock"] >= runtime.manifest["plasticity_span"]:
                 runtime.commit()
             note(name, own_loss=nats_of(own_logits, following) - base, own_top1=float(own_logits.argmax() == best))
+            note(name, own_divergence=divergence_of(expected, own_logits))
             note(name, own_spikes=float((own_spikes != fired).mean()), own_rate=float(own_spikes.mean() - fired.mean()))
             if name == "float32":
                 continue
@@ -158,7 +160,7 @@ def compare(folders: dict[str, Path], ids: list[int], rasters: list[str]) -> dic
         report[name] |= {
             f"{key}_95": block_interval(np.array(values))
             for key, values in columns.items()
-            if key.endswith(("loss", "top1"))
+            if key.endswith(("loss", "top1", "divergence"))
         }
     return report
 

@@ -40,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"schema": "neuro.doctor/1"} | report))
         return 0
+    width = max(len(row["name"]) for rows in report.values() for row in rows)
     for section, rows in report.items():
         print(section)
         for row in rows:
-            print(f"  {'ok' if row['ok'] else '--'}  {row['name']:<12} {row['says']}")
+            print(f"  {'ok' if row['ok'] else '--'}  {row['name']:<{width}} {row['says']}")
     return 0
 
 

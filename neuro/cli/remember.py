@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
             f"{tally.writes} memories written, {tally.evictions} older ones replaced, {saved} held"
         )
         if not args.quiet:
-            print(f"speed   {tally.tokens / max(1e-9, seconds):.0f} tokens/s", file=sys.stderr)
+            if tally.tokens:
+                print(f"speed   {tally.tokens / max(1e-9, seconds):.0f} tokens/s", file=sys.stderr)
             if interrupted:
                 print("stopped after the last whole item; the same command goes on from there", file=sys.stderr)
     return 130 if interrupted else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import select
 import sys
@@ -192,7 +193,7 @@ def _piped() -> bool:
         ready, _, _ = select.select([sys.stdin.fileno()], [], [], 0)
     except (OSError, ValueError):  # Windows asks sockets alone
         return False
-    return bool(ready and sys.stdin.buffer.peek(1))
+    return bool(ready and isinstance(sys.stdin.buffer, io.BufferedReader) and sys.stdin.buffer.peek(1))
 
 
 def _save(out: str, load: Workload) -> Path:

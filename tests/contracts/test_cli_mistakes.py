@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuro.cli import main
+from neuro.cli import doctor, main
 
 WAITING = (
     "standard input: got a text and no prompt, expected '-' as the prompt.\n"
@@ -67,6 +67,31 @@ def test_a_speed_of_nothing_is_not_told(model, capsys):
     assert "wrote" not in capsys.readouterr().err.split("speed")[1].split("\n")[0]
     main(["run", str(model), "Nobody", "--tokens", "2"])
     assert ", wrote 2 at " in capsys.readouterr().err
+
+
+def test_what_is_known_already_is_read_at_no_speed(model, capsys, tmp_path):
+    (tmp_path / "a.txt").write_text("Nobody knows the colour.\n", encoding="utf-8")
+    told = []
+    for _ in range(2):
+        assert main(["remember", str(model), str(tmp_path / "a.txt"), "--memory", str(tmp_path / "m")]) == 0
+        told.append(capsys.readouterr())
+    assert "tokens/s" in told[0].err and told[1].err == "" and "(1 known already)" in told[1].out
+
+
+def test_the_columns_of_the_doctor_stand_below_one_another(capsys, monkeypatch):
+    probes = {
+        "_system": "ok",
+        "_packages": "p",
+        "_backends": "event kernels",
+        "_extras": "x",
+        "_energy": "e",
+        "_models": "m",
+    }
+    for probe, name in probes.items():
+        monkeypatch.setattr(doctor, probe, lambda name=name: [{"name": name, "ok": True, "says": "SAYS"}])
+    assert main(["doctor"]) == 0
+    rows = [line for line in capsys.readouterr().out.split("\n") if line.startswith("  ")]
+    assert len(rows) == 6 and {row.index("SAYS") for row in rows} == {len("  ok  event kernels ")}
 
 
 @pytest.mark.parametrize("text", ["= Once upon a time =\n", "\x00"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,41 +12,18 @@ import onnx
 import pytest
 import torch
 
-from export import check, directml, onnx_graph, package, parity, quantize, runtime
+from export import check, directml, onnx_graph, package, parity, quantize
 from export import manifest as manifests
 from export.ports import INTO
 from export.quantize import weights
-from export.runtime import Runtime, nucleus
+from export.runtime import Runtime
 from neuro import folder, text
 from neuro.cli import main
 from neuro.errors import CheckError, NeuroError, UsageError
-from neuro.sampling import Sampler
-from neuro.session import Session
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
 SWITCHES = ["", "thalamus", "amygdala", "endocrine", "hippocampus", "cortex", "procedural"]
-
-
-@pytest.fixture(scope="module")
-def save_model(tiny_brain, tmp_path_factory) -> Callable[..., Path]:
-    """Factory of model folders with a tokenizer of 300 ids."""
-    tokenizer = Tokenizer.train(["The keeper counted the boats twice, and the boats counted him. "] * 30, 300)
-
-    def make(sets=(), **options) -> Path:
-        brain = tiny_brain([f"vocab_size={tokenizer.vocab_size}", *sets], **options)
-        brain.tokenizer = tokenizer
-        return folder.save(brain, tmp_path_factory.mktemp("model"))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def exported(save_model, tmp_path_factory) -> tuple[Path, Path]:
-    """A model folder and its float32 export."""
-    model, out = save_model(), tmp_path_factory.mktemp("export") / "out"
-    package.export_onnx(model, out)
-    return model, out
 
 
 @pytest.mark.parametrize("off", SWITCHES, ids=lambda name: f"no_{name}" if name else "everything_on")
@@ -219,39 +195,6 @@ def test_int8_costs_less_than_three_percent_of_wikitext_perplexity(neuro_data, t
         path.stat().st_size for kind in ("float", "int8") for path in (tmp_path / kind / "onnx").glob("model*.onnx")
     ]
     assert sizes[1] <= 0.3 * sizes[0]
-
-
-def test_the_folder_runs_without_this_package(exported, tmp_path):
-    """From elsewhere, with an interpreter that cannot import neuro, torch or onnx."""
-    block = "import sys; sys.modules.update(dict.fromkeys(('neuro', 'torch', 'onnx', 'export', 'backends')))"
-    script = f"{block}; import runpy; runpy.run_path({str(exported[1] / 'run.py')!r}, run_name='__main__')"
-    for arguments in (["The keeper", "--tokens", "5"], ["12", "7", "43", "--tokens", "5"], ["--check"]):
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
-
-
-def test_the_runner_reads_a_literal_bos_as_the_tokenizer_does(exported, monkeypatch, capsys):
-    out, read = exported[1], []
-    monkeypatch.setattr(Runtime, "generate", lambda self, ids, n, *how: read.extend(ids) or [])
-    monkeypatch.setattr(runtime, "__file__", str(out / "run.py"))
-    monkeypatch.setattr(sys, "argv", ["run.py", "a<bos>b <unk>"])
-    assert runtime.main() == 0
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
-    assert read == [tokenizer.bos_id, *tokenizer.encode("a<bos>b <unk>")]
-    assert tokenizer.bos_id not in read[1:]
-
-
-def test_the_runner_refuses_an_id_that_is_none_in_two_lines(exported):
-    argv = [sys.executable, str(exported[1] / "run.py"), "12", "99999"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    most = json.loads((exported[1] / "manifest.json").read_text(encoding="utf-8"))["vocab_size"]
-    assert done.stderr.split("\n") == [
-        f"run.py: got the token id 99999, expected ids below {most}.",
-        "Give ids of this folder's tokenizer.json, or a text.",
-        "",
-    ]
 
 
 def test_verify_is_content_with_a_fresh_export_and_leaves_it_as_it_is(exported):
@@ -431,71 +374,6 @@ def test_genai_writes_what_the_runner_writes(exported):
     assert written == runner.generate(ids, count)
 
 
-def test_the_runner_samples_as_warm_as_the_brain(save_model, exported, tmp_path):
-    """Same warmth, same ids from the same draws, before and after commits; without octaves nothing is written of them."""
-    model, out = save_model(["endocrine.temperature_octaves=2.0"]), tmp_path / "out"
-    package.export_onnx(model, out)
-    brain, runner = folder.load(model, "cpu"), Runtime(out)
-    assert runner.manifest["temperature_octaves"] == 2.0
-    assert "temperature_octaves" not in Runtime(exported[1]).manifest
-    session, choose, again = Session(brain), Sampler(0.9, 0.95, seed=5), Sampler(0.9, 0.95, seed=5)
-    session.feed(torch.arange(30).unsqueeze(0))
-    logits = runner.feed([list(range(30))])[:, -1]
-    warmths = []
-    for token in session.generate(choose, 40):
-        warmths.append(float(runner.warmth()[0]))
-        assert again(torch.from_numpy(logits[0]), warmths[-1]) == token
-        logits = runner.step([token])
-    assert warmths[-1] == pytest.approx(float(brain.warmth(session.state)[0]), abs=1e-6)
-    assert len(set(warmths)) >= 3, "two commits at least"
-    check.verify(out)
-
-
-def test_the_runners_nucleus_is_the_samplers():
-    logits = torch.randn(50, generator=torch.Generator().manual_seed(1))
-    p, ids = torch.softmax(logits.double() / 0.7, 0).sort(descending=True)
-    kept = p.masked_fill(p.cumsum(0) - p >= 0.8, 0.0)
-    expected = torch.zeros(50, dtype=torch.float64).scatter(0, ids, kept / kept.sum()).numpy()
-    assert nucleus(logits.numpy(), 0.7, 0.8) == pytest.approx(expected)
-    assert 1 < (expected > 0).sum() < 50
-
-
-def test_the_runner_samples_from_a_seed_and_refuses_what_is_no_temperature(exported):
-    runner = Runtime(exported[1])
-
-    def written(**options):
-        runner.reset()
-        return runner.generate([], 20, **options)
-
-    assert written(temperature=1.0, seed=3) == written(temperature=1.0, seed=3) != written(temperature=1.0, seed=4)
-    cool = written(temperature=1e-6)
-    assert cool == written()
-    runner.warmth = lambda: np.array([1e-6])
-    assert written(temperature=1.0) == cool
-    del runner.warmth
-    banned = runner.manifest["never_written"]
-    assert banned and not set(written(temperature=50.0, top_p=1.0)) & set(banned)
-    with pytest.raises(
-        ValueError, match=r"got temperature -1 and top_p 0.9, expected 0 or more and a share in \(0, 1\]"
-    ):
-        runner.generate([], 1, -1, 0.9)
-    done = subprocess.run(
-        [sys.executable, "run.py", "--top-p", "0"], cwd=exported[1], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr == (
-        "run.py: got --temperature 0.0, --top-p 0.0, --seed 0, expected 0 or more, a share in (0, 1], 0 or more.\n"
-        "Leave them out, or give --temperature 0.9.\n"
-    )
-    options = ["--temperature", "1", "--seed", "3", "--tokens", "5"]
-    done = subprocess.run(
-        [sys.executable, "run.py", *options, "7"], cwd=exported[1], capture_output=True, text=True, check=False
-    )
-    runner.reset()
-    own = runner.generate([runner.manifest["bos"], 7], 5, 1.0, seed=3)
-    assert done.stdout.split() == [str(token) for token in own]
-
-
 def test_a_folder_with_other_things_in_it_is_left_alone(exported, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match="no export"):
@@ -510,11 +388,3 @@ def test_a_failed_export_keeps_the_earlier_one(exported, tmp_path, monkeypatch):
     with pytest.raises(CheckError):
         package.export_onnx(exported[0], out)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_batch_of_the_runtime_is_checked(exported):
-    runtime = Runtime(exported[1], batch=2)
-    with pytest.raises(ValueError, match="expected 2 ids"):
-        runtime.step([1])
-    with pytest.raises(ValueError, match="ids below"):
-        runtime.step([1, 10**6])
