@@ -5,7 +5,7 @@
 Each batch is one shape: so many streams of ``--tokens`` tokens, each stream another part of the text. Step and commit carry
 their own state beside torch's; after a token whose spikes differ torch's state replaces theirs (`export.parity.measure`). The
 prefill reads the same streams in pieces of a span, its logits beside the step's. Gaps are over the largest value where that is
-above 1. Prints one JSON object. No chance in it.
+above 1. Prints a JSON object a batch, then one of the machine. No chance in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import _machine
 import numpy as np
@@ -48,7 +47,6 @@ def main() -> None:
     brain = neuro.load(options.model, "cpu")
     coded = perplexity.code(text.read_text(options.text), brain, options.wikitext)
     ids = np.array([i for unit in coded.ids for i in unit])[: options.tokens * sum(options.batches)]
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         package.write_graphs(brain, Path(place))
         runtime = Runtime(place)
@@ -56,9 +54,9 @@ def main() -> None:
             count = batch * options.tokens
             tokens, ids = ids[:count].reshape(batch, options.tokens), ids[count:]
             found = parity.measure(brain, runtime, tokens, realign=True).to_dict()
-            rows.append(found | {"prefill_relative": prefilled(runtime, tokens)})
-    report = {"benchmark": "export_parity", "model": options.model, "text": options.text.name, "rows": rows}
-    print(json.dumps(report | {"machine": _machine.describe()}, indent=1))
+            print(json.dumps(found | {"prefill_relative": prefilled(runtime, tokens)}), flush=True)
+    report = {"benchmark": "export_parity", "model": options.model, "text": options.text.name}
+    print(json.dumps(report | {"machine": _machine.describe()}))
 
 
 if __name__ == "__main__":

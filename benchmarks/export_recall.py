@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import _machine
 import numpy as np
+import quantization
 import torch
 
 import neuro
-from export import package
+from export import recipes
 from export.runtime import Runtime
 from neuro import tasks
 from neuro.evaluate import recall
@@ -57,12 +59,13 @@ def main() -> None:
     sources = recall.POINTS.get(options.task, (options.task,)) if options.task else DELAYED
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
-        runtimes = {}
-        for recipe in (None, *options.recipes):
-            folder = Path(place) / (recipe or "float32")
-            folder.mkdir()
-            package.write_graphs(brain, folder, recipe)
-            runtimes[recipe or "float32"] = Runtime(folder)
+        plain = Path(place) / "float32"
+        quantization.write(brain, plain)
+        runtimes = {"float32": Runtime(plain)}
+        for recipe in options.recipes:
+            folder = Path(shutil.copytree(plain, plain.with_name(recipe)))
+            recipes.apply(folder / recipes.file_of("step", None), recipe)
+            runtimes[recipe] = Runtime(folder)
         for source in sources:
             task = tasks.parse(source, brain.config.vocab_size)[0]
             random = np.random.default_rng([options.seed, *tasks.spelled(task).encode()])

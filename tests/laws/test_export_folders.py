@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from export import check, package, web
+from export import check, package, quantize, web
 from export.ports import INTO
 from export.runtime import Runtime
 from neuro import folder, presets, workload
@@ -111,14 +112,18 @@ def test_without_its_packages_the_runner_says_what_to_do(exported):
 
 
 @pytest.mark.parametrize("recipe", ["int8-static", "int4"])
-def test_the_other_recipes_leave_as_folders_too(exported, tmp_path, recipe, capsys):
+def test_the_other_recipes_leave_as_folders_too(exported, tmp_path, recipe, capsys, monkeypatch):
+    """Each with a calibration text, which the manifest names and holds the hash of."""
     brain, out = exported
     text = tmp_path / "text.txt"
     text.write_text("The keeper counted the boats twice, and the boats counted him. " * 60)
-    given = ["--calibration", str(text)] if recipe == "int8-static" else []
-    argv = ["export", str(out / "torch"), "--profile", "web", "--quantize", recipe, "--out", str(tmp_path / "q")]
-    assert main([*argv, *given, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["quantization"]["recipe"] == recipe
+    monkeypatch.setitem(quantize.CALIBRATED, "int4", 96)
+    given = ["--profile", "web", "--quantize", recipe, "--calibration", str(text)]
+    assert main(["export", str(out / "torch"), *given, "--out", str(tmp_path / "q"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["quantization"]
+    assert told["recipe"] == recipe
+    expected = {"text": "text.txt", "sha256": hashlib.sha256(text.read_bytes()).hexdigest()}
+    assert told["calibration"].items() >= (expected | {"tokens": quantize.CALIBRATED[recipe]}).items()
     assert main(["verify", str(tmp_path / "q"), "-q"]) == 0
     assert Runtime(tmp_path / "q").step([5]).shape == (1, brain.config.vocab_size)
 
