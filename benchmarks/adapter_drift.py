@@ -8,9 +8,10 @@ Streams and scoring are those of `adapter.py`, its full adapter of one seed. The
 of before and read by the base of after: another code of the same function (rotation, scale, offset), or a real later
 checkpoint. Linear maps are fitted to the first ``--windows`` windows of the valid split. ``reread`` encodes the slots afresh
 from the text they came of, which has to have been kept; ``keys`` and ``contents`` are its two halves alone, and ``both`` is a
-second reading through an affine map. ``recovered`` is the share of the cost that is gone. ``left`` says what an affine map leaves on eight windows of valid that it was not fitted
-to: the share of the states' variance that it explains, the mean cosine of a token's key with its own key of before, and how
-often that one is the nearest of all. Prints one JSON object; a line for each drift goes to stderr.
+second reading through an affine map. ``recovered`` is the share of the cost that is gone. ``left`` says what an affine map
+leaves on eight windows of valid that it was not fitted to: the share of the states' variance that it explains, the mean cosine
+of a token's key with its own key of before, and how often that one is the nearest of all. Prints one JSON object; a line for
+each drift goes to stderr.
 """
 
 from __future__ import annotations
