@@ -7,10 +7,11 @@
 Streams and scoring are those of `adapter.py`, its full adapter of one seed. The memory of the passages is written by the base
 of before and read by the base of after: another code of the same function (rotation, scale, offset), or a real later
 checkpoint. Linear maps are fitted to the first ``--windows`` windows of the valid split. ``reread`` encodes the slots afresh
-from the text they came of, which has to have been kept; ``keys`` and ``contents`` are its two halves alone. ``recovered`` is
-the share of the cost that is gone. ``left`` says what an affine map leaves on eight windows of valid that it was not fitted
-to: the share of the states' variance that it explains, the mean cosine of a token's key with its own key of before, and how
-often that one is the nearest of all. Prints one JSON object; a line for each drift goes to stderr.
+from the text they came of, which has to have been kept; ``keys`` and ``contents`` are its two halves alone, and ``both`` is a
+second reading through an affine map. ``recovered`` is the share of the cost that is gone. ``left`` says what an affine map
+leaves on eight windows of valid that it was not fitted to: the share of the states' variance that it explains, the mean cosine
+of a token's key with its own key of before, and how often that one is the nearest of all. Prints one JSON object; a line for
+each drift goes to stderr.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from neuro.hf.adapter_reread import reread
 
 LEFT_WINDOWS = 8
 LATER = {"25 steps later": "soon", "200 steps later": "later"}
+REPAIRS = ("reread", "keys", "contents", *KINDS, "both")
 DRIFTS = ("rotation", "scale", "offset", "all three", *LATER)
 
 
@@ -101,7 +103,7 @@ def left_by(model: HippocampalAdapter, other: HippocampalAdapter, fitted: Tensor
 
 
 @torch.no_grad()
-def drift(out: Path, rows: Tensor, names: list[str], windows: int, seed: int) -> dict[str, Any]:
+def drift(out: Path, rows: Tensor, names: list[str], repairs: list[str], windows: int, seed: int) -> dict[str, Any]:
     """Nats per token of the second showing."""
     model = built(out, "full", seed)
     ids = torch.from_numpy(adapter_base.ids_of(out, "valid")[: (windows + LEFT_WINDOWS) * WINDOW].astype(np.int64))
@@ -126,21 +128,26 @@ def drift(out: Path, rows: Tensor, names: list[str], windows: int, seed: int) ->
     for name in names:
         other = drifted(out, model, name, seed)
         found, _ = readings(other, rows, START)
-        lost, today = costs(other, found, stored), again(other)
+        lost = costs(other, found, stored)
         row: dict[str, Any] = {"memory_off": float(second(other, found, off=True).mean()), "cost": lost - plain}
-        left = {
-            "uncorrected": lost,
-            "reread": costs(other, found, today),
-            "keys": costs(other, found, swapped(stored, today, "keys")),
-            "contents": costs(other, found, swapped(stored, today, "values")),
-        }
+        left = {"uncorrected": lost}
+        if {"reread", "keys", "contents"} & set(repairs):
+            today = again(other)
+            halves = {
+                "reread": today,
+                "keys": swapped(stored, today, "keys"),
+                "contents": swapped(stored, today, "values"),
+            }
+            left |= {repair: costs(other, found, held) for repair, held in halves.items() if repair in repairs}
         after = other.trace(fitted)
-        for kind in KINDS:
-            other.calibrate(before, after, kind)
-            left[kind] = costs(other, readings(other, rows, START)[0], stored)
-            other.fusion.alignment = None
+        for repair in (*KINDS, "both"):
+            if repair in repairs:
+                other.calibrate(before, after, "affine" if repair == "both" else repair)
+                held = again(other) if repair == "both" else stored
+                left[repair] = costs(other, readings(other, rows, START)[0], held)
+                other.fusion.alignment = None
         row |= {"nats": left, "recovered": {key: (lost - nats) / (lost - plain) for key, nats in left.items()}}
-        if name in LATER:
+        if name in LATER and "affine" in repairs:
             row["left"] = left_by(model, other, fitted, rest)
         record["drifts"][name] = row
         print(name, json.dumps(row), file=sys.stderr, flush=True)
@@ -154,10 +161,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--windows", type=int, default=48)
     parser.add_argument("--drifts", nargs="+", choices=DRIFTS, default=DRIFTS)
+    parser.add_argument("--repairs", nargs="+", choices=REPAIRS, default=REPAIRS)
     options = parser.parse_args()
     record: dict[str, Any] = {"machine": _machine.describe(), "split": options.split, "seed": options.seed}
     rows = documents(options.out, options.split)
-    record |= drift(options.out, rows, list(options.drifts), options.windows, options.seed)
+    record |= drift(options.out, rows, list(options.drifts), list(options.repairs), options.windows, options.seed)
     record["cpu_seconds"] = round(time.process_time())
     print(json.dumps(record, indent=1))
     return 0

@@ -1,6 +1,6 @@
 """python -m benchmarks.circuits [NAME ...] [--seeds 20] [--write]: each circuit's statistics over seeds, whole and lesioned.
 
-Seeds 0 to N-1. With --write the means and standard deviations go into `sims/circuits/record.json`. Parameters were chosen
+Seeds 0 to N-1. With --write the means and standard deviations go into each circuit's `reference.toml`. Parameters were chosen
 by hand, on seed 0 or 100; seed 0 is among the 20.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,24 @@ def main() -> None:
         }
         print(json.dumps({"circuit": name, "seeds": args.seeds, "cpu_s": spent, "statistics": measured}), flush=True)
         if args.write:
-            record = json.loads(studies.RECORD.read_text(encoding="utf-8"))
-            record[name]["seeds"] = args.seeds
+            record = studies.record(name)
+            record["seeds"] = args.seeds
             for statistic, values in measured.items():
-                record[name]["statistics"][statistic] |= values
-            atomic.write_text(studies.RECORD, json.dumps(record, indent=2) + "\n")
+                record["statistics"][statistic] |= values
+            atomic.write_text(studies.reference(name), as_toml(record))
+
+
+def as_toml(record: dict[str, Any]) -> str:
+    """A circuit's record as `studies.record` reads it."""
+    lines = [f"{key} = {_value(value)}" for key, value in record.items() if key != "statistics"]
+    for name, row in record["statistics"].items():
+        lines += ["", f"[statistics.{name}]", *(f"{key} = {_value(value)}" for key, value in row.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """In TOML, which for these is JSON but for what is undefined."""
+    return "nan" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _moments(values: np.ndarray) -> tuple[tuple[str, float], tuple[str, float]]:

@@ -91,7 +91,11 @@ def _study(args: argparse.Namespace, out: Path | None) -> int:
     else:
         if not args.quiet:
             sources = ", ".join(f"doi:{doi}" for doi in known["doi"])
-            print(f"{known['phenomenon']}\n{known['source']}\n{sources}\nlesion: {known['lesion']}", file=sys.stderr)
+            print(
+                f"{known['phenomenon']}\n{known['source']}\n{sources}\nlesion: {known['lesion']}\n"
+                f"fitted: {known['fitting']}",
+                file=sys.stderr,
+            )
         print(
             f"{'statistic':<26}{'this run':>10}{'ours, ' + str(known['seeds']) + ' seeds':>22}{'published':>16}  unit"
         )
@@ -110,10 +114,10 @@ def _study(args: argparse.Namespace, out: Path | None) -> int:
     return 0
 
 
-def _published(value: float | list[float] | None) -> str:
+def _published(value: float | list[float] | str) -> str:
     if isinstance(value, list):
         return f"{value[0]:g} to {value[1]:g}"
-    return "-" if value is None else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _network(args: argparse.Namespace, out: Path | None) -> int:

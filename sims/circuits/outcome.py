@@ -14,7 +14,7 @@ class Outcome(NamedTuple):
     """One run of one circuit.
 
     Args:
-        statistics: value of each statistic that `record.json` lists; nan where it is undefined.
+        statistics: value of each statistic that `reference.toml` lists; nan where it is undefined.
         curves: what its picture draws (`neuro.plots.circuits`).
     """
 

@@ -1,8 +1,9 @@
-"""The circuits by name, what is published of each and what ours measured (`record.json`)."""
+"""The circuits by name, what is published of each and what ours measured (`reference.toml` beside each)."""
 
 from __future__ import annotations
 
-import json
+import math
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,22 @@ STUDIES: dict[str, Callable[[int, bool], Outcome]] = {
     "sleep-wake": sleep_wake.run,
     "ripple-replay": ripple_replay.run,
 }
-RECORD = Path(__file__).with_name("record.json")
+
+
+def reference(name: str) -> Path:
+    """The file of what is published of a circuit, beside its module."""
+    return Path(__file__).parent / name.replace("-", "_") / "reference.toml"
 
 
 def record(name: str) -> dict[str, Any]:
-    """Of a circuit: phenomenon, source and DOI, lesion, seeds, and of each statistic its unit, role, published value and
-    spread, ours (mean and standard deviation over the seeds) and the lesioned.
+    """Of a circuit: phenomenon, source and DOI, lesion and the statistic it abolishes, how parameters were fitted, seeds, and
+    of each statistic its unit, role, published value and spread, ours (mean and standard deviation over the seeds, None where
+    undefined) and the lesioned.
 
-    A statistic's role is "fitted" (parameters were chosen by it) or "reported" (they were not).
+    A statistic's role is "fitted" (parameters were chosen by it) or "reported" (they were not). What is published is a number,
+    a range of two, "direction only" or "none found"; its spread says of what.
     """
-    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))[name]
+    found: dict[str, Any] = tomllib.loads(reference(name).read_text(encoding="utf-8"))
+    for row in found["statistics"].values():
+        row |= {key: None for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
     return found

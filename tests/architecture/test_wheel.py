@@ -71,7 +71,7 @@ def test_it_holds_every_module_and_data_file_of_the_tree(wheel):
         path
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
-        if path.suffix in (".py", ".json", ".cpp", ".hpp")
+        if path.suffix in (".py", ".json", ".toml", ".cpp", ".hpp")
     ]
     files += [path for path in (ROOT / "neuro" / "models").glob("*/*") if path.is_file()]
     expected = {path.relative_to(ROOT).as_posix() for path in files if not path.name.startswith(".")}

@@ -81,6 +81,17 @@ def test_precession_finds_the_slope_it_is_given():
     assert (slope, offset) == (pytest.approx(-2.0, abs=0.05), pytest.approx(1.0, abs=0.05)) and fit > 0.98
 
 
+def test_fields_and_pace_are_of_single_cells():
+    """Two cells that share no spike: one whose phase falls, one whose phase climbs, 10 and 8 volleys a second."""
+    place = np.tile(np.linspace(0, 1, 10), 2)
+    phases = np.concatenate([3 - 2 * place[:10], 1 + 2 * place[10:]])
+    cells = np.repeat([4, 9], 10)
+    assert theta_gamma.falling(place, phases, cells) == 0.5
+    assert math.isnan(theta_gamma.falling(place[:7], phases[:7], cells[:7]))
+    seconds = np.concatenate([np.arange(10) / 10, np.arange(10) / 8 + 0.03])
+    assert theta_gamma.pace(seconds, cells) == pytest.approx(2 / (1 / 10 + 1 / 8))
+
+
 def test_nesting_finds_the_gamma_it_is_given():
     seconds = np.arange(4000) * 1e-3
     swing = 1 + np.cos(2 * np.pi * theta_gamma.THETA_HZ * seconds)
@@ -92,6 +103,9 @@ def test_nesting_finds_the_gamma_it_is_given():
 
 def test_spikes_precess_and_gamma_nests_with_theta_alone():
     whole, lesioned = (theta_gamma.run(0, lesion).statistics for lesion in (False, True))
+    assert whole["fast_slope_deg"] == pytest.approx(whole["slope_deg_per_field"], rel=0.2)
+    assert whole["negative_fields"] == 1 and all(math.isnan(lesioned[name]) for name in theta_gamma.WITH_THETA)
+    assert 1 < whole["cell_over_theta"] < 1.1
     assert -355 < whole["shift_deg"] < -100 and whole["phase_fit"] > 0.7
     assert 25 < whole["gamma_hz"] < 100
     assert lesioned["phase_fit"] < 0.3 and lesioned["coupling"] < whole["coupling"] / 2
@@ -110,10 +124,19 @@ def test_extinguished_fear_is_renewed_and_inhibition_hides_it(monkeypatch):
     assert np.all(np.diff(weights, axis=0) >= 0) and np.all(weights <= np.array(amygdala_fear.BOUND) + 1e-12)
 
 
-def test_the_record_holds_each_statistic_and_its_lesion():
-    for name in studies.STUDIES:
-        known = studies.record(name)
-        assert known["doi"] and known["lesion"] and known["seeds"] >= 20
-        assert {row["role"] for row in known["statistics"].values()} <= {"fitted", "reported"}
-        row = known["statistics"][known["abolished"]]
-        assert abs(row["ours"] - row["lesioned"]) > 4 * max(row["ours_sd"], row["lesioned_sd"])
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_the_reference_of_a_circuit_has_all_that_is_asked_of_it(name):
+    known = studies.record(name)
+    assert {"phenomenon", "source", "doi", "lesion", "abolished", "fitting", "seeds", "statistics"} == set(known)
+    assert known["doi"] and known["lesion"] and known["seeds"] >= 20
+    rows = known["statistics"]
+    for row in rows.values():
+        assert list(row) == "unit role published spread ours ours_sd lesioned lesioned_sd".split()
+        assert row["published"] in ("direction only", "none found") or np.all(np.isfinite(row["published"]))
+        assert row["spread"] and row["ours"] is not None
+    roles = [row["role"] for row in rows.values()]
+    reported = roles.count("reported")
+    assert set(roles) <= {"fitted", "reported"} and reported >= len(roles) // 2
+    assert f"{reported} " in known["fitting"]
+    row = rows[known["abolished"]]
+    assert abs(row["ours"] - row["lesioned"]) > 4 * max(row["ours_sd"], row["lesioned_sd"])

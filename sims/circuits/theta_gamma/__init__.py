@@ -10,6 +10,9 @@ Theta phase 0 is the peak of the inhibition. The slope is the circular-linear on
 its ramp: the shift is the slope times the share of the ramp over which it fires (the middle 95 % of the spikes), to be held
 against the 100 to 355 degrees of O'Keefe and Recce 1993 (doi:10.1002/hipo.450030307). Two things widen it: a ramp that ends
 above what theta's inhibition takes away, and adaptation that outlasts the rest of the cycle, so that a cell fires once in it.
+The phase goes with the place and not with the speed (Geisler et al. 2007, doi:10.1073/pnas.0610121104): the slope is taken
+again at twice the speed, where nothing was chosen. Cells whose phase precesses fire faster than theta, by the intervals of one
+cell's spikes from half a cycle to one and a half.
 Coupling is Tort et al.'s modulation index (2010, doi:10.1152/jn.00106.2010) of the gamma amplitude of the interneurons' rate
 by theta phase.
 
@@ -40,18 +43,18 @@ TO_CELLS = 0.25
 GABA_MS = 4.0
 DT_MS = 0.5
 GAMMA_HZ = (30.0, 100.0)
+ENOUGH = 8
+WITH_THETA = ("fast_slope_deg", "negative_fields", "cell_over_theta")
 
 
 def run(seed: int, lesion: bool = False) -> Outcome:
-    """One run along the track.
+    """One run along the track and, with theta, one at twice the speed.
 
     Raises:
         MissingError: brian2 is not installed.
     """
     seconds = TRACK_CM / SPEED_CM_S
-    cells, others, starts = _spikes(seed, seconds, lesion)
-    phases = 2 * math.pi * (cells[0] * THETA_HZ % 1)
-    place = (cells[0] * SPEED_CM_S - starts[cells[1]]) / FIELD_CM
+    cells, others, place, phases = crossing(seed, SPEED_CM_S, lesion)
     slope, offset, fit = precession(place, phases)
     entered, left = np.quantile(place, [0.025, 0.975])
     rate = np.histogram(others[0], bins=round(seconds * 1e3), range=(0, seconds))[0] / INTERNEURONS * 1e3
@@ -63,6 +66,7 @@ def run(seed: int, lesion: bool = False) -> Outcome:
             "phase_fit": fit,
             "gamma_hz": peak,
             "coupling": coupling,
+            **(dict.fromkeys(WITH_THETA, math.nan) if lesion else with_theta(seed, cells, place, phases)),
         },
         {
             "place": place,
@@ -74,10 +78,39 @@ def run(seed: int, lesion: bool = False) -> Outcome:
     )
 
 
+def crossing(seed: int, speed_cm_s: float, lesion: bool) -> tuple[tuple, tuple, np.ndarray, np.ndarray]:
+    """(seconds, cell) of the place cells' spikes and of the interneurons'; of the former the part of the ramp and the phase."""
+    cells, others, starts = _spikes(seed, speed_cm_s, lesion)
+    place = (cells[0] * speed_cm_s - starts[cells[1]]) / FIELD_CM
+    return cells, others, place, 2 * math.pi * (cells[0] * THETA_HZ % 1)
+
+
+def with_theta(seed: int, cells: tuple, place: np.ndarray, phases: np.ndarray) -> dict[str, float]:
+    """What is asked of whole circuits alone: the slope at twice the speed, single fields' slopes, the cells' own rhythm."""
+    _, _, fast_place, fast_phases = crossing(seed, 2 * SPEED_CM_S, False)
+    slope = math.degrees(precession(fast_place, fast_phases)[0])
+    return dict(zip(WITH_THETA, (slope, falling(place, phases, cells[1]), pace(*cells) / THETA_HZ), strict=True))
+
+
+def falling(place: np.ndarray, phases: np.ndarray, cells: np.ndarray) -> float:
+    """Share of the cells with at least `ENOUGH` spikes whose own slope is negative; nan where there is none."""
+    fields = [cells == cell for cell in np.unique(cells)]
+    slopes = [precession(place[mine], phases[mine])[0] for mine in fields if mine.sum() >= ENOUGH]
+    return float(np.mean(np.array(slopes) < 0)) if slopes else float("nan")
+
+
+def pace(seconds: np.ndarray, cells: np.ndarray) -> float:
+    """Hz of one cell's spikes, by the mean interval among those of half a theta cycle to one and a half."""
+    order = np.lexsort((seconds, cells))
+    gaps, same = np.diff(seconds[order]), np.diff(cells[order]) == 0
+    cycles = gaps * THETA_HZ
+    return 1 / float(gaps[same & (cycles > 0.5) & (cycles < 1.5)].mean())
+
+
 def precession(place: np.ndarray, phases: np.ndarray) -> tuple[float, float, float]:
     """(radians a unit of place, phase at 0, length of the mean residual vector): the slope within one turn that fits best."""
     slopes = np.linspace(-2 * math.pi, 2 * math.pi, 2001)
-    fits = np.array([np.exp(1j * (phases - slope * place)).mean() for slope in slopes])
+    fits = np.exp(1j * (phases - slopes[:, None] * place)).mean(1)
     best = int(np.abs(fits).argmax())
     return float(slopes[best]), float(np.angle(fits[best])) % (2 * math.pi), float(np.abs(fits[best]))
 
@@ -98,15 +131,16 @@ def nesting(rate: np.ndarray) -> tuple[float, float, np.ndarray]:
     return float(hz[band][power[band].argmax()]), 1 - entropy / math.log(18), share
 
 
-def _spikes(seed: int, seconds: float, lesion: bool) -> tuple[tuple, tuple, np.ndarray]:
+def _spikes(seed: int, speed_cm_s: float, lesion: bool) -> tuple[tuple, tuple, np.ndarray]:
     """(seconds, cell) of the place cells' spikes and of the interneurons', and the cm at which each field starts."""
     brian2 = brian(seed)
+    seconds = TRACK_CM / speed_cm_s
     ms, hz = brian2.ms, brian2.Hz
     space = {
         "tau": 15 * ms,
         "tau_a": ADAPTATION_MS * ms,
         "tau_i": GABA_MS * ms,
-        "speed": SPEED_CM_S * hz,
+        "speed": speed_cm_s * hz,
         "field": FIELD_CM,
         "drive": DRIVE,
         "inhibition": INHIBITION,
