@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from sleep import blocked, read
 
 import neuro
 from neuro import text
+from neuro.brain import Brain
 from neuro.evaluate import arms, repeat
 from neuro.state import select_rows
 
 
 @torch.no_grad()
-def measured(options: argparse.Namespace, raw: str, strength: float) -> dict[str, np.ndarray]:
+def shown_again(options: argparse.Namespace, raw: str, brain: Brain) -> dict[str, np.ndarray]:
     """Nats [samples, T] of each arm."""
-    sets = [f"hippocampus.slots={options.slots}", f"hippocampus.contiguity={strength}"]
-    brain = neuro.load(options.model, sets=sets).eval()
     protocol = repeat.Protocol(options.length, options.gap, options.samples, options.seed, options.length)
     places = repeat.samples(brain, raw, True, protocol)
     once = torch.tensor([[brain.tokenizer.bos_id, *p.warm_up[:-1], *p.passage, *p.gap] for p in places])
@@ -43,26 +43,30 @@ def measured(options: argparse.Namespace, raw: str, strength: float) -> dict[str
     return found | {"shuffled": read(brain, others, passage, arms.ARMS["real"])[0]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(doc: str | None, strengths: list[float], slots: int, length: int, gap: int) -> argparse.ArgumentParser:
+    """Of a benchmark that compares strengths, with its own defaults."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/")
-    parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.3])
+    parser.add_argument("--strengths", type=float, nargs="+", default=strengths)
     parser.add_argument("--samples", type=int, default=3)
-    parser.add_argument("--slots", type=int, default=4096)
-    parser.add_argument("--length", type=int, default=1000, help="tokens of the passage, and of the warm-up")
-    parser.add_argument("--gap", type=int, default=2000)
+    parser.add_argument("--slots", type=int, default=slots)
+    parser.add_argument("--length", type=int, default=length, help="tokens of the passage, and of the warm-up")
+    parser.add_argument("--gap", type=int, default=gap)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    return parser
+
+
+def compared(benchmark: str, options: argparse.Namespace, made: Callable[[float], Brain]) -> dict[str, Any]:
+    """The record of a benchmark whose brain ``made`` makes of each strength."""
     torch.set_num_threads(1)
     raw = text.read_text(options.data / "wikitext-2" / "valid.txt.gz")
-    found = {strength: measured(options, raw, strength) for strength in options.strengths}
+    found = {strength: shown_again(options, raw, made(strength)) for strength in options.strengths}
     first = found[options.strengths[0]]
-    report: dict[str, Any] = {
-        "benchmark": "contiguity",
-        "model": options.model,
+    return {
+        "benchmark": benchmark,
         "machine": _machine.describe(),
-        **{name: getattr(options, name) for name in ("samples", "slots", "length", "gap", "seed")},
+        **{name: value for name, value in vars(options).items() if name not in ("data", "strengths")},
         "nats": {s: {arm: round(float(t.mean()), 4) for arm, t in by.items()} for s, by in found.items()},
         f"less_{options.strengths[0]}": {
             s: {arm: blocked(list(t - first[arm])) for arm, t in by.items()}
@@ -70,7 +74,16 @@ def main() -> None:
             if s != options.strengths[0]
         },
     }
-    print(json.dumps(report, indent=1))
+
+
+def main() -> None:
+    options = parser_of(__doc__, [0.0, 0.05, 0.1, 0.3], slots=4096, length=1000, gap=2000).parse_args()
+
+    def made(strength: float) -> Brain:
+        sets = [f"hippocampus.slots={options.slots}", f"hippocampus.contiguity={strength}"]
+        return neuro.load(options.model, sets=sets).eval()
+
+    print(json.dumps(compared("contiguity", options, made), indent=1))
 
 
 if __name__ == "__main__":
