@@ -52,6 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "temperature 0.9, top_p 0.95": _sampling(temperature=0.9, top_p=0.95),
     "temperature 0.9, top_p 0.95, DRY": _sampling(temperature=0.9, top_p=0.95, dry_multiplier=0.8),
     "temperature 0.9, top_p 0.95, DRY of its own text": _sampling(temperature=0.9, top_p=0.95, **OWN_DRY),
+    "temperature 0.95, top_p 0.95": _sampling(temperature=0.95, top_p=0.95),
     "temperature 1, top_p 0.9": _sampling(temperature=1.0, top_p=0.9),
     "temperature 1, top_p 0.95": _sampling(temperature=1.0, top_p=0.95),
     "temperature 1, top_p 1": _sampling(temperature=1.0),
