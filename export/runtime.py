@@ -2,7 +2,7 @@
 
     python run.py "Once upon a time"    # text, when the package tokenizers is installed
     python run.py 12 7 431              # token ids in, token ids out
-    python run.py --temperature 0.9     # sampled; hormones warm it where the model's configuration says so
+    python run.py --temperature 1       # sampled; hormones warm it where the model's configuration says so
     python run.py --check               # does this machine compute what the exporting one did?
 
     from run import Runtime

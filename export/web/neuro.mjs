@@ -67,7 +67,7 @@ export class Brain {
   }
 
   /** The id to write after these logits: the likeliest, or drawn from the nucleus when `random` (() -> [0, 1)) is given. */
-  choose(logits, random = null, temperature = 0.9, share = 0.95) {
+  choose(logits, random = null, temperature = 1, share = 0.95) {
     const allowed = new Float64Array(logits);
     for (const id of this.manifest.never_written) allowed[id] = -Infinity;
     let best = 0;

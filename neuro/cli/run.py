@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from neuro.workload import Workload
 
 DEFAULT_PROMPT = "The history of the city began when"
-TOKENS, TEMPERATURE, TOP_P = 60, 0.9, 0.95
+TOKENS, TEMPERATURE, TOP_P = 60, 1.0, 0.95
 
 COMMON = ("backend", "seed", "set", "out")
 
