@@ -26,7 +26,7 @@ DOORS = {
     "huggingface_hub": ("neuro/hf",),
     "tokenizers": ("neuro/tokenizer.py", "export/runtime.py"),  # the copied runner reads tokenizer.json without neuro
     "matplotlib": ("neuro/plots",),
-    "onnx": ("export", "benchmarks/quantization.py"),
+    "onnx": ("export", "benchmarks/int8_agreement.py", "benchmarks/quantization.py"),
     "onnxruntime": ("export", "benchmarks/quantization.py"),
     "onnxscript": ("export",),
     "brian2": ("sims/circuits",),

@@ -36,7 +36,7 @@ def test_the_error_is_minus_the_gradient_of_the_surprise(tiny_brain, tokens):
     channels = {"hidden": x, "recall": torch.zeros(()), "modulators~": modulators, "valid": x.new_ones(2, 5)}
     logits = readout.scan(channels, readout.init_state(2, x.device))[0]["logits"]
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), said.flatten(), reduction="sum").backward()
-    error = readout.error(x, brain.embedding[said], logits, modulators)
+    error = readout.error(x, brain.embedding[said], logits.softmax(-1), modulators)
     assert not error.requires_grad
     assert torch.allclose(error, -x.grad, atol=1e-12)
 
