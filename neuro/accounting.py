@@ -218,11 +218,10 @@ def _all_operations(brain: Brain, counted: Counted) -> tuple[Operation, ...]:
             Operation("readout", "error", "elementwise", "dense", 8 * counted.tokens * config.d_model),
         ]
     if config.fast_bias:  # added, and what came and what was expected counted, at every token; written at every commit
-        added = config.vocab_size * (counted.tokens + 2 * counted.row_calls + 6 * counted.commits)
+        added = config.vocab_size * (counted.tokens + 2 * counted.row_calls + 9 * counted.commits)
         operations += [
             Operation("readout", "fast bias", "mac", "dense", config.vocab_size * counted.tokens),
             Operation("readout", "fast bias", "elementwise", "dense", added),
-            Operation("readout", "fast bias", "transcendental", "dense", config.vocab_size * counted.commits),
         ]
     for name, module in brain.named_modules():
         parts = name.split(".")
@@ -396,9 +395,8 @@ def _traffic(brain: Brain, counted: Counted) -> tuple[Traffic, ...]:
     if "hippocampus" in brain.regions:
         h = brain.config.hippocampus
         read = (h.key_width + brain.config.d_model + 1 + h.pointer) * FLOAT_BYTES * h.slots * counted.row_calls
-        written = (
-            (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes
-        )  # and where it came from
+        # And where it came from.
+        written = (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes
         rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
     return (*rows, *_channels(brain, counted))
 
