@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--wikitext", action="store_true", help="undo WikiText's tokenization, as `neuro eval` does")
     parser.add_argument("--valid", type=Path, required=True, help="what everything is tuned on")
     parser.add_argument("--train", type=Path, help="where gradients get their root mean square from")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a configuration key")
     parser.add_argument("--log", type=Path, required=True, help="JSON lines; continued where it exists")
     parser.add_argument("--articles", type=int, help="only the first ones of the text")
     parser.add_argument("--tuning-tokens", type=int, default=12_000)
@@ -257,7 +258,7 @@ def main() -> None:
     if options.text and not options.train:
         parser.error("a text needs --train too")
     torch.set_num_threads(1)
-    brain = neuro.load(options.model, "cpu").eval()
+    brain = neuro.load(options.model, "cpu", sets=options.set).eval()
     before = folder.fingerprint(brain)
     log = Log(options.log)
 

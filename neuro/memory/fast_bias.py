@@ -25,6 +25,7 @@ MOST = 6.0  # nats
 
 
 def init_state(config: BrainConfig, batch: int, device: torch.device) -> FastBiasState:
+    """Nothing is frequent yet, and nothing came."""
     empty = torch.zeros(batch, config.vocab_size, device=device)
     return FastBiasState(empty, empty.clone(), empty.clone())
 
@@ -37,7 +38,7 @@ def counted(state: FastBiasState, tokens: Tensor, chances: Tensor, predicted: Te
 
 
 def write(state: FastBiasState, rate: float, half_life_tokens: float, tokens: Tensor) -> FastBiasState:
-    """What a commit makes of a span of ``tokens`` [B]."""
+    """What a commit makes of a span of ``tokens`` [B]; ``rate`` of a step, ``half_life_tokens`` of a bias."""
     step = rate * (state.said - state.expected) / (state.expected + FLOOR)
     kept = torch.exp2(-tokens.to(step.dtype) / half_life_tokens).unsqueeze(1)
     bias = (state.bias * kept + step.clamp(-MOST_STEP, MOST_STEP)).clamp(-MOST, MOST)

@@ -69,7 +69,7 @@ def test_a_rate_far_too_large_stays_bounded(tiny_brain, tokens):
     assert float(state.regions.readout.bias.bias.abs().max()) == fast_bias.MOST
 
 
-def test_it_forgets_by_half(tiny_brain):
+def test_it_forgets_by_half():
     empty = torch.zeros(1, 4)
     state = FastBiasState(torch.tensor([[2.0, -2.0, 1.0, 0.0]]), empty, empty)
     found = fast_bias.write(state, 0.02, 100.0, torch.tensor([50.0])).bias
@@ -79,12 +79,10 @@ def test_it_forgets_by_half(tiny_brain):
 def test_a_row_of_padding_changes_nothing(tiny_brain, tokens):
     brain = tiny_brain(BIASED).eval()
     span = brain.config.plasticity_span
-    state = after(brain, tokens(2, 2 * span))[0]
     valid = torch.tensor([[0.0] * span, [1.0] * span])
     fresh = brain.init_state(2)
     padded = brain.commit(brain.scan(tokens(2, span), fresh, valid=valid).state)[0].regions.readout.bias
     assert not padded.bias[0].any() and padded.bias[1].any()
-    assert state.regions.readout.bias.bias.any()
 
 
 def test_it_is_memory(tiny_brain, tokens, tmp_path):
