@@ -21,7 +21,7 @@ from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
 from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.dropout import LockedDropout
-from neuro.layers.fast_linear import FastLinear
+from neuro.layers.fast_linear import FastLinear, Trace
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.mixture_of_depths import DepthRouter
 from neuro.layers.norm import RMSNorm
@@ -262,6 +262,9 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             count = rank * (module.in_features + module.out_features) * tokens
             fast = Operation(region, f"{name}.fast", "mac", "dense", count)
             return [row("mac", module.weight.numel() * tokens, signal), fast, row("elementwise", 3 * rank * tokens)]
+        case Trace():
+            rank, width = module.sense.shape
+            return [row("mac", 2 * rank * width * tokens), row("elementwise", (3 * rank + 2 * width) * tokens)]
         case nn.Linear():
             macs = module.in_features * module.out_features
             if name in ("procedural.modulation", "decay_modulation"):
@@ -300,6 +303,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             span, rank = c.plasticity_span, module.config.rank
             weights = d * module.projections * rank
             macs, elementwise = span * weights, 9 * weights
+            if module.config.natural:
+                macs += len(module.alike) * span * d * d
             if module.config.rule == "delta":  # each token against those before it: their keys, then their updates
                 macs += module.projections * (span * span * rank + span * (span - 1) // 2 * d)
                 elementwise += 3 * weights + module.projections * span * (span + d + 3 * rank)

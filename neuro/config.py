@@ -130,6 +130,10 @@ class ProceduralConfig:
     max_norm: float = 6.0  # Frobenius norm of the fast weights of one projection
     # An error reaches the projections that lie before a dense feed-forward through it, not unchanged.
     through_dense: bool = False
+    # Errors in units of how they vary over training text (`neuro.train.precision`): a natural gradient.
+    natural: bool = False
+    # Of further fast weights, on what the cortex says, which live only so long; 0: there are none.
+    outward_half_life_tokens: float = 0.0
     # Of a write to the fast bias, one number a token of the vocabulary; 0: there is none.
     bias_rate: float = 0.0
 
@@ -155,6 +159,12 @@ class BrainConfig:
         return self.procedural.rank if self.procedural.enabled and self.cortex.enabled else 0
 
     @property
+    def fast_projections(self) -> int:
+        """What has fast weights: every output projection of the cortex, and what it says where that is asked for."""
+        outward = self.procedural.outward_half_life_tokens > 0
+        return 2 * len(self.cortex.layers) + outward if self.fast_rank else 0
+
+    @property
     def points(self) -> bool:
         """Whether the hippocampus predicts tokens outright (`neuro.memory.pointer`)."""
         return self.hippocampus.enabled and self.hippocampus.pointer
@@ -171,9 +181,21 @@ class BrainConfig:
         return dense if self.fast_rank and self.procedural.through_dense else 0
 
     @property
+    def errors_alike(self) -> tuple[int, ...]:
+        """How many of `fast_projections` in a row, first layer first, are told the same error."""
+        counts, here = [], 0
+        for feedforward in self.cortex.feedforwards:
+            here += 1  # the mixer
+            if feedforward == "dense" and self.error_paths:
+                counts.append(here)
+                here = 0
+            here += 1
+        return (*counts, here + self.fast_projections - 2 * len(self.cortex.layers))
+
+    @property
     def trace_width(self) -> int:
         """What the procedural memory keeps of a token until it is known how wrong its prediction was."""
-        return 2 * len(self.cortex.layers) * self.fast_rank + self.error_paths * self.d_model
+        return self.fast_projections * self.fast_rank + self.error_paths * self.d_model
 
     @property
     def modulates_decay(self) -> bool:
@@ -240,6 +262,9 @@ class BrainConfig:
         need(self.procedural.rank >= 1, "procedural.rank", "at least 1")
         for key in ("rate", "half_life_tokens", "max_step", "max_norm"):
             need(getattr(self.procedural, key) > 0, f"procedural.{key}", "a positive number")
+        need(self.procedural.outward_half_life_tokens >= 0, "procedural.outward_half_life_tokens", "at least 0")
+        simple = self.procedural.rule == "three-factor" or not self.procedural.natural
+        need(simple, "procedural.natural", "false with brain.procedural.rule 'delta'")
         need(self.procedural.bias_rate >= 0, "procedural.bias_rate", "at least 0")
 
 

@@ -67,6 +67,13 @@ LAYERS = {
     "time in the keys": ["hippocampus.time_cells=6"],
     "learned sparsity": ["hippocampus.learned_sparsity=true"],
     "a pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
+    "natural": ["procedural.natural=true", "procedural.through_dense=true"],
+    "fast weights on what the cortex says": ["procedural.outward_half_life_tokens=40"],
+    "natural, with fast weights on what the cortex says": [
+        "procedural.natural=true",
+        "procedural.outward_half_life_tokens=40",
+        "procedural.through_dense=true",
+    ],
     "a fast bias": ["procedural.bias_rate=0.05"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "few writes": [

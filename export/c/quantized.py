@@ -88,6 +88,9 @@ def check(config: BrainConfig) -> None:
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.contiguity, "hippocampus.contiguity", str(h.contiguity), "0")
     need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")
+    outward = config.procedural.outward_half_life_tokens
+    need(not outward, "procedural.outward_half_life_tokens", outward, "0")
+    need(not config.procedural.natural, "procedural.natural", "true", "false")
     need(not config.procedural.bias_rate, "procedural.bias_rate", config.procedural.bias_rate, "0")
     need(not h.rebind, "hippocampus.rebind", "true", "false")
     need(not h.key_trace, "hippocampus.key_trace", h.key_trace, "0")

@@ -35,6 +35,22 @@ class FastLinear(Linear):
         y = super().forward(x) if self._packed is None else self.ops.spike_linear(x, self.weight, self._packed)
         if not self.rank:
             return y, y[..., :0]
-        z = wide(x @ self.sense.T.to(x.dtype))
-        # A floor far above rounding: a token that drives nothing must not have a gradient of a million.
-        return y, z * torch.rsqrt((z * z).mean(-1, keepdim=True) + 1e-3)
+        return y, eligible(x, self.sense)
+
+
+class Trace(nn.Module):
+    """The eligibility alone, of fast weights that add to what they read: x [B,T,I] -> [B,T,r]."""
+
+    def __init__(self, in_features: int, rank: int) -> None:
+        super().__init__()
+        self.sense = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return eligible(x, self.sense)
+
+
+def eligible(x: Tensor, sense: Tensor) -> Tensor:
+    """x [B,T,I], sense [r,I] -> eligibility [B,T,r]."""
+    z = wide(x @ sense.T.to(x.dtype))
+    # A floor far above rounding: a token that drives nothing must not have a gradient of a million.
+    return z * torch.rsqrt((z * z).mean(-1, keepdim=True) + 1e-3)

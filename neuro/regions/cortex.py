@@ -23,6 +23,7 @@ from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
 from neuro.layers.dropout import LockedDropout
+from neuro.layers.fast_linear import Trace
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
 from neuro.layers.mixture_of_depths import DepthRouter, gathers
 from neuro.layers.norm import RMSNorm, wide
@@ -101,7 +102,10 @@ class Cortex(Region):
         self.procedural: ProceduralMemory | None = None
         if self.rank:
             self.writes = (*self.writes, "eligibility")
-            self.procedural = ProceduralMemory(config.d_model, 2 * len(layers), config.procedural, config.trace_width)
+            self.procedural = ProceduralMemory(
+                config.d_model, config.fast_projections, config.procedural, config.trace_width, config.errors_alike
+            )
+        self.outward = Trace(config.d_model, self.rank) if config.fast_projections > 2 * len(layers) else None
         self.through_dense = config.error_paths > 0
         self.decay_modulation = DecayModulation() if self.rank and config.modulates_decay else None
         self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
@@ -148,6 +152,11 @@ class Cortex(Region):
             read += ran.read
             rasters += ran.spikes
             membranes += ran.membranes
+        if self.outward is not None:
+            traces.append(self.outward(x))
+            if fast:
+                habit = traces[-1] @ fast[-1]
+                x, shift = x + habit, shift + habit
         context = x - shift if fast else x
         outputs = {"hidden": self.dropout(x), "context": context, "spike_rate": torch.zeros_like(valid)}
         outputs["layer_rates"] = outputs["spikes"] = valid.new_zeros(*valid.shape, 0)
@@ -240,15 +249,20 @@ class Cortex(Region):
             return state
         if self.decay_modulation is not None:
             tokens = self.decay_modulation(modulators, tokens)
-        error, traces = span.error, span.eligibility
-        if self.through_dense:
-            traces, read = traces.split([memory.fast.shape[1], traces.shape[2] - memory.fast.shape[1]], 2)
-            error = self._handed_back(error, read)
+        traces, error = self.credited(span)
         return state._replace(procedural=self.procedural.write(memory, error, traces, modulators, tokens))
+
+    def credited(self, span: SpanBuffer) -> tuple[Tensor, Tensor]:
+        """What the procedural memory learns from a span: eligibilities [B,P,M r], errors [B,P,D] or by projection [B,M,P,D]."""
+        if self.procedural is None or not self.through_dense:
+            return span.eligibility, span.error
+        width = self.procedural.projections * self.rank
+        traces, read = span.eligibility.split([width, span.eligibility.shape[2] - width], 2)
+        return traces, self._handed_back(span.error, read)
 
     def _handed_back(self, error: Tensor, read: Tensor) -> Tensor:
         """The readout's error [B,P,D] and what each dense feed-forward's norm read [B,P,n D] -> [B,M,P,D]."""
-        waiting, errors = list(read.split(error.shape[2], 2)), []
+        waiting, errors = list(read.split(error.shape[2], 2)), [error] if self.outward is not None else []
         for layer in reversed(self._layers()):
             errors.append(error)
             if self._passes(layer):
@@ -262,7 +276,7 @@ class Cortex(Region):
         return self.through_dense and isinstance(layer.feedforward, DenseFeedforward)
 
     def _fast(self, state: CortexState) -> Sequence[Tensor]:
-        """The fast weights [B,r,D] of each projection, two a layer; nothing without a procedural memory."""
+        """The fast weights [B,r,D], two a layer and those on what it says; nothing without a procedural memory."""
         if not isinstance(state.procedural, ProceduralState):
             return ()
         return state.procedural.fast.split(self.rank, 1)

@@ -103,6 +103,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.key_trace=0.5"],
         ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
         ["procedural.bias_rate=0.02"],
+        ["procedural.natural=true", "procedural.outward_half_life_tokens=40"],
         ["hippocampus.learned_sparsity=true"],
         ["hippocampus.time_cells=6"],
         [
@@ -155,7 +156,7 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     on = h.enabled
     record = (h.key_width + c.d_model if on else 0) + 8 + c.points
     if c.procedural.enabled:
-        record += c.d_model + 2 * len(c.cortex.mixers) * c.procedural.rank
+        record += c.d_model + c.fast_projections * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans if length > 1)
     moved += len(spans) * c.vocab_size  # what the token that came had been given
     moved += sum(spans) * c.vocab_size if c.fast_bias else 0  # which token came

@@ -97,6 +97,20 @@ def test_a_fast_bias_equals_torch_too(profile, save_model, tmp_path, tokens):
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
+@pytest.mark.parametrize("profile", ["cpu", "dml"])
+def test_a_natural_memory_with_outward_fast_weights_equals_torch_too(profile, save_model, tmp_path, tokens):
+    sets = ["procedural.natural=true", "procedural.outward_half_life_tokens=40", "procedural.through_dense=true"]
+    model = save_model([*sets, "cortex.feedforwards=dense,spiking"])
+    brain = folder.load(model, "cpu")
+    precision = torch.randn(2, 3 * brain.config.d_model, brain.config.d_model)
+    with torch.no_grad():
+        brain.regions["cortex"].procedural.precision.copy_(precision.mT @ precision / len(precision[0]))
+    package.write_graphs(brain, tmp_path, profile=profile)
+    found = parity.measure(brain, Runtime(tmp_path), tokens(2, 40, vocab_size=280).numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 @pytest.mark.parametrize("skips", ["feedforward", "layer"])
 def test_errors_that_pass_dense_feed_forwards_equal_torch_too(skips, save_model, tmp_path, tokens, measured):
     sets = ["procedural.through_dense=true", "cortex.feedforwards=dense,spiking", f"thalamus.skips={skips}"]

@@ -56,6 +56,42 @@ def test_what_is_gathered_for_the_last_projection_is_its_gradient(tiny_brain, to
     assert gathered[:, -rank:].abs().max() > 1e-4
 
 
+def test_what_is_gathered_for_what_the_cortex_says_is_its_gradient(tiny_brain, tokens, drive):
+    sets = [*ONE_LAYER, "procedural.outward_half_life_tokens=50"]
+    brain = tiny_brain(sets, dtype=torch.float64)
+    first = drive(brain, tokens(2, 16)).state
+    weights = fast(first).detach().requires_grad_(True)
+    out = brain.scan(tokens(2, 13, seed=1), with_fast(first, weights))
+    (expected,) = torch.autograd.grad(out.aux.surprise[:, 1:].sum(), weights)
+    traces, error = brain.regions["cortex"].credited(out.state.buffer)
+    rank = brain.config.procedural.rank
+    assert weights.shape[1] == 3 * rank == traces.shape[2]
+    gathered = traces[:, 1:, -rank:].mT @ error[:, 1:]
+    assert torch.allclose(gathered, -expected[:, -rank:], atol=1e-12)
+    assert gathered.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "feedforwards, outward, alike",
+    [
+        ("spiking,spiking", 0, (4,)),
+        ("dense,spiking", 0, (1, 3)),
+        ("spiking,dense", 9, (3, 2)),
+        ("dense,dense", 9, (1, 2, 2)),
+    ],
+)
+def test_projections_are_told_the_same_error_as_often_as_it_is_said(tiny_brain, tokens, feedforwards, outward, alike):
+    sets = [f"cortex.feedforwards={feedforwards}", f"procedural.outward_half_life_tokens={outward}"]
+    brain = tiny_brain([*sets, "procedural.through_dense=true"])
+    assert brain.config.errors_alike == alike
+    out = brain.scan(tokens(2, 13), brain.init_state(2))
+    _, error = brain.regions["cortex"].credited(out.state.buffer)
+    if error.dim() == 4:
+        apart = (error[:, 1:] - error[:, :-1]).abs().amax((0, 2, 3)) > 0
+        places = torch.tensor(alike).cumsum(0)[:-1] - 1
+        assert apart.nonzero().flatten().tolist() == places.tolist()
+
+
 @pytest.mark.parametrize("skips", ["feedforward", "layer"])
 def test_through_a_dense_feed_forward_the_mixers_error_is_its_gradient_too(tiny_brain, tokens, skips):
     """As long as its own fast weights are empty, nothing is left out on the way back."""
@@ -90,10 +126,21 @@ def test_each_projection_can_be_told_an_error_of_its_own(rule):
         assert both[:, part].any() and torch.allclose(both[:, part], alone[:, part], atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_a_write_equals_the_formula(rule):
-    config = ProceduralConfig(rule=rule, rank=3, rate=0.4, half_life_tokens=20.0, max_step=0.7, max_norm=1.1)
-    memory = ProceduralMemory(6, 2, config, 6).double()
+@pytest.mark.parametrize(
+    "rule, natural, outward", [(rule, False, 0.0) for rule in RULES] + [("three-factor", True, 7.0)]
+)
+def test_a_write_equals_the_formula(rule, natural, outward):
+    config = ProceduralConfig(
+        rule=rule,
+        rank=3,
+        rate=0.4,
+        half_life_tokens=20.0,
+        max_step=0.7,
+        max_norm=1.1,
+        natural=natural,
+        outward_half_life_tokens=outward,
+    )
+    memory = ProceduralMemory(6, 2, config, 6, (1, 1)).double()
     with torch.no_grad():
         for p in memory.parameters():
             p.copy_(0.5 * torch.randn_like(p))
@@ -102,7 +149,8 @@ def test_a_write_equals_the_formula(rule):
     lengths = torch.tensor([9.0, 4.0]).double()
     earlier = torch.randn(2, 6, 6).double()
     state = ProceduralState(before, earlier if rule == "delta" else (), torch.zeros(2, 6).double())
-    after = memory.write(state, error, trace, hormones, lengths)
+    told = error.unsqueeze(1).expand(-1, 2, -1, -1) if natural else error  # each projection's own
+    after = memory.write(state, told, trace, hormones, lengths)
     for row in range(2):
         third = 2.0 / (1.0 + math.exp(-(memory.modulation.weight[0] @ (hormones[row] - 0.5)).item()))
         for m in range(2):
@@ -117,9 +165,12 @@ def test_a_write_equals_the_formula(rule):
                 assert torch.allclose(after.last_step[row, part], gradient, atol=1e-9)
             else:
                 gradient = sum(torch.outer(trace[row, t, part], error[row, t]) for t in range(9))
+                if natural:
+                    gradient = gradient @ memory.precision[m]
             step = third * 0.4 * memory.log_rate[m].exp() * gradient
             step = step * min(1.0, 0.7 / step.norm().item())
-            kept = 2.0 ** (-float(lengths[row]) / (20.0 * math.exp(memory.log_life.item())))
+            life = outward if outward and m == 1 else 20.0
+            kept = 2.0 ** (-float(lengths[row]) / (life * math.exp(memory.log_life.item())))
             expected = kept * before[row, part] + step
             expected = expected * min(1.0, 1.1 / expected.norm().item())
             assert torch.allclose(after.fast[row, part], expected, atol=1e-9)

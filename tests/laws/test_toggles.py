@@ -79,6 +79,8 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "procedural.max_step": ("0.01", {"logits"}),
     "procedural.max_norm": ("0.01", {"logits"}),
     "procedural.through_dense": ("true", {"state shapes", "logits"}),
+    "procedural.natural": ("true", {"parameters"}),  # the precision begins as the identity
+    "procedural.outward_half_life_tokens": ("20.0", {"parameters", "state shapes", "logits"}),
     "procedural.bias_rate": ("0.3", {"state shapes", "logits"}),
 }
 # What a field needs that is not so in BASE.
