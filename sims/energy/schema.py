@@ -73,7 +73,7 @@ def _of_type(hint: Any) -> Schema:
         return _or_null(_of_type(arguments[0]))
     if typing.get_origin(hint) is tuple:
         return {"type": "array", "items": _of_type(arguments[0])}
-    return of_class(hint) if dataclasses.is_dataclass(hint) else dict(_PLAIN[hint])
+    return of_class(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else dict(_PLAIN[hint])
 
 
 def _object(properties: dict[str, Schema], needed: list[str] | None = None) -> Schema:
