@@ -1,21 +1,21 @@
 """Counts what a run did: an observer that adds up integers, and the `Workload` they make.
 
 Spikes are counted from the events. Everything dense follows from how often each module ran, by one rule per module
-type; a module type without a rule is an error, never 0.
+type; a module type without a rule is an error, never 0. What commits do is `neuro.accounting_commits`, the bytes of both
+`neuro.accounting_traffic`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
 
+from neuro import accounting_commits, accounting_traffic
 from neuro.brain import Brain
-from neuro.bus import CHANNELS
 from neuro.config import HORMONES
 from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
@@ -38,10 +38,8 @@ from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.regions.endocrine import Endocrine
 from neuro.regions.thalamus import Thalamus
-from neuro.state import leaves
-from neuro.workload import Operation, Phase, Population, Traffic, Workload
+from neuro.workload import Operation, Phase, Population, Workload
 
-FLOAT_BYTES = 4
 CHIP_WEIGHT_BITS = 8  # width a synapse would be stored with on a chip; the exporters quantize to it
 
 
@@ -52,7 +50,8 @@ class Counted:
     tokens: int = 0
     calls: int = 0
     row_calls: int = 0
-    commits: int = 0
+    commits: int = 0  # of a row each
+    commit_calls: int = 0  # of all rows together
     writes: int = 0
     spikes: list[int] = dataclasses.field(default_factory=list)  # of each population
     ran: list[int] = dataclasses.field(default_factory=list)  # tokens that each layer ran for
@@ -99,6 +98,7 @@ class Tally:
                     total[layer] += int(count)
         now = self._now()
         now.commits += commit.writes.shape[0]
+        now.commit_calls += 1
         now.writes += int(commit.writes.sum())
         self.evictions += int(commit.evictions.sum())
         self.filled = int(commit.filled.sum())
@@ -165,7 +165,7 @@ def workload(
             spent,
             _populations(brain, counted),
             _all_operations(brain, counted),
-            _traffic(brain, counted),
+            accounting_traffic.traffic(brain, counted),
         )
         for (name, counted), spent in zip(tally.phases.items(), seconds, strict=True)
         if counted.tokens
@@ -217,8 +217,8 @@ def _all_operations(brain: Brain, counted: Counted) -> tuple[Operation, ...]:
             Operation("readout", "error", "transcendental", "dense", counted.tokens * config.vocab_size),
             Operation("readout", "error", "elementwise", "dense", 8 * counted.tokens * config.d_model),
         ]
-    if config.fast_bias:  # added, and what came and what was expected counted, at every token; written at every commit
-        added = config.vocab_size * (counted.tokens + 2 * counted.row_calls + 9 * counted.commits)
+    if config.fast_bias:  # added, and what came and what was expected counted, at every token
+        added = config.vocab_size * (counted.tokens + 2 * counted.row_calls)
         operations += [
             Operation("readout", "fast bias", "mac", "dense", config.vocab_size * counted.tokens),
             Operation("readout", "fast bias", "elementwise", "dense", added),
@@ -227,6 +227,7 @@ def _all_operations(brain: Brain, counted: Counted) -> tuple[Operation, ...]:
         parts = name.split(".")
         if len(parts) >= 2:
             operations += _operations(parts[1], ".".join(parts[2:]) or "self", module, brain, counted)
+    operations += accounting_commits.operations(brain, counted.commits, counted.commit_calls)
     merged: dict[tuple[str, str, str, str], int] = {}
     for row in operations:
         key = (row.region, row.name, row.kind, row.signal)
@@ -267,12 +268,10 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", 2 * rank * width * tokens), row("elementwise", (3 * rank + 2 * width) * tokens)]
         case nn.Linear():
             macs = module.in_features * module.out_features
-            if name in ("procedural.modulation", "decay_modulation"):
-                return [row("mac", macs * counted.commits)]
+            if name in ("procedural.modulation", "decay_modulation") or region == "endocrine":
+                return []  # the commits'
             if name.endswith("modulation") or name == "gain":
                 return [row("mac", macs * counted.row_calls)]  # the hormones are constant within a call
-            if isinstance(brain.regions[region], Endocrine):
-                return [row("mac", macs * counted.commits)]
             # Behind spikes the same product is event-driven on a chip: its signal says so.
             return [row("mac", macs * tokens, "binary" if name in _behind_spikes(brain) else "dense")]
         case RMSNorm():
@@ -286,8 +285,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("mac", 2 * d * pairs), row("transcendental", module.heads * pairs)]
         case DenseFeedforward():
             hidden = module.down.in_features
-            rows = [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
-            return [*rows, *_error_path(region, name, module, brain, counted)]
+            return [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
         case SpikingEncoder():
             return [row("elementwise", 3 * module.width * tokens)]  # the scale, and its two signs apart and together
         case SpikingFeedforward():
@@ -299,16 +297,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             return [row("elementwise", d * tokens + 2 * d * ran)]
         case DepthRouter():
             return [row("elementwise", tokens), row("transcendental", tokens)]
-        case ProceduralMemory():
-            span, rank = c.plasticity_span, module.config.rank
-            weights = d * module.projections * rank
-            macs, elementwise = span * weights, 9 * weights
-            if module.config.natural:
-                macs += len(module.alike) * span * d * d
-            if module.config.rule == "delta":  # each token against those before it: their keys, then their updates
-                macs += module.projections * (span * span * rank + span * (span - 1) // 2 * d)
-                elementwise += 3 * weights + module.projections * span * (span + d + 3 * rank)
-            return [row("mac", macs * counted.commits), row("elementwise", elementwise * counted.commits)]
+        case ProceduralMemory() | Endocrine():  # the commits' alone
+            return []
         case PlaceCells():
             cells = module.project.out_features
             # A learned threshold is subtracted and compared with, and masks once more.
@@ -324,14 +314,13 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             h = c.hippocampus
             # Contiguity asks twice: for what is near now, and for what was recalled at the token before.
             read = h.slots * (h.key_width + d) * tokens * (2 if h.contiguity else 1)
-            # Rebinding holds what is to be written against every slot and against itself.
-            held = h.writes_per_span * (h.slots + h.writes_per_span) * counted.commits if h.rebind else 0
-            extra = [row("compare", h.slots * tokens + held), row("transcendental", (h.slots + 4) * tokens)]
-            # At a commit: decay, and the place of each token in the span; in a step: trust and gate.
-            macs = read + c.plasticity_span**2 * counted.commits + h.key_width * held
             traced = 7 * h.key_width if h.key_trace else 0  # what is kept of the last trace, and a unit again
-            elementwise = h.slots * counted.commits + (8 * d + 6 + traced) * tokens
-            return [row("mac", macs), *extra, row("elementwise", elementwise)]
+            return [
+                row("mac", read),
+                row("compare", h.slots * tokens),
+                row("transcendental", (h.slots + 4) * tokens),
+                row("elementwise", (8 * d + 6 + traced) * tokens),  # trust and gate
+            ]
         case Pointer():  # share and sum of every slot, then the mixture of every token of the vocabulary
             slots, vocabulary = c.hippocampus.slots, c.vocab_size
             return [
@@ -345,8 +334,6 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             hidden = c.amygdala.hidden
             stressed = 4 if c.amygdala.prosody_gain else 0  # their mean, times the gain, added
             return [row("elementwise", (6 + stressed) * tokens), row("transcendental", (hidden + 3) * tokens)]
-        case Endocrine():
-            return [row("elementwise", 15 * counted.commits), row("transcendental", 10 * counted.commits)]
         case Region() | nn.ModuleList():
             return [row("elementwise", d * tokens)] if isinstance(module, Region) else []
         case LockedDropout():  # of training alone
@@ -357,73 +344,5 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
     )
 
 
-def _error_path(region: str, name: str, module: DenseFeedforward, brain: Brain, counted: Counted) -> list[Operation]:
-    """What the commits do to hand errors back through a dense feed-forward and its norm: every place of every span."""
-    if not brain.config.error_paths:
-        return []
-    d, hidden, places = brain.config.d_model, module.down.in_features, brain.config.plasticity_span * counted.commits
-    counts = {
-        "mac": 2 * module.up.weight.numel() + module.down.weight.numel(),
-        "elementwise": 8 * hidden + 13 * d,
-        "transcendental": hidden + 2,
-    }
-    return [Operation(region, f"{name}.back", kind, "dense", count * places) for kind, count in counts.items()]
-
-
 def _behind_spikes(brain: Brain) -> set[str]:
     return {emitter.projection for emitter in emitters(brain)}
-
-
-def _traffic(brain: Brain, counted: Counted) -> tuple[Traffic, ...]:
-    """Bytes moved when nothing is cached between calls: weights once a call, state in and out, memory slots, channels."""
-    rows = []
-    for name, count in brain.parameter_counts().items():
-        rows.append(Traffic(name, "weights", "weights", count * FLOAT_BYTES * counted.calls, 0))
-    state = brain.init_state(1)
-    for name, region in state.regions._asdict().items():
-        if not region or name == "hippocampus":
-            continue
-        sizes = {"state": 0, "kv": 0}
-        for path, leaf in leaves(region):
-            kept = path.endswith((".keys", ".values"))  # the window of working memory
-            sizes["kv" if kept else "state"] += leaf.numel() * FLOAT_BYTES * counted.row_calls
-        rows += [Traffic(name, store, store, size, size) for store, size in sizes.items() if size]
-    # Carried between regions: a call takes all of it in, a commit reads buffer and held values and writes them anew.
-    calls, commits = counted.row_calls, counted.commits
-    for name, carried, reads, writes in (
-        ("span buffer", state.buffer, calls + commits, calls + commits),
-        ("held values", state.held, calls + commits, commits),
-        ("carried logits", state.logits, calls, calls),
-    ):
-        size = sum(leaf.numel() for _, leaf in leaves(carried)) * FLOAT_BYTES
-        rows.append(Traffic("bus", name, "state", size * reads, size * writes))
-    if "hippocampus" in brain.regions:
-        h = brain.config.hippocampus
-        read = (h.key_width + brain.config.d_model + 1 + h.pointer) * FLOAT_BYTES * h.slots * counted.row_calls
-        # And where it came from.
-        written = (h.key_width + brain.config.d_model + 2 + h.pointer) * FLOAT_BYTES * counted.writes
-        rows.append(Traffic("hippocampus", "episodic slots", "memory", read, written))
-    return (*rows, *_channels(brain, counted))
-
-
-def _channels(brain: Brain, counted: Counted) -> list[Traffic]:
-    """What regions write for one another inside a step, read once by each that declared it."""
-    c = brain.config
-    widths = {
-        "D": c.d_model,
-        "2": 2,
-        "L": len(c.cortex.layers),
-        "S": len(emitters(brain)),
-        "K": c.hippocampus.key_width,
-        "V": c.vocab_size,
-    }
-    rows = []
-    regions = [cast(Region, region) for region in brain.regions.values()]
-    for region in regions:
-        for name in region.writes:
-            readers = sum(name in other.reads for other in regions)
-            axes = CHANNELS[name].axes[1:-1].split(",")[2:]
-            size = math.prod(widths[axis] for axis in axes) * FLOAT_BYTES * counted.tokens if readers else 0
-            if size:
-                rows.append(Traffic("bus", name, "bus", readers * size, size))
-    return rows

@@ -1,4 +1,4 @@
-"""Loads a C++ library with ctypes: what is missing, foreign or of another interface is named and left alone."""
+"""Loads a C++ library with ctypes, without torch: what is missing, foreign or of another interface is named and left alone."""
 
 from __future__ import annotations
 

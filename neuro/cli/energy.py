@@ -1,4 +1,4 @@
-"""neuro energy: price what a run did, predict from bare counts, or explain a number."""
+"""neuro energy: price what a run did, predict from bare counts, explain a number, or say what its JSON looks like."""
 
 from __future__ import annotations
 
@@ -36,8 +36,14 @@ PREDICTING = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", nargs="?", default="small", help="a run.json, a model, FILE.nir, 'predict' or 'why'")
-    parser.add_argument("text", nargs="?", help="a model's text, a graph's SAMPLE.npy, or the term after 'why'")
+    parser.add_argument(
+        "target", nargs="?", default="small", help="a run.json, a model, FILE.nir, or predict, why, schema"
+    )
+    parser.add_argument(
+        "text",
+        nargs="?",
+        help="a model's text, a graph's SAMPLE.npy, the term after why; after schema: report, run, predict",
+    )
     parser.add_argument("--chip", metavar="NAME", help=f"chip for the spiking layers (default: {CHIP})")
     parser.add_argument(
         "--against", metavar="LIST", help=f"platforms for the products, with commas (default: {AGAINST})"
@@ -69,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     _no(args, f"energy {args.target}", [name for name in predicting if not (graph and name == "steps")])
     if args.target == "why":
         return _why(args)
+    if args.target == "schema":
+        return _schema(args)
     from sims.energy import report, text
 
     load, network = _nir.counted(args, args.text, args.steps) if graph else (_load(args), None)
@@ -97,6 +105,16 @@ def _why(args: argparse.Namespace) -> int:
         raise UsageError("neuro energy why: no term.", "For example: neuro energy why loihi1.synop")
     words = technologies.why(args.text)
     print(json.dumps({"schema": "neuro.energy.why/1", "term": args.text, "text": words}) if args.json else words)
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from sims.energy import schema
+
+    _no(args, "energy schema", PRICING)
+    refuse(args, "energy schema", COMMON)
+    found = schema.of("report" if args.text is None else args.text)
+    print(json.dumps(found) if args.json else json.dumps(found, indent=1))
     return 0
 
 

@@ -307,7 +307,9 @@ def counted(ops: Ops, c: Counting) -> Ops:
         movement.rows(c, (source,), {}, out)
 
     def write_rows(out: Tensor, memory: Tensor, index: Tensor, rows: Tensor, keep: Tensor) -> None:
-        c.move("memory", 0, rows.numel() * rows.element_size())
+        # On the meta device nobody knows which are kept.
+        kept = keep.numel() if c.meta else connections.total(keep)
+        c.move("memory", 0, kept * rows.shape[-1] * rows.element_size())
 
     def tally(out: Tensor, shares: Tensor, ids: Tensor, width: int) -> None:
         c.emit("elementwise", shares.numel())

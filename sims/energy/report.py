@@ -175,7 +175,7 @@ class Report:
             return {
                 "joules_per_token": dataclasses.asdict(interval(platform.total / tokens)),
                 "dynamic_joules_per_token": dataclasses.asdict(interval(platform.dynamic / tokens)),
-                "seconds_per_token": dataclasses.asdict(interval(platform.time_s / tokens)),
+                "seconds_per_token": _plain(interval(platform.time_s / tokens)),
                 "terms": {k: dataclasses.asdict(interval(v / tokens)) for k, v in platform.terms.items()},
                 "variance_share": shares(platform.terms),
                 "phases": {
@@ -273,7 +273,8 @@ def _compared(workload: Workload, other: Workload, chip: OnChip, platform: str, 
         waits = _watts(chip, seed) * rest.time_s
         if "static" in dense.table.kinds and rest.phases:
             waits = waits + drawn(dense.table.constant("static"), dense.table, seed, False) * chip.busy_s
-        hybrid["waiting for each other"] = waits
+        if not np.isnan(waits).any():  # arithmetic alone takes no time that anybody knows
+            hybrid["waiting for each other"] = waits
     hybrid_dynamic = rest.dynamic + chip.dynamic_j
     ratio, dynamic, cores, words = None, None, None, "nothing of it is on the chip"
     if not dense.phases:

@@ -155,7 +155,8 @@ def _platform(report: Report, row: Against) -> list[str]:
     lines = [f"All products on {platform.table.name}"]
     for name, found in platform.phases.items():
         each, tokens = interval(found.total), platform.tokens[name]
-        lines.append(f"  {name:<16} {words.joules(each)}, {words.seconds(interval(found.time_s))} each of {tokens}")
+        spent = "time not modelled," if np.isnan(found.time_s).any() else words.seconds(interval(found.time_s))
+        lines.append(f"  {name:<16} {words.joules(each)}, {spent} each of {tokens}")
     lines += [f"  {_plain(name):<16} {words.joules(interval(draws / n))}" for name, draws in platform.terms.items()]
     example = next(iter(platform.phases.values()), None)
     sign = ">= " if example is not None and example.unpriced else ""

@@ -6,7 +6,7 @@ import ctypes
 import functools
 from pathlib import Path
 
-from sims import shared_library
+from backends.kernels import shared_library
 
 _VERSION = 1  # kVersion of refine.cpp: a library that an older checkout left behind has another interface
 _POINTER, _INDEX = ctypes.c_void_p, ctypes.c_int64

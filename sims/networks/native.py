@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sims import shared_library
+from backends.kernels import shared_library
 from sims.networks.circuit import Circuit
 from sims.networks.synapses import Array
 

@@ -16,7 +16,6 @@ from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import NeuroError
 from neuro.session import Session
-from neuro.state import leaves
 
 
 def make(sets: list[str] | None = None, raster: bool = False) -> Brain:
@@ -129,26 +128,6 @@ def test_multiply_accumulates_equal_what_torch_dispatched(sets):
     # The portable table moves rows by one-hot products; those move data and are not the model's arithmetic.
     moved = _one_hot_products(brain, spans=[16, 16, 5, 1], commits=3)
     assert counter.get_total_flops() // 2 - moved == counted
-
-
-@pytest.mark.parametrize("sets", [[], ["hippocampus.enabled=false", "procedural.enabled=false"]])
-def test_traffic_holds_every_carried_byte_once_a_call(sets):
-    """All of the state but the hippocampus, whose slots have a row of their own, the clock and the started flag."""
-    brain = make(sets)
-    tally = drive(brain)
-    rows = accounting.workload(brain, tally, "tiny", (1.0, 0.0)).traffic
-    state = brain.init_state(1)
-
-    def size(tree) -> int:
-        apart = ("regions.hippocampus.", "clock", "started")
-        return sum(leaf.numel() * 4 for name, leaf in leaves(tree) if not name.startswith(apart))
-
-    calls, commits = tally.phases["prefill"].row_calls, tally.commits
-    assert calls > commits > 2
-    stored = [row for row in rows if row.store in ("state", "kv")]
-    again = commits * (size(state.buffer) + size(state.held))
-    assert sum(row.read_bytes for row in stored) == calls * size(state) + again
-    assert sum(row.written_bytes for row in stored) == calls * (size(state) - size(state.held)) + again
 
 
 def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:

@@ -29,6 +29,12 @@ def refused(match: str, call, *args) -> BackendError:
     return error.value
 
 
+def test_the_package_has_what_it_names_and_nothing_else():
+    assert all(getattr(backends, name) is not None for name in backends.__all__)
+    with pytest.raises(AttributeError, match="module 'backends' has no attribute 'opencl'"):
+        backends.opencl  # noqa: B018
+
+
 def here(monkeypatch, **kinds: tuple[str, ...]) -> None:
     """As if torch found these devices and no others."""
     absent = devices.Found((), "no such thing")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.machinery
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from backends.kernels import cpu, spikes
-from backends.kernels import shared_library as of_backends
-from sims import shared_library as of_sims
 from sims.mapping import native as mapping
 from sims.networks import native as networks
 
+ROOT = Path(__file__).parents[2]
 LIBRARIES = [
     ("scan", cpu, "neuro_affine_scan_float32"),
     ("spikes", spikes, "neuro_spikes_panel"),
@@ -61,8 +61,8 @@ def test_a_library_without_our_functions_is_named_and_not_used(stem, module, fir
     assert library is None and first in why
 
 
-def test_the_two_loaders_are_one_text():
-    """backends comes with torch, sims does without: each has its own copy, and a change to one is a change to both."""
-    one, two = (Path(module.__file__).read_text(encoding="utf-8") for module in (of_backends, of_sims))
-    start = "from __future__"
-    assert one[one.index(start) :] == two[two.index(start) :]
+@pytest.mark.parametrize("module", ["backends.kernels.shared_library", "sims.networks.native", "sims.mapping.native"])
+def test_loading_a_library_does_not_load_torch(module):
+    code = f"import sys, {module}; assert {module}; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
