@@ -341,7 +341,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             stressed = 4 if c.amygdala.prosody_gain else 0  # their mean, times the gain, added
             return [row("elementwise", (6 + stressed) * tokens), row("transcendental", (hidden + 3) * tokens)]
         case Endocrine():
-            return [row("elementwise", 15 * counted.commits), row("transcendental", 10 * counted.commits)]
+            held = 5 if c.endocrine.off else 0  # a level is chosen, not multiplied: its product is made all the same
+            return [row("elementwise", (15 + held) * counted.commits), row("transcendental", 10 * counted.commits)]
         case Region() | nn.ModuleList():
             return [row("elementwise", d * tokens)] if isinstance(module, Region) else []
         case LockedDropout():  # of training alone
