@@ -1,6 +1,7 @@
 """What do skipped layers cost in quality, and what do they save? `thalamus.skips=layer` against less of the same brain.
 
     python benchmarks/depth.py train --data $NEURO_DATA --out DIR --arm routed:0.4 --seed 0
+    python benchmarks/depth.py train --data $NEURO_DATA --out TAUGHT --arm routed:0.4 --seed 0 --teacher DIR/dense-8-0/model
     python benchmarks/depth.py score --data $NEURO_DATA --out DIR --seed 0
     python benchmarks/depth.py decode
 
@@ -8,6 +9,10 @@ train: one arm on WikiText-2. ``dense:L`` runs every one of L layers for every t
 (token, layer) pairs, ``random:S`` draws them by lot with chance S. All arms have the same data, order, steps, rates, and, at
 equal L, parameters (those of a router that nobody asks included). A byte BPE of the training split; no hippocampus, no
 procedural memory, amygdala or endocrine system: it is the cortex that skips.
+
+With --teacher half of the loss is the cross entropy with what a trained dense model predicts at each token, which reads the
+same text beside the one that learns (born-again networks, arXiv:1805.04770). Its training and its reading are compute that the
+arms without a teacher do not have: only arms with the same teacher are like each other. With score it is one more arm.
 
 score: nats per token over the first tokens of every article of a split, each article a stream of its own; products of the
 whole model, vocabulary included, as integers (`neuro.accounting`). The difference of two arms comes with its 95 % interval
@@ -43,17 +48,57 @@ from neuro.evaluate.stream import evaluating
 from neuro.layers.mixture_of_depths import DepthRouter
 from neuro.regions import cortex
 from neuro.session import Session
-from neuro.train import loop
+from neuro.train import loop, objective
+
+
+class Every(DepthRouter):
+    """No choice: every layer for every token."""
+
+    def forward(self, x: Tensor, drive: Tensor) -> Tensor:
+        return torch.ones_like(drive)
 
 
 class Lot(DepthRouter):
-    """Layers drawn by lot, whatever the token; chance 1 runs all of them."""
+    """Layers drawn by lot, whatever the token."""
 
     chance = 1.0
     generator = torch.Generator()
 
     def forward(self, x: Tensor, drive: Tensor) -> Tensor:
         return (torch.rand(drive.shape, generator=self.generator) < self.chance).to(drive.dtype)
+
+
+class Taught:
+    """`objective.window_loss` with a trained dense brain's predictions as half of the target."""
+
+    def __init__(self, place: Path) -> None:
+        cortex.DepthRouter = Every  # type: ignore[misc]
+        self.teacher = folder.load(place, "cpu").eval().requires_grad_(False)
+        self.state = self.initial = None
+        self.said: list[Tensor] = []
+        self.loss, self.read, self.fresh = objective.window_loss, objective._read, objective.fresh_rows
+        objective.window_loss, objective._read, objective.fresh_rows = self.window_loss, self._read, self.fresh_rows
+
+    def fresh_rows(self, state: Any, initial: Any, fresh: Tensor) -> Any:
+        if self.state is None:
+            self.state = self.initial = self.teacher.init_state(len(fresh))
+        self.state = self.fresh(self.state, self.initial, fresh)
+        return self.fresh(state, initial, fresh)
+
+    def _read(self, brain: Brain, span: Tensor, state: Any) -> Any:
+        out, after = self.read(brain, span, state)
+        self.said.append(out.logits)
+        return out, after
+
+    def window_loss(self, brain: Brain, tokens: Tensor, *given: Any) -> objective.WindowLoss:
+        self.said = []
+        loss, goals = self.loss(brain, tokens, *given), []
+        with torch.no_grad():
+            for span in tokens.split(self.teacher.config.plasticity_span, 1):
+                out, self.state = self.read(self.teacher, span, self.state)
+                goals.append(out.logits)
+        goal, said = torch.cat(goals, 1).softmax(-1), torch.cat(self.said, 1).log_softmax(-1)
+        return loss._replace(total=(loss.total - (goal * said).sum(-1).mean()) / 2)
 
 
 def configured(options: argparse.Namespace, arm: str) -> RunConfig:
@@ -87,15 +132,17 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
 def routed(arm: str, seed: int) -> type[DepthRouter]:
     """The router of an arm."""
     kind, _, number = arm.partition(":")
-    if kind == "routed":
-        return DepthRouter
-    Lot.chance = 1.0 if kind == "dense" else float(number)
+    if kind != "random":
+        return DepthRouter if kind == "routed" else Every
+    Lot.chance = float(number)
     Lot.generator.manual_seed(seed)
     return Lot
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
     documents(options.data, options.out, options.vocab)
+    if options.teacher:
+        Taught(options.teacher)
     cortex.DepthRouter = routed(options.arm, options.seed)  # type: ignore[misc]
     place = options.out / f"{options.arm.replace(':', '-')}-{options.seed}"
     started = time.process_time()
@@ -132,10 +179,13 @@ def products(brain: Brain, tally: accounting.Tally) -> int:
 
 def score(options: argparse.Namespace) -> dict[str, Any]:
     found, rows = {}, {}
-    for place in sorted(options.out.glob(f"*-{options.seed}/model")):
-        kind, number, _ = place.parent.name.split("-")
-        arm = f"{kind}:{number}"
-        cortex.DepthRouter = routed(arm, options.seed)  # type: ignore[misc]
+    places = {
+        ":".join(place.parent.name.split("-")[:2]): place for place in options.out.glob(f"*-{options.seed}/model")
+    }
+    if options.teacher:
+        places["teacher"] = options.teacher
+    for arm, place in sorted(places.items()):
+        cortex.DepthRouter = Every if arm == "teacher" else routed(arm, options.seed)  # type: ignore[misc]
         brain = folder.load(place, "cpu")
         ids = articles(options, brain)
         found[arm], tally = scored(brain, ids)
@@ -145,7 +195,7 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
             "tokens": tally.tokens,
             "ran": [round(count / tally.tokens, 3) for count in tally.routed],
         }
-    whole = max((arm for arm in rows if arm.startswith("dense")), key=lambda arm: rows[arm]["products"])
+    whole = max(rows, key=lambda arm: rows[arm]["products"])
     for row in rows.values():
         row["of_dense"] = row["products"] / rows[whole]["products"]
     found |= shallower(found, rows)
@@ -229,6 +279,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with wikitext-2/")
     parser.add_argument("--out", type=Path, help="for the corpus and the runs; the place to resume from")
     parser.add_argument("--arm", default="routed:0.5")
+    parser.add_argument("--teacher", type=Path, help="folder of a trained dense model to learn from as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=16)
@@ -245,7 +296,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     record = {"benchmark": f"depth {options.what}", "machine": _machine.describe()}
-    record["settings"] = {k: v for k, v in vars(options).items() if k not in ("data", "out", "what")}
+    record["settings"] = {k: v for k, v in vars(options).items() if k not in ("data", "out", "what", "teacher")}
+    record["settings"]["taught"] = options.teacher is not None
     record["found"] = {"train": train, "score": score, "decode": decode}[options.what](options)
     print(json.dumps(record, indent=1))
 

@@ -55,6 +55,7 @@ class EndocrineConfig:
     """Hormones: bounded first-order dynamics over tokens, never wall clock."""
 
     enabled: bool = True  # off: every hormone stays at 0.5
+    off: tuple[str, ...] = ()  # of HORMONES those that stay at 0.5 while the others move
     half_lives_tokens: tuple[float, ...] = (64.0, 32.0, 128.0, 1024.0, 512.0)  # in the order of HORMONES
     modulates_decay: bool = False  # how fast the memories forget depends on the hormones, by trained weights
     # Sampling temperature times 2^(this (2 noradrenaline - 1)); 0: hormones leave it alone.
@@ -224,6 +225,8 @@ class BrainConfig:
         need(self.amygdala.hidden >= 1, "amygdala.hidden", "at least 1")
         need(self.amygdala.half_life_tokens > 0, "amygdala.half_life_tokens", "a positive number")
         need(-8 <= self.amygdala.prosody_gain <= 8, "amygdala.prosody_gain", "from -8 to 8")
+        for name in self.endocrine.off:
+            _need(name in HORMONES, "brain.endocrine.off", f"'{name}'", "names among " + ", ".join(HORMONES))
         lives = self.endocrine.half_lives_tokens
         positive = len(lives) == len(HORMONES) and all(life > 0 for life in lives)
         need(positive, "endocrine.half_lives_tokens", f"{len(HORMONES)} positive numbers")
@@ -273,7 +276,7 @@ def cautions(brain: BrainConfig) -> list[str]:
     found = []
     if brain.endocrine.enabled:
         for hormone, life in zip(HORMONES, brain.endocrine.half_lives_tokens, strict=True):
-            if life < brain.plasticity_span:
+            if hormone not in brain.endocrine.off and life < brain.plasticity_span:
                 left = 2.0 ** (-brain.plasticity_span / life)
                 found.append(
                     f"config brain.endocrine.half_lives_tokens: {hormone}'s {life:g} tokens are fewer than a plasticity span "

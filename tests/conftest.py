@@ -50,6 +50,7 @@ LAYERS = {
     ],
     "window longer than two spans": ["cortex.window=40"],
     "hormones on decay": ["endocrine.modulates_decay=true"],
+    "a hormone at rest": ["endocrine.off=serotonin"],
     "no cortex": ["cortex.enabled=false"],
     "no cortex and no thalamus": ["cortex.enabled=false", "thalamus.enabled=false"],
     "no procedural memory": ["procedural.enabled=false"],

@@ -124,6 +124,9 @@ def quantize(brain: Brain, memory: bool = True) -> Quantized:
         return Matrix(np.ascontiguousarray(found.values.T), found.scales) if by_input else found
 
     at, rule = "regions.", config.procedural
+    moves = np.array(
+        [name not in config.endocrine.off for name in HORMONES], F
+    )  # sigmoid(0): the level of one that is off
     vectors = {
         "thalamus_norm": vector(at + "thalamus.norm.weight"),
         "gate_bias": vector(at + "thalamus.gate.bias"),
@@ -136,8 +139,8 @@ def quantize(brain: Brain, memory: bool = True) -> Quantized:
         "affect_weight": vector(at + "amygdala.affect.weight"),
         "affect_bias": vector(at + "amygdala.affect.bias"),
         "salience_weight": vector(at + "amygdala.salience.weight")[0],
-        "level_weight": vector(at + "endocrine.level.weight"),
-        "level_bias": vector(at + "endocrine.level.bias"),
+        "level_weight": vector(at + "endocrine.level.weight") * moves[:, None],
+        "level_bias": vector(at + "endocrine.level.bias") * moves,
         "level_pace": F(-math.log(2.0)) / np.array(config.endocrine.half_lives_tokens, F),
         "readout_norm": vector(at + "readout.norm.weight"),
         "readout_mood": vector(at + "readout.gain.weight")[0],

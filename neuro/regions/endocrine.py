@@ -4,7 +4,8 @@
     x <- b + (x - b) 2^(-n / half_life)          after a span of n tokens
 
 Bounded in (0, 1) by construction; no wall clock. The level starts from textbook signs (noradrenaline and cortisol rise
-with surprise, acetylcholine and dopamine with novelty, serotonin with valence) and is trained by the main loss.
+with surprise, acetylcholine and dopamine with novelty, serotonin with valence) and is trained by the main loss. That of a
+hormone in ``endocrine.off`` is 1/2, where all of them start: it rests while the others move.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Endocrine(Region):
     writes = ()  # its one output, modulators~, is held feedback
 
     half_lives: Tensor
+    off: Tensor | None
 
     def __init__(self, config: BrainConfig) -> None:
         super().__init__()
@@ -42,6 +44,8 @@ class Endocrine(Region):
             self.level.bias.copy_(-self.level.weight @ torch.tensor([0.0, 0.0, 0.7, 0.5, 0.1]))
         half_lives = torch.tensor(config.endocrine.half_lives_tokens)
         self.register_buffer("half_lives", half_lives, persistent=False)
+        off = torch.tensor([name in config.endocrine.off for name in HORMONES])
+        self.register_buffer("off", off if config.endocrine.off else None, persistent=False)
 
     def init_state(self, batch: int, device: torch.device) -> EndocrineState:
         return EndocrineState(torch.full((batch, len(HORMONES)), 0.5, device=device))
@@ -54,6 +58,8 @@ class Endocrine(Region):
     ) -> EndocrineState:
         scalars = torch.stack([torch.tanh(held.surprise / 5.0), held.novelty, held.spike_rate], -1)
         level = torch.sigmoid(wide(self.level(torch.cat([held.affect, scalars], -1))))
+        if self.off is not None:
+            level = level.masked_fill(self.off, 0.5)
         kept = torch.exp2(-tokens.to(level.dtype).unsqueeze(-1) / self.half_lives)
         # A row that saw only padding in this span has nothing to relax towards yet.
         lived = (span.valid.amax(1) > 0).unsqueeze(-1)

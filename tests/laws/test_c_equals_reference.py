@@ -23,6 +23,7 @@ KINDS = {
     "two windows and odd widths": ["cortex.mixers=window,window", "cortex.feedforward_width=43", "cortex.window=5"],
     "few writes": ["hippocampus.writes_per_span=3", "hippocampus.slots=5", "hippocampus.top_k=2"],
     "odd place cells": ["hippocampus.place_cells=37"],
+    "a hormone at rest": ["endocrine.off=serotonin"],
 }
 SPAN = 16  # of the preset tiny
 needs_compiler = pytest.mark.skipif(board.missing(board.HOST) is not None, reason="no make and C compiler here")
@@ -123,6 +124,14 @@ def test_the_reference_without_memory_is_torch_without_memory(tiny_brain):
     assert "hippocampus" not in plain.regions and not plain.config.fast_rank
     found, _, _ = parity.measure(plain, quantize(whole, memory=False), tokens)
     assert found["divergence"] < 0.01
+
+
+def test_a_hormone_at_rest_stays_there_to_the_bit(tiny_brain):
+    reference = Reference(quantize(tiny_brain(KINDS["a hormone at rest"])))
+    for token in range(20, 20 + SPAN):
+        reference.step(token)
+    reference.commit()
+    assert (reference.state["modulators"] == 0.5).tolist() == [False, False, False, True, False]
 
 
 def test_a_commit_is_what_learns(tiny_brain):

@@ -46,6 +46,7 @@ SETS = {
     "pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true", "hippocampus.slots=24"],
     "contiguity and clocks": ["hippocampus.contiguity=0.3", "hippocampus.time_cells=6", "hippocampus.key_trace=0.5"],
     "hormones and decay": ["endocrine.modulates_decay=true", "hippocampus.controller=learned"],
+    "a hormone at rest": ["endocrine.off=serotonin"],
     "windows": ["cortex.mixers=window,window", "hippocampus.controller=random"],
     "no procedural memory": ["procedural.enabled=false", "hippocampus.controller=periodic"],
     "no hippocampus": ["hippocampus.enabled=false", "hippocampus.controller=salient"],

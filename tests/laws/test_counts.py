@@ -96,6 +96,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["cortex.mixers=window,window", "cortex.feedforwards=dense,dense"],
         ["thalamus.enabled=false", "amygdala.enabled=false"],
         ["hippocampus.enabled=false", "endocrine.enabled=false"],
+        ["endocrine.off=serotonin"],
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
         ["hippocampus.contiguity=0.3"],

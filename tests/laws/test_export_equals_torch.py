@@ -16,7 +16,7 @@ from export import check, directml, onnx_graph, package, parity, quantize
 from export import manifest as manifests
 from export.ports import INTO
 from export.quantize import weights
-from export.runtime import Runtime
+from export.runtime import HORMONES, Runtime
 from neuro import folder, text
 from neuro.cli import main
 from neuro.errors import CheckError, NeuroError, UsageError
@@ -63,6 +63,16 @@ def test_neighbours_in_time_come_along_in_the_graph_too(save_model, tmp_path, to
     measured("logits", found.logits_max_abs)
     assert max(found.logits_relative, found.state_relative) <= 1e-5
     assert found.spike_flips <= 1 and found.realigned <= 1
+
+
+def test_a_hormone_at_rest_stays_so_in_the_graph(save_model, tmp_path, tokens):
+    brain = folder.load(save_model(["endocrine.off=serotonin"]), "cpu")
+    package.write_graphs(brain, tmp_path, profile="dml")
+    runtime = Runtime(tmp_path)
+    found = parity.measure(brain, runtime, tokens(1, 40, vocab_size=280).numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    rest = runtime.state[HORMONES] == 0.5
+    assert rest.tolist() == [[False, False, False, True, False]]
 
 
 @pytest.mark.parametrize(

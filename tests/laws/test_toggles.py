@@ -39,6 +39,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "amygdala.half_life_tokens": ("2", {"logits"}),
     "amygdala.prosody_gain": ("2.0", {"logits"}),
     "endocrine.enabled": ("false", {"parameters", "state shapes", "logits"}),
+    "endocrine.off": ("serotonin", {"logits", "gradients"}),
     "endocrine.half_lives_tokens": ("6,32,128,1024,512", {"logits"}),
     "endocrine.modulates_decay": ("true", {"parameters"}),
     "endocrine.temperature_octaves": ("1.0", set()),  # of sampling alone: tests/units/test_endocrine.py

@@ -182,6 +182,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         "thalamus.route_budget=0", "thalamus.route_budget=1.5", "thalamus.route_budget=NaN", "thalamus.skips=none",
         "amygdala.hidden=0", "amygdala.half_life_tokens=0", "amygdala.half_life_tokens=-1", "amygdala.prosody_gain=9",
         "endocrine.half_lives_tokens=1,2,3", "endocrine.half_lives_tokens=0,1,1,1,1", "endocrine.half_lives_tokens=NaN,1,1,1,1",
+        "endocrine.off=serotonine",
         "cortex.mixers=", "cortex.mixers=window", "cortex.heads=0", "cortex.heads=3", "cortex.window=0",
         "cortex.feedforward_width=0", "cortex.tau_mem_ms=0", "cortex.dt_ms=-1", "cortex.tau_mem_ms=NaN",
         "cortex.v_threshold=0", "cortex.v_threshold=-1", "cortex.surrogate_slope=-1", "cortex.rate_target=0",

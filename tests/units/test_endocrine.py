@@ -57,6 +57,17 @@ def test_nothing_saturates_over_ten_thousand_spans(measured):
     assert ((extreme - x).abs() > 0.1).all()
 
 
+def test_a_hormone_that_is_off_rests_while_the_others_move():
+    sets = EndocrineConfig(off=("serotonin", "dopamine"))
+    brain = dataclasses.replace(presets.tiny().brain, endocrine=sets)
+    resting, moving = Endocrine(brain).requires_grad_(False), gland()
+    x = y = torch.full((1, 5), 0.5)
+    for _ in range(20):
+        x, y = (lived(each, level, said(0.9, -0.4, 9.0, 1.0), 7) for each, level in ((resting, x), (moving, y)))
+    assert torch.equal(x[0] == 0.5, torch.tensor([True, False, False, True, False]))
+    assert torch.equal(x[0, [1, 2, 4]], y[0, [1, 2, 4]]) and float((y - 0.5).abs().min()) > 0.01
+
+
 @pytest.mark.parametrize("spans", [(1,), (16,), (64,), (64, 3, 1, 17)], ids=["1", "16", "64", "partial"])
 def test_measured_half_lives_are_those_of_the_configuration(spans, measured):
     """Away from a level by what an earlier one left behind, for about two half-lives of the slowest."""
@@ -154,6 +165,7 @@ def test_a_half_life_below_the_span_is_warned_of(tmp_path, capsys):
     )
     assert config.cautions(presets.tiny().brain) == []
     off = apply_sets(presets.small(), ["brain.endocrine.enabled=false"])
+    assert config.cautions(apply_sets(presets.small(), ["brain.endocrine.off=noradrenaline"]).brain) == []
     assert config.cautions(off.brain) == []
     assert main(["config", "check", "small"]) == 0
     said = capsys.readouterr()

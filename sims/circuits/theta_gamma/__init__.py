@@ -44,11 +44,10 @@ GABA_MS = 4.0
 DT_MS = 0.5
 GAMMA_HZ = (30.0, 100.0)
 ENOUGH = 8
-WITH_THETA = ("fast_slope_deg", "negative_fields", "cell_over_theta")
 
 
 def run(seed: int, lesion: bool = False) -> Outcome:
-    """One run along the track and, with theta, one at twice the speed.
+    """One run along the track and one at twice the speed.
 
     Raises:
         MissingError: brian2 is not installed.
@@ -66,7 +65,9 @@ def run(seed: int, lesion: bool = False) -> Outcome:
             "phase_fit": fit,
             "gamma_hz": peak,
             "coupling": coupling,
-            **(dict.fromkeys(WITH_THETA, math.nan) if lesion else with_theta(seed, cells, place, phases)),
+            "fast_slope_deg": math.degrees(precession(*crossing(seed, 2 * SPEED_CM_S, lesion)[2:])[0]),
+            "negative_fields": falling(place, phases, cells[1]),
+            "cell_over_theta": pace(*cells) / THETA_HZ,
         },
         {
             "place": place,
@@ -85,13 +86,6 @@ def crossing(seed: int, speed_cm_s: float, lesion: bool) -> tuple[tuple, tuple, 
     return cells, others, place, 2 * math.pi * (cells[0] * THETA_HZ % 1)
 
 
-def with_theta(seed: int, cells: tuple, place: np.ndarray, phases: np.ndarray) -> dict[str, float]:
-    """What is asked of whole circuits alone: the slope at twice the speed, single fields' slopes, the cells' own rhythm."""
-    _, _, fast_place, fast_phases = crossing(seed, 2 * SPEED_CM_S, False)
-    slope = math.degrees(precession(fast_place, fast_phases)[0])
-    return dict(zip(WITH_THETA, (slope, falling(place, phases, cells[1]), pace(*cells) / THETA_HZ), strict=True))
-
-
 def falling(place: np.ndarray, phases: np.ndarray, cells: np.ndarray) -> float:
     """Share of the cells with at least `ENOUGH` spikes whose own slope is negative; nan where there is none."""
     fields = [cells == cell for cell in np.unique(cells)]
@@ -100,11 +94,12 @@ def falling(place: np.ndarray, phases: np.ndarray, cells: np.ndarray) -> float:
 
 
 def pace(seconds: np.ndarray, cells: np.ndarray) -> float:
-    """Hz of one cell's spikes, by the mean interval among those of half a theta cycle to one and a half."""
+    """Hz of one cell's spikes, by the mean interval among those of half a theta cycle to one and a half; nan without one."""
     order = np.lexsort((seconds, cells))
     gaps, same = np.diff(seconds[order]), np.diff(cells[order]) == 0
     cycles = gaps * THETA_HZ
-    return 1 / float(gaps[same & (cycles > 0.5) & (cycles < 1.5)].mean())
+    near = gaps[same & (cycles > 0.5) & (cycles < 1.5)]
+    return 1 / float(near.mean()) if len(near) else float("nan")
 
 
 def precession(place: np.ndarray, phases: np.ndarray) -> tuple[float, float, float]:
