@@ -36,8 +36,8 @@ FLOOR = 0.02  # of the mean eigenvalue, where what the cortex says is whitened
 MEASURED = 4096  # tokens a stream for the precision
 
 
-def started(model: str, sets: list[str]) -> Brain:
-    """The model with a natural procedural memory; rates of what it had before are kept."""
+def started(model: str, sets: list[str]) -> tuple[Brain, bool]:
+    """The model with a natural procedural memory, its own rates kept; whether it had sensed what the cortex says before."""
     before, where = folder.load(model, "cpu"), folder.locate(model)
     kept = config.from_dict(BrainConfig, folder.read_record(where)["brain"], "config.json brain")
     brain = Brain(config.apply_sets(kept, ["procedural.natural=true", *sets]), backends.select("cpu")).eval()
@@ -46,7 +46,7 @@ def started(model: str, sets: list[str]) -> Brain:
     rates = "regions.cortex.procedural.log_rate"
     old, new = before.state_dict()[rates], brain.state_dict()[rates]
     new[: len(old)].copy_(old)
-    return brain
+    return brain, "regions.cortex.outward.sense" in before.state_dict()
 
 
 @torch.no_grad()
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--wikitext", action="store_true", help="the text is WikiText's tokenized form")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--skip", type=int, default=0, help="tokens at the beginning of each stream")
     parser.add_argument("--spans", type=int, default=4, help="of a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rehearsal", type=float, default=0.125)
@@ -81,12 +82,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the brain")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    brain = started(options.model, options.set)
+    brain, senses_outward = started(options.model, options.set)
     about = folder.read_record(folder.locate(options.model))["about"]
     coded = perplexity.code(text.read_text(options.text), brain, options.wikitext)
     ids = list(itertools.chain.from_iterable(coded.ids))
     streams = torch.tensor(ids[: len(ids) // options.streams * options.streams]).reshape(options.streams, -1)
-    whiten(brain, streams[:, :1024])
+    streams = streams[:, options.skip :]
+    if not senses_outward:
+        whiten(brain, streams[:, :1024])
     counted = precision.measure(brain, streams[:, :MEASURED])
     print(json.dumps({"machine": _machine.describe(), "tokens": streams.numel(), "errors": counted}), flush=True)
 
