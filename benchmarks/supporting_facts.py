@@ -18,8 +18,8 @@ since. Those constants (0.02 of a cosine, 0.2 of BM25), the weights w and the sp
 questions of each training file. Of equals the newest is first, so that a rule which cannot tell falls back to recency.
 
 Reported are recall@n, n as many as the question has supporting sentences, and recall@5, of test questions: of each task the
-mean over questions and 95 % over stories, then means over tasks of as many hops. Prints one JSON object; a table goes to
-stderr.
+mean over questions and 95 % over stories, then means over tasks of as many hops; qa17 is in none, because both sentences
+of its stories support. Prints one JSON object; a table goes to stderr.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ K1, B = 1.2, 0.75
 AGED, BM25_AGED = 0.02, 0.2  # a sentence
 HOPS = {
     "one": ("qa1", "qa4", "qa5", "qa6", "qa9", "qa10", "qa12", "qa20"),
-    "two": ("qa2", "qa11", "qa13", "qa14", "qa15", "qa17", "qa18", "qa19"),
+    "two": ("qa2", "qa11", "qa13", "qa14", "qa15", "qa18", "qa19"),
     "three": ("qa3", "qa16"),
     "one to eight": ("qa7", "qa8"),
 }
@@ -272,7 +272,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with babi/")
     parser.add_argument("--adapter", type=Path, help="folder of adapter.py, whose keys are asked too")
     parser.add_argument("--split", default="test", choices=("train", "test"))
-    parser.add_argument("--questions", type=int, default=300, help="of each task")
+    parser.add_argument("--questions", type=int, default=1000, help="of each task")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -298,7 +298,7 @@ def main() -> int:
     record: dict[str, Any] = {"machine": _machine.describe(), "model": options.model, "split": options.split}
     record |= {"questions": {task: int(row["asked"].sum()) for task, row in sums.items()}, "seed": options.seed}
     record["tasks"] = {task: summary([row], arms) for task, row in sums.items()}
-    groups = HOPS | {"all": tuple(sums)}
+    groups = HOPS | {"all": tuple(task for tasks in HOPS.values() for task in tasks)}
     record["hops"] = {hops: summary([sums[task] for task in tasks], arms) for hops, tasks in groups.items()}
     for hops, row in record["hops"].items():
         print(hops, json.dumps({arm: cell["recall@n"] for arm, cell in row.items()}), file=sys.stderr)
