@@ -94,8 +94,8 @@ def held_texts(adapter: HippocampalAdapter, memory: MemoryState) -> tuple[list[i
 
     A value is a function of its token alone: the token is that of the vocabulary's values which is closest, and origins say
     the order. Slots of tokens in a row are one text. Its first token followed nothing and is in no slot, but its key is
-    in the next one's: it is guessed by that, among the tokens that are held. The text behind a hole that was evicted or
-    forgotten is read without what came before it.
+    in the next one's: it is guessed by that, for which each token of the vocabulary is read once, alone. The text behind a
+    hole that was evicted or forgotten is read without what came before it.
 
     Raises:
         UsageError: an adapter that writes a part of its tokens only, or slots of another vocabulary.
@@ -126,17 +126,16 @@ def held_texts(adapter: HippocampalAdapter, memory: MemoryState) -> tuple[list[i
         )
     ends = [0, *((origins.diff() > 1).nonzero().squeeze(1) + 1).tolist(), len(tokens)]
     starts = (origins[ends[:-1]] - 1).tolist()
-    firsts = _firsts(adapter, tokens, own.keys[0, filled][order][ends[:-1]])
+    firsts = _firsts(adapter, own.keys[0, filled][order][ends[:-1]])
     texts = [torch.cat([firsts[n : n + 1], tokens[a:b]]) for n, (a, b) in enumerate(itertools.pairwise(ends))]
     return starts, texts
 
 
-def _firsts(adapter: HippocampalAdapter, held: Tensor, keys: Tensor) -> Tensor:
-    """The tokens whose keys, read alone, are most like ``keys`` [n,K]; of those held, and the base's own for a beginning."""
-    own = adapter.base.config.bos_token_id
-    candidates = torch.cat([held, held.new_tensor([own] if isinstance(own, int) else [])]).unique()
-    alone = torch.cat([_encoded(adapter, part)[0].squeeze(1) for part in candidates.unsqueeze(1).split(256)])
-    return candidates[_closest(keys, alone)[1]]
+def _firsts(adapter: HippocampalAdapter, keys: Tensor) -> Tensor:
+    """Of the whole vocabulary the tokens whose keys, each read alone, are most like ``keys`` [n,K]."""
+    every = torch.arange(adapter.config.vocab_size, device=keys.device).unsqueeze(1)
+    alone = torch.cat([_encoded(adapter, part)[0].squeeze(1) for part in every.split(256)])
+    return _closest(keys, alone)[1]
 
 
 def _closest(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
