@@ -127,19 +127,20 @@ class AdapterCache(RowCache):
             slots: dict[str, Any] = {name: torch.cat([getattr(other, name) for other in others]) for name in EPISODIC}
             group.memory = group.memory._replace(hippocampus=own._replace(**slots), lists=())
 
-    def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]]) -> None:
+    def reread(self, adapter: HippocampalAdapter, texts: Sequence[Sequence[Tensor]] | None = None) -> None:
         """Encode what each row remembers afresh from the text it came of, by the base as it is now, and end its context.
 
         Args:
-            texts: for each row what it has read, as `neuro.hf.adapter_reread.reread` takes it.
+            texts: for each row what it has read, as `neuro.hf.adapter_reread.reread` takes it; None tells it from the slots.
 
         Raises:
             UsageError: not one list of texts for each row, or what `reread` refuses.
         """
         rows = max(0, self.batch_size)
-        if len(texts) != rows:
+        if texts is not None and len(texts) != rows:
             raise UsageError(f"reread: got texts of {len(texts)} rows, expected {rows}.", "Give a list for each row.")
-        self.put_memories([reread(adapter, self.memory_of(row), texts[row]) for row in range(rows)])
+        given: Sequence[Sequence[Tensor] | None] = [None] * rows if texts is None else texts
+        self.put_memories([reread(adapter, self.memory_of(row), given[row]) for row in range(rows)])
         self.end_context()
 
     def forget(self) -> None:

@@ -10,7 +10,7 @@ from neuro.errors import UsageError
 transformers = pytest.importorskip("transformers")
 
 from neuro.hf import AdapterCache, HippocampalAdapter  # noqa: E402
-from neuro.hf.adapter_reread import reread  # noqa: E402
+from neuro.hf.adapter_reread import held_texts, reread  # noqa: E402
 from neuro.hf.streaming import CACHE_NAME  # noqa: E402
 
 V, D = 40, 16
@@ -27,13 +27,13 @@ def adapter(**settings) -> HippocampalAdapter:
     return HippocampalAdapter.from_pretrained(transformers.LlamaForCausalLM(config).eval(), **sizes | settings)
 
 
-def trained_on(model: HippocampalAdapter) -> HippocampalAdapter:
+def trained_on(model: HippocampalAdapter, far: float = 0.3) -> HippocampalAdapter:
     """Another base of no linear relation, whose tokens are embedded otherwise as well."""
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in other.base.parameters():
-            parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(far * parameter.std() * torch.randn(parameter.shape, generator=generator))
     return other
 
 
@@ -127,3 +127,60 @@ def test_what_waits_is_refused_and_rows_are_counted():
     fresh = AdapterCache(model.init_memory(1))
     fresh.reread(model, [[]])
     assert not fresh.memory_of(0).hippocampus.strengths.any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"window": 24}, {"window": 24, "overlap": 7, "key_layer": 0}])
+def test_the_text_is_told_from_the_slots_of_another_base(settings):
+    model = adapter(**settings)
+    other = trained_on(model, 0.1)
+    texts = [torch.cat([torch.tensor([0]), part]) for part in (IDS[0, :40], IDS[0, 40:])]  # begun as the base begins
+    cache = AdapterCache()
+    for text in texts:
+        cache = model.remember(text[None], cache)
+    kept = cache.memory_of(0)
+    starts, told = held_texts(other, kept)
+    assert starts == [0, 41] and all(torch.equal(a[1:], b[1:]) for a, b in zip(told, texts, strict=True))
+    starts, told = held_texts(model, kept)
+    assert all(torch.equal(a, b) for a, b in zip(told, texts, strict=True)), (
+        "and the first tokens where nothing drifted"
+    )
+    again, wanted = reread(other, kept, told).hippocampus, reread(other, kept, texts).hippocampus
+    assert torch.equal(again.keys, wanted.keys) and torch.equal(again.values, wanted.values)
+    cache.reread(model)
+    own, now = kept.hippocampus, cache.memory_of(0).hippocampus
+    assert (now.keys - own.keys).abs().max() < 1e-4 and (now.values - own.values).abs().max() < 1e-4
+    cache.reread(other)
+    drift = (wanted.keys - own.keys).square().sum()
+    assert (wanted.keys - cache.memory_of(0).hippocampus.keys).square().sum() < 0.2 * drift, "but for first tokens"
+
+
+def test_behind_a_hole_a_text_begins_anew():
+    model = adapter()
+    kept = model.remember(IDS).memory_of(0)
+    own = kept.hippocampus
+    strengths = own.strengths.clone()
+    strengths[0, (own.origins[0] > 20) & (own.origins[0] < 31)] = 0.0
+    kept = kept._replace(hippocampus=own._replace(strengths=strengths))
+    starts, texts = held_texts(model, kept)
+    assert starts == [0, 30] and torch.equal(texts[0], IDS[0, :21]) and torch.equal(texts[1][1:], IDS[0, 31:])
+    again = reread(model, kept).hippocampus
+    before = (own.origins[0] > 0) & (own.origins[0] <= 20)
+    assert (again.keys - own.keys)[0, before].abs().max() < 1e-4, "what lies before the hole is as it was"
+    assert torch.equal(again.strengths, strengths) and (again.values - own.values).abs().max() < 1e-4
+
+
+def test_slots_that_do_not_say_their_text_are_refused():
+    part = adapter(writes_per_span=4)
+    with pytest.raises(UsageError, match=r"that stores a part of it \(writes_per_span 4, rebind False\)") as error:
+        reread(part, part.remember(IDS).memory_of(0))
+    assert error.value.do == "Give the texts that were read."
+    with pytest.raises(UsageError, match="writes_per_span None, rebind True"):
+        reread(adapter(rebind=True), adapter(rebind=True).remember(IDS).memory_of(0))
+    model = adapter()
+    kept = model.remember(IDS).memory_of(0)
+    noise = torch.randn(kept.hippocampus.values.shape, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(UsageError, match=r"slots whose values are 0\.\d\d like the closest token's, expected 0.8"):
+        reread(model, kept._replace(hippocampus=kept.hippocampus._replace(values=noise)))
+    fresh = AdapterCache(model.init_memory(2))
+    fresh.reread(model)
+    assert not fresh.memory_of(1).hippocampus.strengths.any()
