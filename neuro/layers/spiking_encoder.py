@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from backends import Surrogate
-from backends.surrogate import spike
 from neuro.config import CortexConfig
 from neuro.layers.norm import wide
 
@@ -70,13 +69,30 @@ class SpikingEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Fired]:
         u = wide(x) * torch.exp(-self.log_threshold)
-        on = off = torch.zeros_like(u)
-        for k in range(1, self.burst + 1):
-            on, off = on + spike(u - k, self.surrogate), off + spike(-u - k, self.surrogate)
-        said = on - off
+        said, spikes = _Counts.apply(u, self.burst, self.surrogate)
         if self.training and self.membrane_share:
             said = said + self.membrane_share * (u.clamp(-self.burst - 0.5, self.burst + 0.5) - said)
-        return said, Fired(on + off, u.abs())
+        return said, Fired(spikes, u.abs())
+
+
+class _Counts(torch.autograd.Function):
+    """Membranes in thresholds -> signed counts and how many spikes they are, a burst at most."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, burst: int, surrogate: Surrogate) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.save_for_backward(u)
+        ctx.burst, ctx.surrogate = burst, surrogate
+        spikes = u.abs().floor().clamp(max=burst)
+        return u.sign() * spikes, spikes
+
+    @staticmethod
+    def backward(ctx, to_said: Tensor, to_spikes: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (u,) = ctx.saved_tensors
+        on, off = torch.zeros_like(u), torch.zeros_like(u)
+        for k in range(1, ctx.burst + 1):
+            on += ctx.surrogate.derivative(u - k)
+            off += ctx.surrogate.derivative(u + k)  # of -u - k: a slope is even
+        return to_said * (on + off) + to_spikes * (on - off), None, None
 
 
 def anneal(module: nn.Module, step: int, steps: float) -> None:
