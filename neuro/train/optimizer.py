@@ -110,7 +110,7 @@ def make(
     for name, p in model.named_parameters():
         p.requires_grad_(not only or not set(only).isdisjoint(name.split(".")))
         if p.requires_grad:
-            (matrices if p.dim() >= 2 and name != "embedding" else rest).append(p)
+            (matrices if p.dim() == 2 and name != "embedding" else rest).append(p)
     if kind == "muon":
         if not backend.torch_optimizers:
             raise UsageError(f"train.optimizer: 'muon' does not run on {backend.name}.", "Set train.optimizer=adamw.")

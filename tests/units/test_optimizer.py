@@ -67,6 +67,16 @@ def test_a_name_that_nothing_has_is_refused(tiny_brain):
         optimizer.make(tiny_brain(), CPU, 1e-3, 0.1, only=("hipocampus",))
 
 
+def test_a_precision_is_no_matrix_of_weights(tiny_brain):
+    """It begins as the identity: decay would forget the scale of every error, and Muon takes matrices only."""
+    brain = tiny_brain(["procedural.natural=true"])
+    precision = brain.regions["cortex"].procedural.precision
+    for kind in ("adamw", "muon") if hasattr(torch.optim, "Muon") else ("adamw",):
+        rule = optimizer.make(brain, CPU, 1e-3, 0.1, kind)
+        (decay,) = {g["weight_decay"] for g in rule.param_groups for p in g["params"] if p is precision}
+        assert decay == 0.0
+
+
 def test_muon_needs_torchs_optimizers(tiny_brain):
     brain = tiny_brain()
     with pytest.raises(UsageError, match="does not run on directml"):
