@@ -30,7 +30,7 @@ from neuro.config import BrainConfig
 from neuro.evaluate import perplexity
 from neuro.memory import contents
 from neuro.state import detach
-from neuro.train import optimizer, precision
+from neuro.train import precision
 
 FLOOR = 0.02  # of the mean eigenvalue, where what the cortex says is whitened
 MEASURED = 4096  # tokens a stream for the precision
@@ -93,12 +93,14 @@ def main() -> None:
     counted = precision.measure(brain, streams[:, :MEASURED])
     print(json.dumps({"machine": _machine.describe(), "tokens": streams.numel(), "errors": counted}), flush=True)
 
-    optimizer.make(
-        brain, brain.backend, options.learning_rate, 0.0, only=("sense", "log_rate")
-    )  # what asks for gradients
-    learned = {name: p for name, p in brain.named_parameters() if p.requires_grad and "cortex" in name}
-    for name, p in brain.named_parameters():
-        p.requires_grad_(name in learned)
+    learned = {
+        name: p
+        for name, p in brain.regions["cortex"].named_parameters()
+        if name.endswith(("sense", "procedural.log_rate"))
+    }
+    brain.requires_grad_(False)
+    for p in learned.values():
+        p.requires_grad_(True)
     rates = [p for name, p in learned.items() if name.endswith("log_rate")]
     senses = [p for name, p in learned.items() if not name.endswith("log_rate")]
     adam = torch.optim.AdamW(
