@@ -102,7 +102,10 @@ def test_a_range_of_milliseconds_holds_the_steps_that_begin_in_it(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path):
-    """Ten times the steps, the same peak: writing, and reading piece by piece."""
+    """A hundred times the steps, 75 MB more, and less than another chunk's peak: writing, and reading piece by piece.
+
+    The interpreter's own garbage counts too, and was once a tenth of a peak of 0.74 MB.
+    """
 
     def peak(folder: Path, steps: int) -> int:
         block = {"spikes": np.ones((64, 2048), np.uint8), "u": np.ones((64, 256), np.float32)}
@@ -117,10 +120,10 @@ def test_memory_does_not_grow_with_the_run(tmp_path):
         return most
 
     peak(tmp_path / "warm", 256)
-    short, long = peak(tmp_path / "short", 256), peak(tmp_path / "long", 2560)
-    assert long < 1.1 * short
+    short, long = peak(tmp_path / "short", 256), peak(tmp_path / "long", 25600)
+    assert long < 2 * short
     sizes = [(tmp_path / name / "index.json").stat().st_size for name in ("short", "long")]
-    assert sizes[1] - sizes[0] == 1, "the index grows by the digits of its step count alone"
+    assert sizes[1] - sizes[0] == 2, "the index grows by the digits of its step count alone"
 
 
 def test_spikes_lie_eight_to_a_byte(tmp_path):
