@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--windows", type=int, default=48)
-    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--drifts", nargs="+", choices=DRIFTS, default=DRIFTS)
     parser.add_argument("--repairs", nargs="+", choices=REPAIRS, default=REPAIRS)
     options = parser.parse_args()
