@@ -44,7 +44,7 @@ from neuro.hf.adapter_reread import held_texts, reread
 LEFT_WINDOWS = 8
 LATER = {"25 steps later": "soon", "200 steps later": "later"}
 REPAIRS = ("reread", "held", "keys", "contents", *KINDS, "both", "chosen")
-DRIFTS = ("rotation", "scale", "offset", "all three", *LATER)
+DRIFTS = ("rotation", "scale", "offset", "all three", *LATER, "200 steps later and rotation")
 
 
 def turned(model: HippocampalAdapter, rotation: float, scale: float, offset: float) -> HippocampalAdapter:
@@ -77,6 +77,8 @@ def drifted(out: Path, model: HippocampalAdapter, name: str, seed: int) -> Hippo
             return turned(model, 0.0, 1.0, 3.0)
         case "all three":
             return turned(model, 1.0, 2.0, 1.0)
+        case "200 steps later and rotation":
+            return turned(built(out, "full", seed, base="later"), 1.0, 1.0, 0.0)
     return built(out, "full", seed, base=LATER[name])
 
 
