@@ -9,6 +9,8 @@ of before and read by the base of after: another code of the same function (rota
 checkpoint. Linear maps are fitted to the first ``--windows`` windows of the valid split. ``reread`` encodes the slots afresh
 from the text they came of, which has to have been kept; ``held`` does so from the text that the slots themselves hold;
 ``keys`` and ``contents`` are the two halves of ``reread`` alone, and ``both`` is a second reading through an affine map.
+``chosen`` is ``held`` through the share of the affine map with which ``--rows`` other rows of valid, of as many tokens as the
+documents hold, cost least when they are told again (`HippocampalAdapter.calibrate` with ``choose_on``).
 ``recovered`` is the share of the cost that is gone, with 95 % over documents. ``left`` says what an affine map
 leaves on eight windows of valid that it was not fitted to: the share of the states' variance that it explains, the mean cosine
 of a token's key with its own key of before, and how often that one is the nearest of all. Prints one JSON object; a line for
@@ -30,7 +32,7 @@ import _machine
 import adapter_base
 import numpy as np
 import torch
-from adapter import PASSAGE, START, WINDOW, Reading, built, documents, held_by, readings, second
+from adapter import GAP, PASSAGE, START, WINDOW, Reading, built, documents, held_by, readings, second
 from torch import Tensor, nn
 
 from neuro.evaluate.statistics import interval, resampled_sums
@@ -41,8 +43,8 @@ from neuro.hf.adapter_reread import held_texts, reread
 
 LEFT_WINDOWS = 8
 LATER = {"25 steps later": "soon", "200 steps later": "later"}
-REPAIRS = ("reread", "held", "keys", "contents", *KINDS, "both")
-DRIFTS = ("rotation", "scale", "offset", "all three", *LATER)
+REPAIRS = ("reread", "held", "keys", "contents", *KINDS, "both", "chosen")
+DRIFTS = ("rotation", "scale", "offset", "all three", *LATER, "200 steps later and rotation")
 
 
 def turned(model: HippocampalAdapter, rotation: float, scale: float, offset: float) -> HippocampalAdapter:
@@ -75,6 +77,8 @@ def drifted(out: Path, model: HippocampalAdapter, name: str, seed: int) -> Hippo
             return turned(model, 0.0, 1.0, 3.0)
         case "all three":
             return turned(model, 1.0, 2.0, 1.0)
+        case "200 steps later and rotation":
+            return turned(built(out, "full", seed, base="later"), 1.0, 1.0, 0.0)
     return built(out, "full", seed, base=LATER[name])
 
 
@@ -120,11 +124,15 @@ def right_tokens(model: HippocampalAdapter, stored: list[MemoryState], rows: Ten
 
 
 @torch.no_grad()
-def drift(out: Path, rows: Tensor, names: list[str], repairs: list[str], windows: int, seed: int) -> dict[str, Any]:
+def drift(
+    out: Path, rows: Tensor, names: list[str], repairs: list[str], windows: int, choose_rows: int, seed: int
+) -> dict[str, Any]:
     """Nats per token of the second showing."""
     model = built(out, "full", seed)
-    ids = torch.from_numpy(adapter_base.ids_of(out, "valid")[: (windows + LEFT_WINDOWS) * WINDOW].astype(np.int64))
-    fitted, rest = ids.reshape(-1, WINDOW).split([windows, LEFT_WINDOWS])
+    valid = torch.from_numpy(adapter_base.ids_of(out, "valid").astype(np.int64))
+    sizes = [windows * WINDOW, LEFT_WINDOWS * WINDOW, choose_rows * (PASSAGE + GAP)]
+    fitted, rest, choose_on = valid[: sum(sizes)].split(sizes)
+    fitted, rest, choose_on = fitted.view(-1, WINDOW), rest.view(-1, WINDOW), choose_on.view(choose_rows, -1)
     before, stored = model.trace(fitted), held_by(readings(model, rows)[0])
 
     def costs(other: HippocampalAdapter, found: list[Reading], held: list[MemoryState]) -> np.ndarray:
@@ -135,13 +143,17 @@ def drift(out: Path, rows: Tensor, names: list[str], repairs: list[str], windows
 
     found, _ = readings(model, rows, START)
     plain = costs(model, found, stored)
-    record: dict[str, Any] = {"calibration_tokens": fitted.numel(), "no_drift": float(plain.mean())}
+    record: dict[str, Any] = {"calibration_tokens": fitted.numel(), "choice_tokens": choose_on.numel()}
+    record["no_drift"] = float(plain.mean())
     record["no_drift_memory_off"] = float(second(model, found, off=True).mean())
     record["no_drift_reread"] = float(costs(model, found, again(model)).mean())
     record["no_drift_held"] = float(costs(model, found, [reread(model, memory) for memory in stored]).mean())
     same = copy.deepcopy(model)
     same.calibrate(before, before)
     record["no_drift_calibrated"] = float(costs(same, readings(same, rows, START)[0], stored).mean())
+    if "chosen" in repairs:
+        same.calibrate(before, before, choose_on=choose_on)
+        record["no_drift_chosen"] = float(costs(same, readings(same, rows, START)[0], stored).mean())
     record["drifts"] = {}
     for name in names:
         other = drifted(out, model, name, seed)
@@ -168,6 +180,10 @@ def drift(out: Path, rows: Tensor, names: list[str], repairs: list[str], windows
                 held = again(other) if repair == "both" else stored
                 left[repair] = costs(other, readings(other, rows, START)[0], held)
                 other.fusion.alignment = None
+        if "chosen" in repairs:
+            row["choice"] = other.calibrate(before, after, choose_on=choose_on)
+            held = [reread(other, memory) for memory in stored]
+            left["chosen"] = costs(other, readings(other, rows, START)[0], held)
         row["nats"] = {key: float(nats.mean()) for key, nats in left.items()}
         row["recovered"] = {key: recovered(lost, nats, plain) for key, nats in left.items()}
         if name in LATER and "affine" in repairs:
@@ -183,12 +199,14 @@ def main() -> int:
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--windows", type=int, default=48)
+    parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--drifts", nargs="+", choices=DRIFTS, default=DRIFTS)
     parser.add_argument("--repairs", nargs="+", choices=REPAIRS, default=REPAIRS)
     options = parser.parse_args()
     record: dict[str, Any] = {"machine": _machine.describe(), "split": options.split, "seed": options.seed}
     rows = documents(options.out, options.split)
-    record |= drift(options.out, rows, list(options.drifts), list(options.repairs), options.windows, options.seed)
+    names, repairs = list(options.drifts), list(options.repairs)
+    record |= drift(options.out, rows, names, repairs, options.windows, options.rows, options.seed)
     record["cpu_seconds"] = round(time.process_time())
     print(json.dumps(record, indent=1))
     return 0

@@ -62,12 +62,12 @@ class Track:
 class Module:
     """Grid and boundary cells of an environment, and place cells that learn on them."""
 
-    def __init__(self, track: Track, seed: int) -> None:
+    def __init__(self, track: Track, seed: int, spread: float) -> None:
         self.track, self.seed = track, seed
         walls = BoundaryCells([0.0, 0.0], (np.ptp(track.run.point, axis=0) / track.length).tolist())
         self.walls = walls
         inputs = GridCells(SPACINGS).cells + walls.cells
-        self.places = CompetitivePlaceCells(inputs, CELLS)
+        self.places = CompetitivePlaceCells(inputs, CELLS, spread=spread)
         self.targets = self.places.targets(seed)
 
     def inputs(self, frames: Frames, environment: int) -> Tensor:
@@ -139,11 +139,11 @@ def spread(values: np.ndarray) -> list[float]:
     return [float(np.median(values)), float(values.min()), float(values.max())]
 
 
-def remapping(track: Track, seeds: int) -> dict[str, list[float]]:
+def remapping(track: Track, seeds: range, spread: float) -> dict[str, list[float]]:
     """Population correlations, one for each seed."""
     found: dict[str, list[float]] = {"new": [], "new, learned": [], "first again": [], "share": [], "ever": []}
-    for seed in range(seeds):
-        module = Module(track, seed)
+    for seed in seeds:
+        module = Module(track, seed, spread)
         first = module.learned(seed)
         second = module.learned(seed + 100, first)
         a = module.activity(track.run, seed, first)
@@ -243,17 +243,19 @@ def ranged(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds; settings were chosen on 5 to 20")
+    parser.add_argument("--spread", type=float, default=0.7, help="of the place cells' targets")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    track = Track()
-    report: dict[str, Any] = {"machine": _machine.describe(), "seeds": args.seeds, "animals": 1}
+    track, seeds = Track(), range(args.first, args.first + args.seeds)
+    report: dict[str, Any] = {"machine": _machine.describe(), "seeds": list(seeds), "animals": 1, "spread": args.spread}
     report["recorded"] = described(track, track.spikes)
     trains: dict[int, list[np.ndarray]] = {}
     for outside in (OUTSIDE, 0.0):
         found = []
-        for seed in range(args.seeds):
-            module = Module(track, seed)
+        for seed in seeds:
+            module = Module(track, seed, args.spread)
             spikes = as_recorded(track, module, module.learned(seed), outside, seed)
             found.append(described(track, spikes))
             if outside:
@@ -268,7 +270,7 @@ def main() -> None:
             columns = [ranged(run[key]) for key in ("information", "corrected", "peak_hz", "width")]
             rows.append([name, run["tuned"], *columns, run["error_tuned"], run["error_all"], run["chance"]])
     table("fields: median (least most) of the tuned units; a row for each seed", rows)
-    report["remapping"] = remapping(track, args.seeds)
+    report["remapping"] = remapping(track, seeds, args.spread)
     rows = [["", "median", "least", "most"]] + [[k, *spread(np.array(v))] for k, v in report["remapping"].items()]
     table(f"remapping: population correlation with the first environment, {args.seeds} seeds", rows)
     report["path_integration"] = path_integration(20)
@@ -280,7 +282,7 @@ def main() -> None:
     names = list(next(iter(report["phases"].values())))
     table("phase code, 512 x 768", [["", *names], *[[k, *v.values()] for k, v in report["phases"].items()]])
     if args.picture:
-        units = [track.spikes, trains[0]]
+        units = [track.spikes, trains[args.first]]
         picture(
             {name: track.statistics(s) for name, s in zip(("recorded", "ours"), units, strict=True)},
             {name: track.error(s, np.ones(len(s), bool)) for name, s in zip(("recorded", "ours"), units, strict=True)},

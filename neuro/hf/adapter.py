@@ -32,7 +32,7 @@ from neuro.extras import require
 from neuro.hf import adapter_host as host
 from neuro.hf.adapter_cache import AdapterCache, load_memory
 from neuro.hf.adapter_config import MODEL_TYPE, AdapterConfig
-from neuro.hf.adapter_drift import Alignment, Traces
+from neuro.hf.adapter_drift import Alignment, Traces, choose
 from neuro.hf.adapter_fusion import FeedforwardFusion, MemoryFusion, MemoryState
 from neuro.hf.streaming import CACHE_NAME, StreamingCausalLM, left_padding
 
@@ -262,11 +262,23 @@ class HippocampalAdapter(StreamingCausalLM):
         embedded = embedded * torch.rsqrt((embedded * embedded).mean(-1, keepdim=True).clamp_min(1e-12))
         return Traces(*(part.float().flatten(0, 1) for part in (*kept, embedded)))
 
-    def calibrate(self, before: Traces, after: Traces, kind: str = "affine") -> None:
+    def calibrate(
+        self, before: Traces, after: Traces, kind: str = "affine", choose_on: Tensor | None = None
+    ) -> dict[float, float]:
         """Read the base as it is now (``after``) in the terms of the base that the memory was written with (``before``).
 
+        Args:
+            before, after: of one text.
+            kind: of the maps (`neuro.hf.adapter_drift.KINDS`).
+            choose_on: None keeps the maps whole: for a store as it was written. For one that is read again
+                (`AdapterCache.reread`), ids [B,T] of other text: the share of the maps, of `neuro.hf.adapter_drift.SHARES`,
+                is kept with which these rows cost least when they are told again.
+
+        Returns:
+            nats a token of ``choose_on`` told again, by share; empty without it.
+
         Raises:
-            UsageError: traces that do not fit each other or this adapter, or an unknown kind.
+            UsageError: traces that do not fit each other or this adapter, an unknown kind, or rows of less than two tokens.
         """
         self._need_memory("calibrate")
         if before.hidden.shape[-1] != self.config.hidden_size:
@@ -274,7 +286,11 @@ class HippocampalAdapter(StreamingCausalLM):
                 f"calibrate: got traces {before.hidden.shape[-1]} wide, expected {self.config.hidden_size}.",
                 "Trace bases of the width that this adapter was made for.",
             )
-        self.fusion.alignment = Alignment.between(before, after, kind).to(before.hidden.device)
+        whole = Alignment.between(before, after, kind).to(before.hidden.device)
+        if choose_on is not None:
+            return choose(self, whole, choose_on)
+        self.fusion.alignment = whole
+        return {}
 
     def init_memory(self, batch: int) -> MemoryState | None:
         """The memory of ``batch`` fresh rows; None for an adapter without one."""

@@ -12,18 +12,28 @@ The ridge pulls A to the identity, so without a drift the maps are the identity.
 doi:10.1007/BF02289451. differs from "correcting stored keys": a key is a sparse code of the state and no linear function of
 it, so the states are mapped and the store stays as it was written; old and new pairs lie in one space, and the step can be
 taken back.
+
+A store that is read again (`neuro.hf.adapter_reread`) has its keys by the base of today, and the maps only bring states near
+those that place cells, gate and recall were trained on. Training is not linear and a whole map may cost more than it gives:
+``choose`` keeps the share of it with which text that was read costs least when it is told again.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from neuro.errors import UsageError
+from neuro.hf.streaming import CACHE_NAME
+
+if TYPE_CHECKING:
+    from neuro.hf.adapter import HippocampalAdapter
 
 KINDS = ("affine", "orthogonal")
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the maps that are tried, the least first
 
 
 class Affine(NamedTuple):
@@ -103,6 +113,14 @@ class Alignment(nn.Module):
             getattr(made, f"{name}_bias").copy_(found.bias)
         return made
 
+    def kept(self, share: float) -> Alignment:
+        """So much of each map, the rest the identity: I + share (A - I) and share b, ``share`` in 0..1."""
+        made = copy.deepcopy(self)
+        for own in made.buffers():
+            none = torch.eye(len(own)).to(own) if own.dim() == 2 else torch.zeros_like(own)
+            own.copy_(torch.lerp(none, own, share))
+        return made
+
     def map(self, name: str) -> Affine:
         """One of hidden, context, embedded, recalled."""
         return Affine(getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"))
@@ -118,3 +136,36 @@ class Alignment(nn.Module):
 
     def recalled(self, x: Tensor) -> Tensor:
         return self.map("recalled")(x)
+
+
+@torch.no_grad()
+def restated(adapter: HippocampalAdapter, rows: Tensor) -> float:
+    """Nats a token of rows [B,T], each told again after it alone was remembered; T - 1 tokens of a row count."""
+    nats = 0.0
+    with adapter.evaluating():
+        for part in rows.split(4):
+            loss = adapter(part, labels=part, **{CACHE_NAME: adapter.remember(part)}).loss
+            nats += float(loss) * len(part) / len(rows)
+    return nats
+
+
+def choose(adapter: HippocampalAdapter, whole: Alignment, rows: Tensor) -> dict[float, float]:
+    """Leave the adapter with the share of the maps with which `restated` rows [B,T] cost least -> nats by share.
+
+    The least share where the costs are equal to 1e-4 nats, and no alignment at all for 0.
+
+    Raises:
+        UsageError: rows of less than two tokens.
+    """
+    if rows.dim() != 2 or not len(rows) or rows.shape[1] < 2:
+        raise UsageError(
+            f"calibrate: got choose_on {list(rows.shape)}, expected [rows, 2 tokens or more].",
+            "Give text that is like what will be remembered, and not what was traced.",
+        )
+    nats = {}
+    for share in SHARES:
+        adapter.fusion.alignment = whole.kept(share) if share else None
+        nats[share] = restated(adapter, rows)
+    best = min(nats, key=lambda share: round(nats[share], 4))
+    adapter.fusion.alignment = whole.kept(best) if best else None
+    return nats

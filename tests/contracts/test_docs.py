@@ -23,7 +23,7 @@ DOCS = ROOT / "docs"
         ("energy.md", 2),
         ("memory.md", 2),
         ("nir.md", 2),
-        ("adapter.md", 3),
+        ("adapter.md", 4),
         ("ablation.md", 1),
         ("training.md", 1),
     ],

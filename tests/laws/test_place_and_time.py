@@ -108,6 +108,18 @@ def test_fields_arise_and_another_environment_remaps_them(square):
     assert same > 0.8 and far < 0.3 and remapped < 0.3, (same, far, remapped)
 
 
+def test_a_second_environment_that_is_learned_is_another_map_and_wide_targets_make_them_alike(square):
+    places, grid, _, _, _ = square
+    there, alike = GridCells(SPACINGS, environment=9), []
+    for spread in (0.7, 1.5):
+        cells = CompetitivePlaceCells(grid.cells, 200, spread=spread)
+        first = cells.learn(grid(places), cells.init_state(1), cells.targets(1))
+        second = cells.learn(there(places), first, cells.targets(1))
+        maps = cells.activity(grid(places), first), cells.activity(there(places), second)
+        alike.append(population_correlation(*(found.T.numpy() for found in maps)))
+    assert alike[0] < 0.3 and alike[0] < alike[1] - 0.05, alike
+
+
 def test_what_place_cells_refuse():
     with pytest.raises(UsageError, match=r"sparsity: got 0.0, expected above 0 and at most 1.\nGive a share"):
         CompetitivePlaceCells(10, 10, sparsity=0.0)

@@ -13,7 +13,7 @@ from neuro.errors import UsageError
 transformers = pytest.importorskip("transformers")
 
 from neuro.hf import AdapterCache, HippocampalAdapter  # noqa: E402
-from neuro.hf.adapter_drift import Alignment, Traces, fit  # noqa: E402
+from neuro.hf.adapter_drift import SHARES, Alignment, Traces, fit, restated  # noqa: E402
 from neuro.hf.streaming import CACHE_NAME  # noqa: E402
 
 D = 16
@@ -126,6 +126,63 @@ def test_a_memory_is_read_again_after_the_base_has_drifted(tmp_path):
     same.save_pretrained(tmp_path)
     again = HippocampalAdapter.from_pretrained(tmp_path)
     assert torch.equal(again.fusion.alignment.map("hidden").weight, torch.eye(D))
+
+
+def rows_of(count: int) -> torch.Tensor:
+    return torch.randint(1, 50, (count, 33), generator=torch.Generator().manual_seed(count))
+
+
+def test_after_a_linear_drift_the_whole_map_is_chosen():
+    model, traced, chosen_on, ids = adapter(), rows_of(30), rows_of(6), rows_of(1)
+    other, cache = drifted(model), model.remember(ids)
+    wanted = read(model, ids, cache.memory_of(0))
+    nats = other.calibrate(model.trace(traced), other.trace(traced), choose_on=chosen_on)
+    assert list(nats) == list(SHARES) and min(nats, key=nats.get) == 1.0
+    whole = Alignment.between(model.trace(traced), other.trace(traced))
+    assert torch.equal(other.fusion.alignment.hidden_weight, whole.hidden_weight)
+    cache.reread(other)
+    assert (read(other, ids, cache.memory_of(0)) - wanted).abs().max() < 0.05
+    plain = restated(model, chosen_on)
+    assert abs(nats[1.0] - plain) < 1e-3 and nats[0.0] > plain + 1.0, "by what is told again, with its memory"
+
+
+def test_after_a_drift_that_no_map_undoes_none_is_kept():
+    model, traced = adapter(), rows_of(30)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for n, parameter in enumerate(other.base.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(n))
+            parameter.add_(0.3 * parameter.std() * noise)
+    nats = other.calibrate(model.trace(traced), other.trace(traced), choose_on=rows_of(6))
+    assert nats[0.0] == min(nats.values()) < nats[1.0] - 0.5
+    assert other.fusion.alignment is None, "nothing of the maps that were tried is left"
+
+
+@pytest.mark.parametrize("kind", ["affine", "orthogonal"])
+def test_a_choice_without_a_drift_moves_nothing(kind):
+    model, traced, ids = adapter(), rows_of(30), rows_of(1)
+    stored = model.remember(ids).memory_of(0)
+    wanted, before = read(model, ids, stored), model.trace(traced)
+    model.calibrate(before, before, kind, choose_on=rows_of(6))
+    assert model.fusion.alignment is None and torch.equal(read(model, ids, stored), wanted)
+
+
+def test_a_share_lies_between_nothing_and_the_whole_map():
+    before, after = (Traces(*(factor * states(),) * 3) for factor in (1.0, 2.0))
+    whole = Alignment.between(before, after)
+    assert torch.equal(whole.kept(0.0).hidden_weight, torch.eye(D)) and not whole.kept(0.0).hidden_bias.any()
+    assert torch.equal(whole.kept(1.0).recalled_weight, whole.recalled_weight)
+    middle = (torch.eye(D) + whole.context_weight) / 2
+    assert (whole.kept(0.5).context_weight - middle).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("rows", [torch.ones(3, 1, dtype=torch.int64), torch.ones(9, dtype=torch.int64)])
+def test_text_that_nothing_can_be_chosen_on_is_refused(rows):
+    model = adapter()
+    before = model.trace(rows_of(3))
+    with pytest.raises(UsageError, match=r"got choose_on \[.*\], expected \[rows, 2 tokens or more\]"):
+        model.calibrate(before, before, choose_on=rows)
+    assert model.fusion.alignment is None
 
 
 def test_traces_of_another_width_are_refused():
