@@ -113,7 +113,8 @@ def perplexities(
     for (name, values), colour in zip(curves.items(), _colours(bars), strict=True):
         right.plot(words, values, "o-" if len(words) < 3 else "-", color=colour, lw=1.4, ms=3, label=name)
     right.set(xlabel="words read", ylabel="word perplexity so far")
-    right.legend(frameon=False, fontsize=8)
+    if curves:
+        right.legend(frameon=False, fontsize=8)
     return _save(pyplot, figure, out)
 
 
@@ -196,6 +197,8 @@ def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]
 
 def _colours(names: Collection[str]) -> list[str]:
     """One colour for each arm; the last, memory off, is always red."""
+    if not names:
+        return []
     return [*["#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b", "#7a5195"][: len(names) - 1], "#b3402e"]
 
 
