@@ -149,9 +149,9 @@ def repeated(
 
 
 def grouped(
-    places: Sequence[str], bars: dict[str, list[tuple[float, tuple[float, float]]]], label: str, out: Path
+    places: Sequence[str], bars: dict[str, list[tuple[float, tuple[float, float] | None]]], label: str, out: Path
 ) -> Path | None:
-    """Values with their intervals, one group of bars for each place, one colour for each name."""
+    """Values with their intervals (None: none is told), one group of bars for each place, one colour for each name."""
     pyplot = _pyplot()
     if pyplot is None:
         return None
@@ -160,7 +160,7 @@ def grouped(
     for number, ((name, values), colour) in enumerate(zip(bars.items(), _colours(bars), strict=True)):
         at = np.arange(len(places)) + (number - (len(bars) - 1) / 2) * width
         heights = np.array([value for value, _ in values])
-        reach = np.abs(np.array([interval for _, interval in values]) - heights[:, None]).T
+        reach = np.abs(np.array([interval or (np.nan, np.nan) for _, interval in values]) - heights[:, None]).T
         axis.bar(at, heights, width, yerr=reach.tolist(), color=colour, label=name, error_kw={"lw": 0.8})
     axis.set_xticks(np.arange(len(places)), [place.replace(",", "\n") for place in places], fontsize=8)
     axis.set(ylabel=label)

@@ -146,3 +146,16 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
     cannot(path, "No space left on device")
     monkeypatch.undo()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_cannot_be_written_later_is_refused_now(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("")
+    atomic.refuse_unwritable(tmp_path / "a")
+    atomic.refuse_unwritable(tmp_path / "new" / "folder" / "b.txt")
+    for path, as_folder in ((tmp_path / "a", True), (tmp_path / "a" / "b.txt", False)):
+        with pytest.raises(NeuroError, match="is a file, expected a folder"):
+            atomic.refuse_unwritable(path, as_folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(NeuroError, match="cannot be written to"):
+        atomic.refuse_unwritable(tmp_path / "new" / "b.txt")
+    assert sorted(os.listdir(tmp_path)) == ["a"]
