@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,13 @@ def placed(out: Path) -> Iterator[Path]:
                 raise
     except OSError as error:
         raise NeuroError(
-            f"{out}: cannot write ({error.strerror or error}).",
+            f"{out}: cannot write ({_why(error)}).",
             "Choose a folder you may write to, with free space.",
         ) from error
+
+
+def _why(error: OSError) -> str:
+    """What the system said; of a folder that was copied in part, of the first file: all of them say the same."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        return str(error.args[0][0][2]).rpartition("] ")[2].partition(":")[0]
+    return error.strerror or str(error)

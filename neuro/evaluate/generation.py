@@ -77,7 +77,8 @@ def run(
             "Give a longer text or fewer --samples.",
         )
     settings = {"wikitext": wikitext, "samples": samples, "seed": seed}
-    parts = Parts(out, "generation", brain, raw, settings, say)
+    sampler = {"temperature": Sampler().temperature, "top_p": Sampler().top_p}
+    parts = Parts(out, "generation", brain, raw, settings | sampler, say)
     prompts = rows[:, :PROMPT]
     found = {"human": parts.get("human", "what people wrote", lambda: _written(brain, rows, None, seed))}
     names = arms.of(brain)
@@ -99,7 +100,7 @@ def run(
         **settings,
         "articles": len(np.unique(owners)),
         "tokens_each": WRITTEN,
-        "sampler": {"temperature": Sampler().temperature, "top_p": Sampler().top_p},
+        "sampler": sampler,
         "found": measures,
         "first": {arm: decode(piece["ids"][0]) for arm, piece in found.items()}
         | {"prompt": decode(prompts[0].tolist())},

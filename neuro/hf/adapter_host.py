@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neuro.errors import MissingError, UsageError
 from neuro.extras import require
+from neuro.hf import hub
 from neuro.hf.adapter_config import AdapterConfig
 from neuro.hf.streaming import CACHE_NAME
 
@@ -34,7 +35,8 @@ def load_base(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
         UsageError: transformers does not know its architecture, or not as a causal language model.
     """
     try:
-        AutoConfig.from_pretrained(name, **_located(kwargs))
+        with hub.quiet():
+            AutoConfig.from_pretrained(name, **_located(kwargs))
     except ValueError as error:
         raise UsageError(
             f"adapter: {name} is of an architecture that transformers does not know ({_first(error)}).",

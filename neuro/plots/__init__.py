@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def repeated(
 
 
 def grouped(
-    places: Sequence[str], bars: dict[str, list[tuple[float, tuple[float, float] | None]]], label: str, out: Path
+    places: Sequence[str], bars: Mapping[str, Sequence[tuple[float, Sequence[float] | None]]], label: str, out: Path
 ) -> Path | None:
     """Values with their intervals (None: none is told), one group of bars for each place, one colour for each name."""
     pyplot = _pyplot()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
 
 import pytest
 
+from export.placing import placed
 from neuro import atomic
 from neuro.errors import NeuroError
 
@@ -159,3 +161,11 @@ def test_what_cannot_be_written_later_is_refused_now(tmp_path, monkeypatch):
     with pytest.raises(NeuroError, match="cannot be written to"):
         atomic.refuse_unwritable(tmp_path / "new" / "b.txt")
     assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+def test_a_folder_of_a_full_disk_is_told_in_one_reason(tmp_path):
+    said = "[Errno 28] No space left on device: 'a' -> 'b'"
+    with pytest.raises(NeuroError) as error, placed(tmp_path / "out"):
+        raise shutil.Error([("a", "b", said), ("c", "d", said)])
+    assert error.value.what == f"{tmp_path / 'out'}: cannot write (No space left on device)."
+    assert not list(tmp_path.iterdir())
