@@ -178,7 +178,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
             if team.any(bool(interrupted)):
                 save()
                 raise KeyboardInterrupt
-    if not path.exists():  # of no steps: a run to go on from, like any other
+    if not progress["step"]:  # a run of no steps: one to go on from, like any other
         save()
     brain = team.undivided(brain)
     spiking_encoder.anneal(brain, 0, 0.0)
