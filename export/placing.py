@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from neuro.errors import NeuroError
+
+_STALE_S = 6 * 3600  # longer than any export takes
 
 
 @contextlib.contextmanager
@@ -32,11 +36,22 @@ def placed(out: Path) -> Iterator[Path]:
                 if old.exists():
                     old.rename(out)
                 raise
+            _remove_stale(out)
     except OSError as error:
         raise NeuroError(
             f"{out}: cannot write ({_why(error)}).",
             "Choose a folder you may write to, with free space.",
         ) from error
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove what killed exports left beside ``out``: hours old, since a younger one may be another's, at work."""
+    mine = re.compile(re.escape(f".{out.name}.") + r"\w{8}")  # as tempfile names them
+    for path in out.parent.iterdir():
+        if mine.fullmatch(path.name) and path.is_dir():
+            with contextlib.suppress(OSError):
+                if max(part.stat().st_mtime for part in (path, *path.rglob("*"))) < time.time() - _STALE_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _why(error: OSError) -> str:

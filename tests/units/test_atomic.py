@@ -169,3 +169,15 @@ def test_a_folder_of_a_full_disk_is_told_in_one_reason(tmp_path):
         raise shutil.Error([("a", "b", said), ("c", "d", said)])
     assert error.value.what == f"{tmp_path / 'out'}: cannot write (No space left on device)."
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_put_in_place_takes_away_what_a_killed_export_left(tmp_path):
+    old, young, other = (tmp_path / name for name in (".out.abcdefgh", ".out.12345678", ".outer.abcdefgh"))
+    for path in (old, young, other):
+        (path / "new").mkdir(parents=True)
+        for part in (path, path / "new"):
+            os.utime(part, (0, 0))
+    (young / "new" / "at work").write_text("")
+    with placed(tmp_path / "out") as new:
+        (new / "a").write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [".out.12345678", ".outer.abcdefgh", "out"]
