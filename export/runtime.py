@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Runtime:
     def __init__(self, folder: str | Path, batch: int = 1, threads: int = 1) -> None:
         folder = Path(folder)
         self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if not isinstance(self.manifest, dict):
+            raise ValueError(f"{folder / 'manifest.json'}: got a {type(self.manifest).__name__}, expected an object.")
         if self.manifest.get("schema") != SCHEMA:
             raise ValueError(f"{folder}: got schema {self.manifest.get('schema')!r}, expected '{SCHEMA}'.")
         options = onnxruntime.SessionOptions()
@@ -53,9 +56,7 @@ class Runtime:
             if not (folder / entry["file"]).is_file():
                 raise ValueError(f"{folder / entry['file']}: got nothing, expected a graph.")
         self._graphs = {
-            name: onnxruntime.InferenceSession(
-                str(folder / self.manifest["graphs"][name]["file"]), options, providers=["CPUExecutionProvider"]
-            )
+            name: _opened(folder / self.manifest["graphs"][name]["file"], options)
             for name in ("step", "commit", "prefill")
             if name in self.manifest["graphs"]
         }
@@ -177,6 +178,19 @@ class Runtime:
         return results
 
 
+def _opened(path: Path, options: Any) -> Any:
+    """The graph in a file.
+
+    Raises:
+        ValueError: it is damaged, or of an operator set that the installed onnxruntime does not have.
+    """
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library has a dozen types, none of which it documents
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: onnxruntime {onnxruntime.__version__} cannot open it ({said}).") from error
+
+
 def nucleus(logits: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
     """logits [V] -> the chance of each id [V]: 0 outside the smallest set with joint probability ``top_p``."""
     scaled = (logits.astype(np.float64) - logits.max()) / temperature
@@ -208,6 +222,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     parser.add_argument("--check", action="store_true", help="compare this machine with the exporting one")
     options = parser.parse_args()
+    if options.tokens < 0:
+        sys.stderr.write(f"run.py: got --tokens {options.tokens}, expected 0 or more.\nLeave it out, or give more.\n")
+        return 2
     if options.temperature < 0 or not 0 < options.top_p <= 1 or options.seed < 0:
         sys.stderr.write(
             f"run.py: got --temperature {options.temperature}, --top-p {options.top_p}, --seed {options.seed}, expected "
@@ -217,11 +234,11 @@ def main() -> int:
     how = (options.temperature, options.top_p, options.seed)
     try:
         runtime = Runtime(folder)
-    except (OSError, ValueError, KeyError) as error:
+        if options.check:
+            return 0 if check(folder) else 4
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         sys.stderr.write(f"run.py: {error}\nCopy or export the folder again, whole.\n")
         return 4
-    if options.check:
-        return 0 if check(folder) else 4
     bos = [runtime.manifest["bos"]]
     if options.prompt and all(word.isdecimal() for word in options.prompt):
         ids = [int(word) for word in options.prompt]
@@ -239,7 +256,13 @@ def main() -> int:
     except ImportError:
         sys.stderr.write("run.py: the package tokenizers is missing.\nInstall it, or give token ids instead of text.\n")
         return 3
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, OSError | ValueError):
+            raise
+        sys.stderr.write(f"run.py: {folder / 'tokenizer.json'}: {error}\nCopy or export the folder again, whole.\n")
+        return 4
     prompt = " ".join(options.prompt)
     # A literal "<bos>" is cut in two: text can never forge the start of a document.
     parts = re.split("(?<=<bo)(?=s>)", prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -43,6 +44,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise _cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: str | Path, as_folder: bool = False) -> None:
+    """Raise before a long computation what writing ``path``, or files in it, would raise after it.
+
+    Args:
+        as_folder: a folder is asked for, so a file of that name is in the way.
+
+    Raises:
+        NeuroError: what is there of the path is a file, or a folder that cannot be written to.
+    """
+    target = Path(path)
+    there = target.absolute() if as_folder or target.is_dir() else target.absolute().parent
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise _cannot_write(target, OSError(errno.ENOTDIR, f"{there} is a file, expected a folder"))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_write(target, OSError(errno.EACCES, f"{there} cannot be written to"))
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neuro import folder, tensor_file
+from neuro import atomic, folder, tensor_file
 from neuro.brain import Brain
 from neuro.errors import FormatError, MissingError, UsageError
 from neuro.memory import contents
@@ -82,16 +82,19 @@ def open_or_new(path: str | Path, brain: Brain, state: BrainState) -> tuple[Brai
 
     Raises:
         MissingError: there is no folder to save into later.
+        NeuroError: nothing can be written there.
         FormatError: as `load`.
         UsageError: a brain without memories.
     """
     _memories(state)
     if Path(path).exists():
+        atomic.refuse_unwritable(path)
         state, transcript = load(path, brain, state)
         transcript.begin()
         return state, transcript
     if not Path(path).resolve().parent.is_dir():
         raise MissingError(f"--memory {path}: its folder does not exist.", "Make the folder first.")
+    atomic.refuse_unwritable(path)
     return state, Transcript()
 
 

@@ -113,6 +113,7 @@ class Recorder:
     Raises:
         UsageError: an unknown kind, a bad name or number, a folder that is not empty, or another recording in it.
         FormatError: with ``resume``, a chunk that is missing or damaged.
+        NeuroError: a folder that cannot be written to.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Recorder:
                 f"recorder: got {self.folder}, which is not empty, expected an empty or a new folder.",
                 "Give another folder; to go on with a recording of the same signals, resume it.",
             )
+        atomic.refuse_unwritable(self.folder, as_folder=True)
 
     @property
     def steps(self) -> int:

@@ -28,7 +28,7 @@ class Sampler:
         NeuroError: when called: logits that are not finite.
     """
 
-    temperature: float = 0.9
+    temperature: float = 1.0
     top_p: float = 0.95
     banned: tuple[int, ...] = ()
     seed: int = 0

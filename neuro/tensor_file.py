@@ -37,6 +37,8 @@ def read(path: str | Path, schema: str) -> tuple[dict[str, Tensor], dict[str, An
         FormatError: truncated, foreign, or of another schema.
     """
     path = Path(path)
+    if path.is_dir():
+        raise MissingError(f"{path}: got a folder, expected a file.", "Name a file in it.")
     if not path.is_file():
         raise MissingError(f"{path}: no such file.", "Check the path.")
     try:

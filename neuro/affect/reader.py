@@ -124,8 +124,10 @@ class Reader:
         """[S, outputs] of each head and z [S, features] as "features"; intents as log-probabilities of both halves, added.
 
         Raises:
-            UsageError: no text, or one without a word or a sign.
+            UsageError: no text, one that is in no list, or one without a word or a sign.
         """
+        if isinstance(texts, str):
+            raise UsageError("affect: got one text, expected a list of them.", "Put it in a list: [text].")
         if not texts:
             raise UsageError("affect: got no text, expected at least one.", "Give a text.")
         for number, text in enumerate(texts, 1):

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -64,6 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    if sys.stdout is None:  # closed by whoever started this: what nobody reads goes nowhere
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+            return _run(argv)
+    return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     verbose = not {"-v", "-qv", "-vq"}.isdisjoint(argv)
     try:
         code = _dispatch(argv)
@@ -87,6 +95,13 @@ def main(argv: list[str] | None = None) -> int:
             full = _abandon_stdout() or error.errno in _NO_SPACE
             where = error.filename or ("standard output" if full else "a file")
             _complain(f"{where}: {error.strerror}.", "Check the path, its permissions and the free space.")
+            return 1
+        if _out_of_memory(error):
+            asked = re.search(r"(\d+) bytes", str(error))
+            _complain(
+                f"neuro {argv[0]}: not enough memory" + (f" for {int(asked[1]):,} bytes more." if asked else "."),
+                "Make it smaller: the batch, the model, or what --set and the options ask for.",
+            )
             return 1
         _complain(f"internal error: {type(error).__name__}: {error}", "Run it again with -v and report what it prints.")
         return 1
@@ -115,6 +130,10 @@ def _dispatch(argv: list[str]) -> int:
     if not 0 <= args.seed < 2**63:
         raise UsageError(f"--seed: got {args.seed}, expected 0 to 2^63 - 1.", "Give a number in that range.")
     refuse(args, verb, [name for name in COMMON if name not in module.COMMON])
+    if args.out:
+        from neuro import atomic
+
+        atomic.refuse_unwritable(args.out, getattr(module, "OUT_IS_FOLDER", False))
     if verb not in UNCHECKED:
         from neuro import _siblings
 
@@ -157,6 +176,13 @@ def _complain(what: str, do: str) -> None:
     """Two lines, whatever the texts hold."""
     with contextlib.suppress(OSError):  # nobody reads standard error any more
         print(*(" ".join(text.splitlines()) for text in (what, do)), sep="\n", file=sys.stderr)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: torch has a type of its own for that on accelerators, and none on the CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate" in str(error) or "not enough memory" in str(error))
 
 
 def _abandon_stdout() -> bool:

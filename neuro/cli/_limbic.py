@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from neuro.brain import Brain
 
 
+_NAME = re.compile(r"[\w./\\:~-]+", re.ASCII)  # what a model can be called: nothing with spaces, signs or other scripts
+
+
 def draw(args: argparse.Namespace) -> int:
     """Write the picture, and print its path or, as JSON, every number in it."""
     for option, given in (("--view", args.view), ("--steps", args.steps)):
         if given is not None:
             raise UsageError(f"neuro show: {option} has no effect with --limbic.", "Leave it out.")
     name, text = args.model, args.text or ""
-    if args.text is None and any(map(str.isspace, name)) and not Path(name).exists():
-        name, text = "small", name  # no model's name has a space: neuro show --limbic "Once upon a time"
+    if args.text is None and not _NAME.fullmatch(name) and not Path(name).exists():
+        name, text = "small", name  # neuro show --limbic "Once upon a time", or a word in another script
     if not text.strip():
         raise UsageError(
             "neuro show --limbic: no text to read.", 'Give one: neuro show small "Once upon a time" --limbic'

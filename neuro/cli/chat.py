@@ -7,6 +7,7 @@ the end of the input (Ctrl-D) ends the conversation, and an interrupt ends the r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(silent: bool) -> Iterator[str]:
     """What is typed, line by line, without empty lines."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # some locales let through what no text holds
     while True:
         if not silent and sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)

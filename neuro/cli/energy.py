@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuro.workload import Workload
 
 COMMON = ("backend", "seed", "set", "out")
+OUT_IS_FOLDER = True
 CHIP, AGAINST = "loihi1", "cpu"
 PRICING = ("chip", "against", "dense", "loss", "dense_loss")
 PREDICTING = {

@@ -36,6 +36,7 @@ ABLATION = "ablation"  # of several models, which it trains or compares: neuro/c
 COUNTS = ("articles", "length", "gap", "samples", "rows", "seeds", "episodes")
 
 COMMON = ("backend", "seed", "set", "out")
+OUT_IS_FOLDER = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sims.mapping import Network, Placement
 
 COMMON = ("backend", "seed", "set", "out")
+OUT_IS_FOLDER = True
 WORDS = {
     "cores": "cores",
     "neurons": "neurons",

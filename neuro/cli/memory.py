@@ -98,11 +98,13 @@ def _forget(args: argparse.Namespace, memory: Memory, numbers: list[int]) -> int
 
     sources = [memory.transcript.source(item.start) for item in memory.transcript.items()]
     if args.source is not None:
-        if args.source not in sources:
+        # 'facts.csv' is all of its lines, 'facts.csv:5' one of them.
+        meant = [number for number, source in enumerate(sources) if args.source in (source, _file_of(source))]
+        if not meant:
             raise UsageError(
                 f"--source: nothing came from '{args.source}'.", nearest(args.source, sorted(set(sources)))
             )
-        numbers = numbers + [number for number, source in enumerate(sources) if source == args.source]
+        numbers = numbers + meant
     chosen, again = set(numbers), 0
 
     def progress() -> None:
@@ -121,6 +123,12 @@ def _forget(args: argparse.Namespace, memory: Memory, numbers: list[int]) -> int
         f"{args.memory}: {len(chosen)} forgotten; the {again} that stay were read again without them, {filled} memories held"
     )
     return 0
+
+
+def _file_of(source: str) -> str:
+    """The file of a source such as 'facts.csv:5'."""
+    name, _, line = source.rpartition(":")
+    return name if line.isdecimal() else source
 
 
 def _copy(args: argparse.Namespace, memory: Memory, target: str) -> int:

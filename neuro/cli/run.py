@@ -25,6 +25,7 @@ DEFAULT_PROMPT = "The history of the city began when"
 TOKENS, TEMPERATURE, TOP_P = 60, 1.0, 0.95
 
 COMMON = ("backend", "seed", "set", "out")
+OUT_IS_FOLDER = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

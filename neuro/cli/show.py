@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuro import bus
@@ -71,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
     form = args.format or FORMATS[0]
     if form not in FORMATS:
         raise UsageError(f"--format: got '{form}'.", nearest(form, FORMATS))
+    if args.out and Path(args.out).suffix in (".png", ".svg") and Path(args.out).suffix != f".{form}":
+        raise UsageError(
+            f"--out: got '{args.out}' for the format {form}.",
+            "The wiring is drawn as --format svg --out FILE.svg; --spikes draws what happens inside, as PNG or SVG.",
+        )
     brain = _brain(args)
     text = {"text": _text, "mermaid": _mermaid, "svg": _svg}[form](brain)
     if args.out:

@@ -13,6 +13,7 @@ from neuro.cli import _tasks
 from neuro.errors import MissingError, NeuroWarning
 
 COMMON = ("backend", "seed", "set", "out")
+OUT_IS_FOLDER = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +56,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     picture = plots.loss_curve(out / "log.jsonl", out / "loss.png")
     if args.json:
-        record = {"schema": "neuro.train/1", "out": str(out), "valid_nats": line.valid, "picture": picture is not None}
+        valid = _last_valid(out / "log.jsonl")
+        record = {"schema": "neuro.train/1", "out": str(out), "valid_nats": valid, "picture": picture is not None}
         print(json.dumps(record))
     else:
         print(f"{out / 'model'}: trained; run it with: neuro run {out / 'model'}")
         if picture is None:
             print("no loss.png: matplotlib is missing (pip install 'neuro-hybrid[plots]')", file=sys.stderr)
     return 0
+
+
+def _last_valid(log: Path) -> float | None:
+    """Of the last evaluation of the run, in this start or an earlier one; None of a recall task or of no steps."""
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
+    return next((r.get("valid_nats") for r in reversed(records) if r["event"] == "eval"), None)
 
 
 def _sets(args: argparse.Namespace) -> list[str]:

@@ -77,7 +77,8 @@ def run(
             "Give a longer text or fewer --samples.",
         )
     settings = {"wikitext": wikitext, "samples": samples, "seed": seed}
-    parts = Parts(out, "generation", brain, raw, settings, say)
+    sampler = {"temperature": Sampler().temperature, "top_p": Sampler().top_p}
+    parts = Parts(out, "generation", brain, raw, settings | sampler, say)
     prompts = rows[:, :PROMPT]
     found = {"human": parts.get("human", "what people wrote", lambda: _written(brain, rows, None, seed))}
     names = arms.of(brain)
@@ -99,7 +100,7 @@ def run(
         **settings,
         "articles": len(np.unique(owners)),
         "tokens_each": WRITTEN,
-        "sampler": {"temperature": Sampler().temperature, "top_p": Sampler().top_p},
+        "sampler": sampler,
         "found": measures,
         "first": {arm: decode(piece["ids"][0]) for arm, piece in found.items()}
         | {"prompt": decode(prompts[0].tolist())},
@@ -115,10 +116,7 @@ def table(record: dict[str, Any]) -> list[str]:
         f"{'dist_2':>6}  {'zipf':>5}  {'nats':>5}  {'raw entropy':>11}  likeliest",
     ]
     for arm, m in record["found"].items():
-        rep, spread = (
-            f"{m[name]:.4f} [{m[f'{name}_interval'][0]:.4f}, {m[f'{name}_interval'][1]:.4f}]"
-            for name in ("rep_4", "diversity")
-        )
+        rep, spread = (_bracketed(m[name], m[f"{name}_interval"]) for name in ("rep_4", "diversity"))
         label = "what people wrote" if arm == "human" else arms.LABELS[arm]
         told.append(
             f"{label:<22}  {m['rep_2']:6.4f}  {m['rep_3']:6.4f}  {rep:<21}  {spread:<21}  {m['loops']:5.3f}  "
@@ -130,11 +128,14 @@ def table(record: dict[str, Any]) -> list[str]:
 
 def picture(record: dict[str, Any], out: Path) -> Path | None:
     """rep_4 and 1 - diversity of each arm and of people; None without matplotlib."""
-    bars = {}
+    bars: dict[str, list[tuple[float, tuple[float, float] | None]]] = {}
     for arm, m in record["found"].items():
-        low, high = m["diversity_interval"]
         label = "what people wrote" if arm == "human" else arms.LABELS[arm]
-        bars[label] = [(m["rep_4"], tuple(m["rep_4_interval"])), (1 - m["diversity"], (1 - high, 1 - low))]
+        again, varied = m["rep_4_interval"], m["diversity_interval"]
+        bars[label] = [
+            (m["rep_4"], None if again is None else (again[0], again[1])),
+            (1 - m["diversity"], None if varied is None else (1 - varied[1], 1 - varied[0])),
+        ]
     return grouped(["rep_4", "1 - diversity"], bars, "share repeated", out)
 
 
@@ -270,8 +271,14 @@ def measure(prompts: np.ndarray, written: np.ndarray, nats: np.ndarray, owners: 
     return report
 
 
-def interval(values: np.ndarray, owners: np.ndarray) -> list[float]:
-    """95 % of the mean, articles resampled."""
+def _bracketed(value: float, interval: list[float] | None) -> str:
+    return f"{value:.4f} " + ("[one article]" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]")
+
+
+def interval(values: np.ndarray, owners: np.ndarray) -> list[float] | None:
+    """95 % of the mean, articles resampled; None of one article, every draw of which is that article."""
     groups = [values[owners == owner] for owner in np.unique(owners)]
+    if len(groups) < 2:
+        return None
     sums, sizes = statistics.resampled_sums([np.stack([group, np.ones_like(group)], 1) for group in groups])
     return list(statistics.interval(sums / sizes))

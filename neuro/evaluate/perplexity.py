@@ -4,6 +4,8 @@ Every token is scored, batch 1, state and memory carried over the whole text, ne
 
     word perplexity = exp(total nats / (words + one <eos> per line)),   bits per byte = total bits / bytes of the file
 
+In a script without spaces a word is a line. What a float cannot hold of that is None; bits per byte are told all the same.
+
 Bits per byte are of a lossless code, so a closed vocabulary has none.
 
 A byte-BPE model codes the text losslessly ("open vocabulary"): with ``wikitext`` a line whose detokenized form gives the
@@ -72,7 +74,7 @@ class Perplexity:
     tokens: int
     words: int
     nats: float
-    word_perplexity: float
+    word_perplexity: float | None  # None: beyond a float
     word_perplexity_interval: tuple[float, float] | None  # 95 %, bootstrap over articles (or blocks); None below two
     bits_per_byte: float | None  # None for a closed vocabulary: <unk> does not say which word it was
     nats_per_token: float
@@ -143,7 +145,7 @@ def run(
         record["shuffled"] = {
             "units": len(words),
             "words": sum(words),
-            "word_perplexity": {arm: math.exp(sum(cost) / sum(words)) for arm, cost in compared.items()},
+            "word_perplexity": {arm: _exponential(sum(cost) / sum(words))[0] for arm, cost in compared.items()},
             "changes_over_off": _changes(words, compared, "off"),
             "changes_over_shuffled": _changes(words, {arm: compared[arm] for arm in ("real", "shuffled")}, "shuffled"),
         }
@@ -160,15 +162,19 @@ def table(record: dict[str, Any]) -> list[str]:
         if row["word_perplexity_interval"] is not None:
             low, high = row["word_perplexity_interval"]
             spread = f"95 % {low:.2f} to {high:.2f}"
-        cost = f"{arms.LABELS[row['arm']]:<22}  word perplexity {row['word_perplexity']:8.2f}"
-        line = f"{cost}  ({spread}, {row['units']} articles or blocks)"
+        if row["word_perplexity"] is None:
+            told = f"not told: {row['nats'] / row['words']:,.0f} nats a word, the text has hardly a space"
+        else:
+            told = f"{row['word_perplexity']:8.2f}  ({spread}, {row['units']} articles or blocks)"
+        line = f"{arms.LABELS[row['arm']]:<22}  word perplexity {told}"
         bits = row["bits_per_byte"]
         lines.append(line if bits is None else f"{line}  {bits:.4f} bits per byte")
     lines += [_change_line(arm, "off", change) for arm, change in record["changes"].items()]
     found = record["shuffled"]
     if found is None:
         return [*lines, f"{arms.LABELS['shuffled']}: left out, {record['shuffled_left_out']}"]
-    each = ", ".join(f"{arms.LABELS[arm]} {cost:.2f}" for arm, cost in found["word_perplexity"].items())
+    costs = {arm: "not told" if cost is None else f"{cost:.2f}" for arm, cost in found["word_perplexity"].items()}
+    each = ", ".join(f"{arms.LABELS[arm]} {cost}" for arm, cost in costs.items())
     lines.append(f"word perplexity of articles or blocks 2 to {found['units'] + 1}: {each}")
     lines.append(_change_line("shuffled", "off", found["changes_over_off"]["shuffled"]))
     lines.append(_change_line("real", "shuffled", found["changes_over_shuffled"]["real"]))
@@ -176,13 +182,16 @@ def table(record: dict[str, Any]) -> list[str]:
 
 
 def picture(record: dict[str, Any], out: Path) -> Path | None:
-    """Word perplexity of each arm, and along the text; None without matplotlib."""
+    """Word perplexity of each arm, and along the text, where there is one to tell; None without matplotlib."""
     units = record["by_unit"]
     words = np.cumsum(units["words"])
+    told = {row["arm"]: row for row in record["arms"] if row["word_perplexity"] is not None}
+    with np.errstate(over="ignore"):
+        curves = {arms.LABELS[arm]: np.exp(np.cumsum(units["nats"][arm]) / words) for arm in told}
     return plots.perplexities(
-        {arms.LABELS[row["arm"]]: (row["word_perplexity"], row["word_perplexity_interval"]) for row in record["arms"]},
+        {arms.LABELS[arm]: (row["word_perplexity"], row["word_perplexity_interval"]) for arm, row in told.items()},
         words,
-        {arms.LABELS[arm]: np.exp(np.cumsum(nats) / words) for arm, nats in units["nats"].items()},
+        {name: np.where(np.isfinite(values), values, np.nan) for name, values in curves.items()},
         out,
     )
 
@@ -261,17 +270,18 @@ def scored(brain: Brain, coded: Coded, arm: str) -> dict[str, Any]:
 def _summary(brain: Brain, coded: Coded, arm: str, score: Score) -> Perplexity:
     nats, words = np.array(score.nats), np.array(coded.words)
     total = float(nats.sum())
-    interval = None  # every draw of one unit is that unit: no width, and no certainty either
+    draws = None  # every draw of one unit is that unit: no width, and no certainty either
     if len(words) > 1:
         drawn_nats, drawn_words = statistics.resampled_sums(list(np.stack([nats, words], 1)[:, None]))
-        interval = statistics.interval(np.exp(drawn_nats / drawn_words))
+        draws = drawn_nats / drawn_words
+    word_perplexity, interval = _exponential(total / words.sum(), draws)
     return Perplexity(
         arm=arm,
         vocabulary="open" if brain.tokenizer.kind == "bpe" else "closed",
         tokens=sum(map(len, coded.ids)),
         words=int(words.sum()),
         nats=total,
-        word_perplexity=math.exp(total / words.sum()),
+        word_perplexity=word_perplexity,
         word_perplexity_interval=interval,
         bits_per_byte=total / math.log(2) / coded.size_bytes if brain.tokenizer.kind == "bpe" else None,
         nats_per_token=score.nats_per_token,
@@ -290,14 +300,24 @@ def _changes(words: list[int], nats: dict[str, list[float]], against: str) -> di
     for column, arm in enumerate(nats, 1):
         if arm != against:
             total = columns.sum(0)
-            change = math.expm1((total[column] - total[base]) / total[0])
-            draws = None if drawn is None else np.expm1((drawn[column] - drawn[base]) / drawn[0])
-            found[arm] = {"change": change, "interval": None if draws is None else statistics.interval(draws)}
+            draws = None if drawn is None else (drawn[column] - drawn[base]) / drawn[0]
+            ratio, spread = _exponential((total[column] - total[base]) / total[0], draws)
+            found[arm] = {
+                "change": None if ratio is None else ratio - 1,
+                "interval": None if spread is None else (spread[0] - 1, spread[1] - 1),
+            }
     return found
 
 
+def _exponential(exponent: float, draws: np.ndarray | None = None) -> tuple[float | None, statistics.Interval | None]:
+    return statistics.exponential(np.append(exponent, [] if draws is None else draws))
+
+
 def _change_line(arm: str, against: str, change: dict[str, Any]) -> str:
-    line = f"{arms.LABELS[arm]} against {arms.LABELS[against]}: {100 * change['change']:+.1f} % word perplexity"
+    of = f"{arms.LABELS[arm]} against {arms.LABELS[against]}"
+    if change["change"] is None:
+        return f"{of}: word perplexity not told"
+    line = f"{of}: {100 * change['change']:+.1f} % word perplexity"
     if change["interval"] is None:
         return f"{line} (too few units for an interval)"
     low, high = change["interval"]

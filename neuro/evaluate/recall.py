@@ -87,8 +87,18 @@ def run(
     """
     if task not in POINTS and not tasks.named(task):
         raise UsageError(f"--task: got '{task}', expected 'task:...' or a known name.", nearest(task, tuple(POINTS)))
+    sources = POINTS.get(task, (task,))
+    for source in sources:
+        try:
+            tasks.parse(source, brain.config.vocab_size)
+        except UsageError as error:
+            if task in POINTS:
+                raise UsageError(
+                    error.what, f"This is for models that learned it: neuro train {task} --out runs/{task}"
+                ) from error
+            raise
     results: list[Result] = []
-    for source in POINTS.get(task, (task,)):
+    for source in sources:
         say(f"{source} ...")
         results += evaluate(brain, [source], rows, seed)
     means = {arm: float(np.mean([result.accuracy for result in results if result.arm == arm])) for arm in ARMS}

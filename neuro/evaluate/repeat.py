@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,7 +180,8 @@ def table(record: dict[str, Any]) -> list[str]:
         f"{'':<22}  {'first':>9}  {'again':>9}  again / first               again, over memory off",
     ]
     for row in record["arms"]:
-        costs = f"{row['first_word_perplexity']:9.2f}  {row['second_word_perplexity']:9.2f}"
+        both = (row["first_word_perplexity"], row["second_word_perplexity"])
+        costs = "  ".join(f"{'not told':>9}" if cost is None else f"{cost:9.2f}" for cost in both)
         against = "" if row["over_off"] is None else _bracketed(row["over_off"], row["over_off_interval"])
         ratio = _bracketed(row["ratio"], row["ratio_interval"])
         lines.append(f"{arms.LABELS[row['arm']]:<22}  {costs}  {ratio:<26}  {against}".rstrip())
@@ -201,7 +201,9 @@ def picture(record: dict[str, Any], out: Path) -> Path | None:
     rows = record["arms"]
     curves = {f"first, {arms.LABELS[rows[0]['arm']]}": rows[0]["first_nats_by_position"]}
     curves |= {f"again, {arms.LABELS[row['arm']]}": row["second_nats_by_position"] for row in rows}
-    ratios = {arms.LABELS[row["arm"]]: (row["ratio"], row["ratio_interval"]) for row in rows}
+    ratios = {
+        arms.LABELS[row["arm"]]: (row["ratio"], row["ratio_interval"]) for row in rows if row["ratio"] is not None
+    }
     return plots.repeated(ratios, curves, record["length"], out)
 
 
@@ -267,29 +269,24 @@ def _rows(places: list[Sample], shown: dict[str, list[dict[str, list[float]]]], 
     rows = []
     for arm in names:
         once, again = of[arm]
-        ratio, token_ratio = np.exp((again - once) / words), np.exp((again - once) / tokens)
-        row: dict[str, Any] = {
-            "arm": arm,
-            "first_word_perplexity": math.exp(once[0] / words[0]),
-            "second_word_perplexity": math.exp(again[0] / words[0]),
-            "first_token_perplexity": math.exp(once[0] / tokens[0]),
-            "second_token_perplexity": math.exp(again[0] / tokens[0]),
-        }
-        row |= _told("ratio", ratio) | _told("token_ratio", token_ratio)
+        row: dict[str, Any] = {"arm": arm}
+        for unit, count in (("word", words), ("token", tokens)):
+            row[f"first_{unit}_perplexity"] = statistics.exponential(once[:1] / count[:1])[0]
+            row[f"second_{unit}_perplexity"] = statistics.exponential(again[:1] / count[:1])[0]
+        row |= _told("ratio", (again - once) / words) | _told("token_ratio", (again - once) / tokens)
         for other in ("off", "shuffled"):
             over = arm != other and other in of
-            row |= _told(f"over_{other}", np.exp((again - of[other][1]) / words) if over else None)
+            row |= _told(f"over_{other}", (again - of[other][1]) / words if over else None)
         row["first_nats_by_position"] = _by_position(first[arm])
         row["second_nats_by_position"] = _by_position(second[arm])
         rows.append(row)
     return rows
 
 
-def _told(name: str, values: np.ndarray | None) -> dict[str, Any]:
-    """A value [0] and its 95 % interval over the draws [1:]."""
-    if values is None:
-        return {name: None, f"{name}_interval": None}
-    return {name: float(values[0]), f"{name}_interval": statistics.interval(values[1:])}
+def _told(name: str, exponents: np.ndarray | None) -> dict[str, Any]:
+    """exp of a value [0] and its 95 % interval over the draws [1:]; None where there is none, or none to tell."""
+    value, interval = (None, None) if exponents is None else statistics.exponential(exponents)
+    return {name: value, f"{name}_interval": interval}
 
 
 def _by_position(nats: list[np.ndarray]) -> list[float]:
@@ -298,5 +295,7 @@ def _by_position(nats: list[np.ndarray]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(mean, min(BINS, len(mean)))]
 
 
-def _bracketed(value: float, interval: statistics.Interval) -> str:
+def _bracketed(value: float | None, interval: statistics.Interval | None) -> str:
+    if value is None or interval is None:
+        return "not told"
     return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"

@@ -10,6 +10,7 @@ are alike, so resampling them one by one would promise too much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,6 +62,18 @@ def nested_sums(groups: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0)
             units = random.integers(0, len(group), (len(drawn), len(group)))
             sums[:, drawn] += group[units].sum(1).T
     return sums
+
+
+def exponential(exponents: np.ndarray) -> tuple[float | None, Interval | None]:
+    """exp of a value [0] and the 95 % interval over its draws [1:]; None, each, where a float cannot hold it.
+
+    A perplexity is told per word, and in a script without spaces a word is a line: hundreds of nats.
+    """
+    with np.errstate(over="ignore"):
+        values = np.exp(exponents)
+    value, draws = float(values[0]), values[1:]
+    told = interval(draws) if len(draws) and np.isfinite(draws).all() else None
+    return (value, told) if math.isfinite(value) else (None, None)
 
 
 def interval(values: np.ndarray) -> Interval:

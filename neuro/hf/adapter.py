@@ -66,6 +66,7 @@ class HippocampalAdapter(StreamingCausalLM):
 
     def __init__(self, config: AdapterConfig, base: PreTrainedModel) -> None:
         found = host.check(base)
+        host.refuse_acausal(base)
         settings = config.to_dict()
         super().__init__(AdapterConfig(**settings | {"base": found}))
         self.base = base
@@ -110,6 +111,11 @@ class HippocampalAdapter(StreamingCausalLM):
             UsageError: an architecture that cannot be wrapped, another base than the adapter's, or wrong settings.
         """
         given, options = pretrained_model_name_or_path, base_options or {}
+        if isinstance(given, torch.nn.Module) and not isinstance(given, PreTrainedModel):
+            raise UsageError(
+                f"from_pretrained: got a {type(given).__name__}, expected a causal language model of transformers.",
+                "Give such a model, or its folder or Hugging Face id.",
+            )
         if isinstance(given, PreTrainedModel):
             return cls(config or AdapterConfig(**_known(settings)), given).eval()
         record = _record(Path(given))
@@ -195,14 +201,22 @@ class HippocampalAdapter(StreamingCausalLM):
             loss [] or None, logits [B, T, V] for the token after each (zero at padding), and the cache.
 
         Raises:
-            UsageError: an empty document, wrong shapes, padding or cache.
+            UsageError: an empty document, ids the base does not have, wrong shapes, padding or cache.
         """
         if input_ids is None or input_ids.dim() != 2 or input_ids.shape[1] == 0:
             got = None if input_ids is None else list(input_ids.shape)
             raise UsageError(
                 f"forward: got input_ids {got}, expected [batch, at least 1].", "Give a document of a token or more."
             )
-        tokens, length = input_ids.to(host.tables(self.base)[0].device), input_ids.shape[1]
+        table = host.tables(self.base)[0]
+        if input_ids.dtype not in (torch.int64, torch.int32):
+            raise UsageError(f"forward: got input_ids of {input_ids.dtype}, expected int64.", "Give ids of tokens.")
+        if int(input_ids.min()) < 0 or int(input_ids.max()) >= len(table):
+            raise UsageError(
+                f"forward: got ids {int(input_ids.min())}..{int(input_ids.max())}, expected 0..{len(table) - 1}.",
+                "Use the tokenizer of the base.",
+            )
+        tokens, length = input_ids.to(table.device), input_ids.shape[1]
         running = self.chosen(cache, past_key_values)
         running = AdapterCache() if running is None else running
         padding = left_padding(attention_mask, tokens, running.get_seq_length())

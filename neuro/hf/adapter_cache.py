@@ -118,7 +118,14 @@ class AdapterCache(RowCache):
         raise UsageError(f"cache: got row {row}, expected a row with a memory.", "Choose a row that has run.")
 
     def put_memories(self, memories: Sequence[MemoryState]) -> None:
-        """Give row i the slots of ``memories[i]`` (each a batch of one), and let all else go on as it was."""
+        """Give row i the slots of ``memories[i]`` (each a batch of one), and let all else go on as it was.
+
+        Raises:
+            UsageError: not one memory for each row.
+        """
+        rows = max(0, self.batch_size)
+        if len(memories) != rows:
+            raise UsageError(f"cache: got {len(memories)} memories, expected {rows}.", "Give one for each row.")
         for group in self._groups:
             if group.memory is None:
                 continue

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neuro.errors import MissingError, UsageError
 from neuro.extras import require
+from neuro.hf import hub
 from neuro.hf.adapter_config import AdapterConfig
 from neuro.hf.streaming import CACHE_NAME
 
@@ -34,7 +35,8 @@ def load_base(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
         UsageError: transformers does not know its architecture, or not as a causal language model.
     """
     try:
-        AutoConfig.from_pretrained(name, **_located(kwargs))
+        with hub.quiet():
+            AutoConfig.from_pretrained(name, **_located(kwargs))
     except ValueError as error:
         raise UsageError(
             f"adapter: {name} is of an architecture that transformers does not know ({_first(error)}).",
@@ -79,6 +81,28 @@ def check(base: PreTrainedModel) -> dict[str, Any]:
         raise _unknown(kind, f"has embeddings of width {table.shape[1]} and a head that reads {head.shape[1]}")
     name = str(getattr(base.config, "name_or_path", "") or "")
     return {"name": name, "model_type": kind, "width": head.shape[1], "vocab_size": head.shape[0]}
+
+
+@torch.no_grad()
+def refuse_acausal(base: PreTrainedModel) -> None:
+    """Read two rows that differ in their last token: what comes before it must not move.
+
+    No field of a configuration says so: an encoder such as BERT has embeddings, a head and logits as well.
+
+    Raises:
+        UsageError: it does move.
+    """
+    rows = len(tables(base)[0])
+    ids = torch.tensor([[rows // 2, rows // 3, last] for last in (rows - 1, rows - 2)], device=tables(base)[0].device)
+    training = base.training
+    base.eval()
+    try:
+        logits = base(input_ids=ids, use_cache=False).logits[:, :2]
+    finally:
+        base.train(training)
+    moved, rounding = (logits[0] - logits[1]).abs().max(), 8 * torch.finfo(logits.dtype).eps
+    if float(moved) > rounding * float(logits.abs().max()):
+        raise _unknown(base.config.model_type, "lets a token change what comes before it")
 
 
 def add_lora(base: PreTrainedModel, config: AdapterConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from neuro.errors import MissingError, UsageError
 from neuro.extras import require
+from neuro.hf import hub
 
 # By the end of a file's name: the loader of `datasets` that reads it.
 _LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
@@ -63,7 +64,8 @@ def _local(library: ModuleType, path: Path) -> Any:
 
 def _load(library: ModuleType, name: str, *args: str, **options: str) -> Any:
     try:
-        return library.load_dataset(*args, split="train", **options)
+        with hub.quiet():
+            return library.load_dataset(*args, split="train", **options)
     except ValueError as error:  # no such subset or split: the message lists those there are
         raise UsageError(f"dataset '{name}': {_line(error)}", "Write hf:OWNER/NAME/SUBSET.") from error
     except Exception as error:  # the library raises whatever its transport raises

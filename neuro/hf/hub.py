@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,18 @@ def is_repository(name: str | os.PathLike[str]) -> bool:
     return _REPOSITORY.fullmatch(os.fspath(name)) is not None
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block the hub's client does not report each of its attempts: the error says that none got through."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def local_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
     """The folder of a shipped model's name, of a path, or of a Hugging Face id (downloaded where it is not cached).
 
@@ -46,7 +61,8 @@ def local_folder(name: str | os.PathLike[str], options: dict[str, Any]) -> Path:
             raise
     hub = require("huggingface_hub", "hf")
     try:
-        return Path(hub.snapshot_download(os.fspath(name), allow_patterns=list(FILES), **download))
+        with quiet():
+            return Path(hub.snapshot_download(os.fspath(name), allow_patterns=list(FILES), **download))
     except Exception as error:  # the library raises whatever its transport raises
         raise MissingError(
             f"model '{name}': neither a folder here nor to be had from the Hugging Face hub "

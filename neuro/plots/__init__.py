@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ def perplexities(
     for (name, values), colour in zip(curves.items(), _colours(bars), strict=True):
         right.plot(words, values, "o-" if len(words) < 3 else "-", color=colour, lw=1.4, ms=3, label=name)
     right.set(xlabel="words read", ylabel="word perplexity so far")
-    right.legend(frameon=False, fontsize=8)
+    if curves:
+        right.legend(frameon=False, fontsize=8)
     return _save(pyplot, figure, out)
 
 
@@ -148,9 +149,9 @@ def repeated(
 
 
 def grouped(
-    places: Sequence[str], bars: dict[str, list[tuple[float, tuple[float, float]]]], label: str, out: Path
+    places: Sequence[str], bars: Mapping[str, Sequence[tuple[float, Sequence[float] | None]]], label: str, out: Path
 ) -> Path | None:
-    """Values with their intervals, one group of bars for each place, one colour for each name."""
+    """Values with their intervals (None: none is told), one group of bars for each place, one colour for each name."""
     pyplot = _pyplot()
     if pyplot is None:
         return None
@@ -159,7 +160,7 @@ def grouped(
     for number, ((name, values), colour) in enumerate(zip(bars.items(), _colours(bars), strict=True)):
         at = np.arange(len(places)) + (number - (len(bars) - 1) / 2) * width
         heights = np.array([value for value, _ in values])
-        reach = np.abs(np.array([interval for _, interval in values]) - heights[:, None]).T
+        reach = np.abs(np.array([interval or (np.nan, np.nan) for _, interval in values]) - heights[:, None]).T
         axis.bar(at, heights, width, yerr=reach.tolist(), color=colour, label=name, error_kw={"lw": 0.8})
     axis.set_xticks(np.arange(len(places)), [place.replace(",", "\n") for place in places], fontsize=8)
     axis.set(ylabel=label)
@@ -196,6 +197,8 @@ def _bars(axis: Any, values: dict[str, tuple[float, tuple[float, float] | None]]
 
 def _colours(names: Collection[str]) -> list[str]:
     """One colour for each arm; the last, memory off, is always red."""
+    if not names:
+        return []
     return [*["#1f3a5f", "#3f7cac", "#6aa84f", "#c98b2b", "#7a5195"][: len(names) - 1], "#b3402e"]
 
 

@@ -69,6 +69,7 @@ def train(
 
     Raises:
         NeuroError: a gradient that is not finite (after saving), or files that cannot be read or written.
+        UsageError: fewer steps than the run in ``out`` has behind it.
     """
     for caution in configs.cautions(run.brain):
         warnings.warn(caution, NeuroWarning, stacklevel=2)
@@ -96,6 +97,11 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
     progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     if path.exists():
         state, progress = checkpoint.restore(path, brain, adam, average, state, streams, run)
+        if progress["step"] > t.steps:
+            raise UsageError(
+                f"train.steps: got {t.steps}, but the run in {out} has {progress['step']} steps behind it.",
+                f"Ask for at least {progress['step']}, or choose another --out.",
+            )
     team.divide(brain, adam)
     initial, state = team.own(initial), team.own(state)
     # Only now: what does not fit the checkpoint must not replace what does.
@@ -172,6 +178,8 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
             if team.any(bool(interrupted)):
                 save()
                 raise KeyboardInterrupt
+    if not progress["step"]:  # a run of no steps: one to go on from, like any other
+        save()
     brain = team.undivided(brain)
     spiking_encoder.anneal(brain, 0, 0.0)
     dropout.begin(brain, 0.0, 0, chosen.device)

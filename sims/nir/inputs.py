@@ -30,7 +30,9 @@ def read(path: str | Path) -> np.ndarray:
                 raise FormatError(f"{path}: got {len(names)} arrays, expected one.", give)
             return found[names[0]]
     except (OSError, ValueError, EOFError, KeyError, MemoryError) as error:
-        raise FormatError(f"{path}: no array of numbers ({error}).", give) from error
+        # What numpy says of a file that is none of its own recommends unpickling it, which nobody should.
+        why = "not a whole file of numpy, or one of objects" if isinstance(error, ValueError) else str(error)
+        raise FormatError(f"{path}: no array of numbers ({why}).", give) from error
 
 
 def draw(graph: Graph, steps: int, rate: float, seed: int = 0) -> np.ndarray:

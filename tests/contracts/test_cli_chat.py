@@ -128,6 +128,7 @@ def test_mistakes_of_the_limbic_picture(model, capsys, tmp_path):
         (["show", model, "--limbic"], "no text to read"),
         (["show", "keeper", "--limbic"], "no text to read"),
         (["show", " ", "--limbic"], "no text to read"),
+        (["show", "nowhere/there", "--limbic"], "no text to read"),
         (["show", model, "x", "--limbic", "--view", "raster"], "--view has no effect with --limbic"),
         (["show", model, "x", "--limbic", "--spikes"], "got --spikes and --limbic"),
         (
@@ -141,3 +142,17 @@ def test_mistakes_of_the_limbic_picture(model, capsys, tmp_path):
         lines = capsys.readouterr().err.strip().split("\n")
         assert len(lines) == 2 and words in lines[0], lines
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_in_a_script_without_spaces_may_stand_alone(capsys, tmp_path):
+    out = tmp_path / "l.svg"
+    assert main(["show", "--limbic", "日本語", "--out", str(out)]) == 0
+    assert out.exists()
+
+
+def test_what_is_no_utf8_is_named_in_any_locale(model, capsys, monkeypatch):
+    """In the locale C, Python lets through bytes that no text holds."""
+    given = io.TextIOWrapper(io.BytesIO(b"hello \xff\n"), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdin", given)
+    assert main(["chat", model, "--tokens", "1"]) == 2
+    assert "standard input: not UTF-8" in capsys.readouterr().err

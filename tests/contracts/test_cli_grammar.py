@@ -289,3 +289,40 @@ def test_config_show_prints_what_config_load_reads(capsys, tmp_path):
     path.write_text(text.replace("steps = 7", "stepz = 7"))
     code, lines = complaint(capsys, ["config", "check", str(path)])
     assert code == 2 and "Did you mean 'steps'?" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("problem", "asked"),
+    [
+        (RuntimeError("x.cpp:127] can't allocate memory: you tried to allocate 64000 bytes."), "64,000 bytes more."),
+        (MemoryError(), "memory."),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), "memory."),
+    ],
+    ids=["cpu", "python", "accelerator"],
+)  # fmt: skip
+def test_too_little_memory_is_no_internal_error(capsys, monkeypatch, problem, asked):
+    version = importlib.import_module("neuro.cli.version")
+
+    def fail(args):
+        raise problem
+
+    monkeypatch.setattr(version, "run", fail)
+    code, lines = complaint(capsys, ["version"])
+    assert code == 1 and lines[0].startswith("neuro version: not enough memory") and lines[0].endswith(asked)
+    assert lines[1:] == ["Make it smaller: the batch, the model, or what --set and the options ask for."]
+
+
+def test_a_closed_standard_output_is_no_error(monkeypatch):
+    """As `neuro run >&-` or a program without a console has it."""
+    version = importlib.import_module("neuro.cli.version")
+    monkeypatch.setattr(version, "run", lambda args: sys.stdout.write("x") and 0)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["version"]) == 0 and sys.stdout is None
+
+
+@pytest.mark.parametrize("verb", ["run", "eval", "energy", "train", "map"])
+def test_a_file_where_a_folder_is_to_be_is_refused_before_the_work(capsys, tmp_path, verb):
+    (tmp_path / "notes.txt").write_text("mine")
+    code, lines = complaint(capsys, [verb, "small", "--out", str(tmp_path / "notes.txt")])
+    assert code == 1 and len(lines) == 2
+    assert lines[0].startswith(f"{tmp_path / 'notes.txt'}: cannot write (") and "expected a folder" in lines[0]

@@ -61,6 +61,7 @@ def test_facts_are_read_once_listed_searched_and_forgotten(model, facts, capsys,
     assert capsys.readouterr().out == "nothing has been read\n"
     assert said(capsys, "memory", "load", model, tmp_path / "copy", *memory)["items"] == 2
     assert (tmp_path / "m").read_bytes() == written
+    assert said(capsys, "memory", "forget", model, "--source", "facts.csv", *memory)["forgotten"] == [0, 1]
 
 
 def test_what_was_read_before_a_broken_line_or_an_interruption_is_kept(model, capsys, tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 
 from neuro import training_text
 from neuro.cli import main
-from neuro.evaluate import adaptation, babi, generation, habit, profile
+from neuro.errors import UsageError
+from neuro.evaluate import adaptation, babi, generation, habit, profile, recall
 
 STORY = "1 Mary went to the hall.\n2 John left.\n3 Where is Mary? \thall\t1\n4 Who left? \tJohn\t2\n"
 FEW = ["--seeds", "1", "--episodes", "2"]
@@ -163,3 +164,11 @@ def test_training_goes_on_from_what_its_start_had_read(tmp_path, capsys):
     first, both = (training_text.read(tmp_path / f"run{number}" / "model") for number in (0, 1))
     assert (first.share(prose(0)), first.share(prose(1))) == (1.0, 0.0)
     assert (both.share(prose(0)), both.share(prose(1))) == (1.0, 1.0)
+
+
+def test_a_model_that_never_learned_the_tasks_is_told_so_before_any_is_measured(tiny_brain):
+    said: list[str] = []
+    with pytest.raises(UsageError) as error:
+        recall.run(tiny_brain().eval(), "", say=said.append, rows=2)
+    assert "keys in a vocabulary of" in error.value.what and not said
+    assert error.value.do == "This is for models that learned it: neuro train mqar --out runs/mqar"

@@ -14,8 +14,9 @@ import torch
 
 from neuro import config, folder, presets
 from neuro.brain import Brain
-from neuro.cli import main
+from neuro.cli import main, run
 from neuro.config import apply_sets
+from neuro.sampling import Sampler
 from neuro.session import Session
 from neuro.tokenizer import Tokenizer
 
@@ -419,3 +420,55 @@ def test_without_the_hub_a_missing_model_says_how_to_get_it(capsys, monkeypatch)
     code, lines = refused(capsys, "run", "org/name", "x")
     assert code == 3 and lines[0] == "model 'org/name': neither a shipped model nor a folder."
     assert lines[1].endswith("A model of the Hugging Face hub needs: pip install 'neuro-hybrid[hf]'")
+
+
+def test_a_run_that_is_there_tells_its_loss_again_and_takes_no_fewer_steps(capsys, tmp_path):
+    (tmp_path / "book.txt").write_text(TEXT)
+    out = tmp_path / "run"
+
+    def train(steps: int) -> list[str]:
+        sets = [f"data.train={tmp_path / 'book.txt'}", f"train.steps={steps}", "train.eval_tokens=64"]
+        return ["train", "tiny", "--out", str(out), "--json", "-q", *(f"--set={item}" for item in sets)]
+
+    assert main(train(0)) == 0  # a run of no steps is one to go on from
+    assert json.loads(capsys.readouterr().out)["valid_nats"] is None
+    assert (out / "checkpoint.safetensors").exists() and (out / "log.jsonl").exists()
+    assert main(train(2)) == 0
+    first = json.loads(capsys.readouterr().out)["valid_nats"]
+    assert first is not None and main(train(2)) == 0
+    assert json.loads(capsys.readouterr().out)["valid_nats"] == first
+    resolved = (out / "config.toml").read_text()
+    code, lines = refused(capsys, *train(1))
+    assert (code, lines) == (
+        2,
+        [
+            f"train.steps: got 1, but the run in {out} has 2 steps behind it.",
+            "Ask for at least 2, or choose another --out.",
+        ],
+    )
+    assert (out / "config.toml").read_text() == resolved
+
+
+def test_what_could_not_be_saved_is_refused_before_anything_is_read(model, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for option, name in (("--memory", "a.memory"), ("--record", "r"), ("--out", "o")):
+        code, lines = refused(capsys, "run", model, "x", "--tokens", "1", option, tmp_path / name)
+        assert code == 1 and len(lines) == 2 and "cannot be written to" in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_memory_file(model, capsys, tmp_path):
+    code, lines = refused(capsys, "run", model, "x", "--memory", tmp_path)
+    assert (code, lines[0]) == (3, f"{tmp_path}: got a folder, expected a file.")
+
+
+@pytest.mark.parametrize("given", [["--format", "svg", "--out", "w.png"], ["--out", "w.svg"]])
+def test_a_wiring_is_not_written_under_the_name_of_another_picture(model, capsys, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    code, lines = refused(capsys, "show", model, *given)
+    assert code == 2 and lines[0].startswith(f"--out: got '{given[-1]}' for the format")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_verb_writes_by_default_as_the_sampler_does():
+    assert (Sampler().temperature, Sampler().top_p) == (run.TEMPERATURE, run.TOP_P)

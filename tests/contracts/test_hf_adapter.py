@@ -458,6 +458,27 @@ def test_another_base_and_damaged_files_are_refused(tmp_path):
         HippocampalAdapter.from_pretrained(tmp_path)
 
 
+def test_what_is_not_read_from_left_to_right_is_refused():
+    config = transformers.BertConfig(vocab_size=V, hidden_size=D, num_hidden_layers=1, num_attention_heads=2)
+    for base in (transformers.BertForMaskedLM(config), transformers.BertLMHeadModel(config)):
+        with pytest.raises(UsageError, match="'bert' lets a token change what comes before it"):
+            HippocampalAdapter.from_pretrained(base, **SIZES)
+    with pytest.raises(UsageError, match="got a Linear, expected a causal language model"):
+        HippocampalAdapter.from_pretrained(torch.nn.Linear(3, 3), **SIZES)
+
+
+def test_ids_that_are_none_and_memories_of_other_rows_are_refused():
+    model = made("llama")
+    for ids, what in ((torch.tensor([[3, V]]), f"3..{V}"), (torch.tensor([[-1, 3]]), "-1..3")):
+        with pytest.raises(UsageError, match=f"got ids {what}, expected 0..{V - 1}"):
+            model.remember(ids)
+    with pytest.raises(UsageError, match="got input_ids of torch.float32"):
+        model.remember(torch.ones(1, 3))
+    cache = model.remember(torch.tensor([[3, 4, 5]]))
+    with pytest.raises(UsageError, match="got 0 memories, expected 1"):
+        cache.put_memories([])
+
+
 def test_without_peft_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingError, match="neuro-hybrid\\[adapter\\]"):

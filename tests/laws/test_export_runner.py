@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,33 @@ def test_the_runner_refuses_an_id_that_is_none_in_two_lines(exported):
         "Give ids of this folder's tokenizer.json, or a text.",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("manifest.json", "[]", "got a list, expected an object"),
+        ("onnx/model.onnx", "no graph", "cannot open it"),
+        ("golden.npz", "no numbers", "run.py: "),
+        ("tokenizer.json", "{", "tokenizer.json"),
+    ],
+)
+def test_the_runner_refuses_a_damaged_folder_in_two_lines(exported, tmp_path, monkeypatch, capsys, name, content, said):
+    out = tmp_path / "out"
+    shutil.copytree(exported[1], out)
+    (out / name).write_text(content)
+    monkeypatch.setattr(runtime, "__file__", str(out / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", *(["--check"] if name == "golden.npz" else ["The", "--tokens", "1"])])
+    assert runtime.main() == 4
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 2 and said in lines[0] and lines[1] == "Copy or export the folder again, whole."
+
+
+def test_the_runner_writes_no_fewer_tokens_than_none(exported, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "__file__", str(exported[1] / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "The", "--tokens", "-3"])
+    assert runtime.main() == 2
+    assert capsys.readouterr().err.startswith("run.py: got --tokens -3, expected 0 or more.")
 
 
 def test_the_runner_samples_as_warm_as_the_brain(save_model, exported, tmp_path):

@@ -247,6 +247,10 @@ def test_a_valence_head_is_stored_beside(tmp_path):
 def test_empty_texts_and_missing_files_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"affect: got no text, expected at least one.\nGive a text."):
         made().read([])
+    with pytest.raises(
+        UsageError, match=r"affect: got one text, expected a list of them.\nPut it in a list: \[text\]."
+    ):
+        made().read("good")
     with pytest.raises(UsageError, match=r"affect: text 2 of 2 is empty, expected at least one word.\nLeave it out."):
         made().read(["good", " \t"])
     with pytest.raises(MissingError, match="no such file"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
 
 import pytest
 
+from export.placing import placed
 from neuro import atomic
 from neuro.errors import NeuroError
 
@@ -146,3 +148,36 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
     cannot(path, "No space left on device")
     monkeypatch.undo()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_cannot_be_written_later_is_refused_now(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("")
+    atomic.refuse_unwritable(tmp_path / "a")
+    atomic.refuse_unwritable(tmp_path / "new" / "folder" / "b.txt")
+    for path, as_folder in ((tmp_path / "a", True), (tmp_path / "a" / "b.txt", False)):
+        with pytest.raises(NeuroError, match="is a file, expected a folder"):
+            atomic.refuse_unwritable(path, as_folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(NeuroError, match="cannot be written to"):
+        atomic.refuse_unwritable(tmp_path / "new" / "b.txt")
+    assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+def test_a_folder_of_a_full_disk_is_told_in_one_reason(tmp_path):
+    said = "[Errno 28] No space left on device: 'a' -> 'b'"
+    with pytest.raises(NeuroError) as error, placed(tmp_path / "out"):
+        raise shutil.Error([("a", "b", said), ("c", "d", said)])
+    assert error.value.what == f"{tmp_path / 'out'}: cannot write (No space left on device)."
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_put_in_place_takes_away_what_a_killed_export_left(tmp_path):
+    old, young, other = (tmp_path / name for name in (".out.abcdefgh", ".out.12345678", ".outer.abcdefgh"))
+    for path in (old, young, other):
+        (path / "new").mkdir(parents=True)
+        for part in (path, path / "new"):
+            os.utime(part, (0, 0))
+    (young / "new" / "at work").write_text("")
+    with placed(tmp_path / "out") as new:
+        (new / "a").write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [".out.12345678", ".outer.abcdefgh", "out"]

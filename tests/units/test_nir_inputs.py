@@ -29,7 +29,7 @@ def test_what_is_no_array(tmp_path):
     for name, kind, what in (
         ("none.npy", MissingError, "no such file."),
         ("two.npz", FormatError, "got 2 arrays, expected one."),
-        ("objects.npy", FormatError, "no array of numbers (Object arrays cannot be loaded"),
+        ("objects.npy", FormatError, "no array of numbers (not a whole file of numpy, or one of objects)"),
         ("text.npy", FormatError, "no array of numbers ("),
         ("cut.npy", FormatError, "no array of numbers ("),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import weakref
 
@@ -207,6 +208,16 @@ def test_the_first_articles_alone_are_a_text_of_their_own(brain):
     record = perplexity.run(brain, raw, wikitext=True, articles=2)
     assert record["arms"][0] == perplexity.evaluate(brain, raw, True, most_units=2).to_dict()
     assert len(record["by_unit"]["words"]) == 2
+
+
+def test_a_script_without_spaces_has_bits_per_byte_and_no_word_perplexity(brain, tmp_path):
+    raw = "天地玄黄宇宙洪荒日月盈昃" * 20
+    record = perplexity.run(brain, raw)
+    assert [row["word_perplexity"] for row in record["arms"]] == [None] * 4
+    assert all(row["word_perplexity_interval"] is None and row["bits_per_byte"] > 1 for row in record["arms"])
+    json.dumps(record, allow_nan=False)
+    assert "nats a word, the text has hardly a space  " in perplexity.table(record)[1]
+    assert perplexity.picture(record, tmp_path / "p.png").exists()
 
 
 class Logits:

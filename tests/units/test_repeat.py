@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -208,6 +209,16 @@ def test_a_text_that_is_too_short_says_what_it_has_and_what_it_needs(brain):
         f"repeat: got a text of {tokens} tokens, expected at least 60000 (5 samples of 2000 + 2000 + 8000)."
     )
     assert error.value.do == "Give a longer text, or fewer samples, a shorter passage or a shorter gap."
+
+
+def test_a_script_without_spaces_is_told_per_token(brain, tmp_path):
+    record = repeat.run(brain, "天地玄黄宇宙洪荒日月盈昃" * 60, **SHORT | {"length": 150})
+    row = record["arms"][0]
+    assert (row["first_word_perplexity"], row["second_word_perplexity"]) == (None, None)
+    assert row["first_token_perplexity"] > 1 and row["token_ratio_interval"] is not None
+    json.dumps(record, allow_nan=False)
+    assert "not told" in repeat.table(record)[2]
+    assert repeat.picture(record, tmp_path / "r.png").exists()
 
 
 @pytest.mark.parametrize("name", ["length", "gap", "samples", "warm_up"])

@@ -197,3 +197,12 @@ def test_the_suite_compares_people_and_arms_and_needs_enough_text(brain):
         generation.run(brain, TEXT, samples=1000)
     with pytest.raises(UsageError, match="got 1 samples, expected at least 2"):
         generation.run(brain, TEXT, samples=1)
+
+
+def test_continuations_of_one_article_have_no_interval(brain, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "WRITTEN", 24)
+    record = generation.run(brain, TEXT.replace("\n", " "), samples=2)
+    assert record["articles"] == 1 and record["sampler"] == {"temperature": 1.0, "top_p": 0.95}
+    assert all(m["rep_4_interval"] is None and m["diversity_interval"] is None for m in record["found"].values())
+    assert "[one article]" in generation.table(record)[2]
+    assert generation.picture(record, tmp_path / "g.png").exists()

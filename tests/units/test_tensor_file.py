@@ -105,7 +105,7 @@ def refused(path, match: str, kind: type = FormatError) -> None:
 
 def test_missing_files_are_refused(tmp_path):
     refused(tmp_path / "none", r"no such file\.\nCheck the path", MissingError)
-    refused(tmp_path, r"no such file", MissingError)
+    refused(tmp_path, r"got a folder, expected a file\.\nName a file in it", MissingError)
 
 
 def test_every_truncation_is_refused(tmp_path):

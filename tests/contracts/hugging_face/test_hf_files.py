@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import types
 
@@ -212,6 +213,7 @@ def library(monkeypatch):
         calls.append((*args, *options.values()))
         found = known.get(args)
         if found is None:
+            logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
             raise ConnectionError(f"Couldn't reach '{args[0]}' on the Hub\n(offline)")
         if isinstance(found, Exception):
             raise found
@@ -235,6 +237,13 @@ def test_datasets_by_name(library):
     assert read_documents("owner/name/sub") == ["y"]
     assert read_documents("wikitext/wikitext-2-raw-v1") == ["z"]
     assert library.calls[-2:] == [("wikitext/wikitext-2-raw-v1",), ("wikitext", "wikitext-2-raw-v1")]
+
+
+def test_a_hub_that_is_not_there_is_one_error_and_no_chatter(library, caplog):
+    level = logging.getLogger("huggingface_hub").level
+    with pytest.raises(MissingError, match="'nowhere': cannot be had"):
+        read_documents("nowhere")
+    assert not caplog.records and logging.getLogger("huggingface_hub").level == level
 
 
 def test_datasets_on_this_disk(library, tmp_path, monkeypatch):
