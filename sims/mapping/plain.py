@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CANDIDATES, PARTNERS, FRUITLESS, CRITICAL, LONGEST, SAMPLED = 3, 8, 40, 8, 512, 16  # as in refine.cpp
+CANDIDATES, PARTNERS, FRUITLESS, CRITICAL, LONGEST, SAMPLED = 3, 32, 40, 8, 512, 16  # as in refine.cpp
 _MASK = 2**64 - 1
 Choice = tuple[int, int]  # (-gain, core): the best comes first
 
@@ -265,7 +265,7 @@ class _Refinement:
         if state.over:
             return 0
         saved = 0
-        for number in range(8):
+        for number in range(4):
             if self.budget <= 0:
                 break
             gained = self._moves(g, state) + self._swaps(g, state)

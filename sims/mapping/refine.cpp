@@ -21,7 +21,7 @@ using Short = std::int32_t;
 
 constexpr Index kVersion = 2;       // of this interface; sims/mapping/native.py asks for the same
 constexpr Index kCandidates = 3;    // cores that a neuron's move is tried to
-constexpr Index kPartners = 8;      // neurons that a neuron's change of places is tried with
+constexpr Index kPartners = 32;     // neurons that a neuron's change of places is tried with
 constexpr Index kFruitless = 40;    // moves of a chain that has not saved anything since
 constexpr Index kCritical = 8;      // pins of a net that are left on a core, and follow
 constexpr Index kLongest = 512;     // pins of a net that says which neurons belong together
@@ -362,7 +362,7 @@ class Refinement {
     State state(g, p, part, fixed);
     if (state.over) return 0;
     Index saved = 0;
-    for (Index pass = 0; pass < 8 && budget > 0; ++pass) {
+    for (Index pass = 0; pass < 4 && budget > 0; ++pass) {
       Index gained = moves(g, state) + swaps(g, state);
       if (gained * 50 <= saved) gained += climb(g, state);
       saved += gained;

@@ -23,13 +23,16 @@ PLAIN_SYNAPSES = 50_000  # without the library, whose work takes hundreds of tim
 _SCALE = 1 << 20
 _BUDGET = 500_000_000  # places looked at in all: some seconds
 _PER_SYNAPSE, _SPARED = 200, 200_000_000  # fewer of them for each synapse, at most: all else takes longer then
+_FROM_ONE = 100  # for each synapse, about, to refine one start; at least a quarter of all and at most half
 _ROUNDS = 20  # of the refinement of the only start
 _FIRST_ROUNDS = 2  # of one start of several
 _STARTS = 12  # in other orders than the given one
 _KEPT = 8  # of the best, for crossing
 _CROSSINGS = 100
-_FRUITLESS = 15  # crossings one after the other of which none was kept
+_FRUITLESS = 30  # crossings one after the other that were in vain
 _ORDER = 30  # places looked at for each synapse, about, to find an order
+
+Found = tuple[float, int, Ints, reach.Axons]  # its cost, which try it was, the core of each neuron, its axons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +135,9 @@ def search(
 ) -> tuple[Ints, reach.Axons]:
     """The best of several assignments after refinement, and of the first as it is -> (core of each neuron, its axons).
 
-    Two of the best are crossed: what is on one core in both is joined, and the better is refined from there on. So that
-    where they agree stays, where they differ is moved in large pieces. Plain Python refines the first alone, and so it is
-    with a network whose orders cost too much of the budget.
+    Two of the best are crossed: what is on one core in both is joined, and the better is refined from there on. What
+    they agree on then stays together, and the rest moves in large pieces. In plain Python the first alone is refined, and
+    so it is where an order would take half of the budget.
 
     Args:
         start: a legal assignment for an order (places of the vertices; None is the order as given), or None without one.
@@ -144,14 +147,12 @@ def search(
     assert first is not None
     ordering, half, tries = _ORDER * len(found.pins), left // 2, 0
     alone = native.library() is None or 2 * ordering >= left
-    most = half if alone else half // 2
+    most = max(half // 2, min(half, _FROM_ONE * len(found.pins)))
     chips = -(-int(first.max() + 1) // limits.cores)
-    best: list[
-        tuple[float, int, Ints, reach.Axons]
-    ] = []  # cost, try, core of each neuron, its axons; the cheapest first
+    best: list[Found] = []  # the cheapest first
 
-    def tried(core: Ints, rounds: int, apart: Ints) -> bool:
-        """Whether what becomes of an assignment is one of the best."""
+    def tried(core: Ints, rounds: int, apart: Ints) -> Found | None:
+        """What becomes of an assignment; None where it is not legal or costs what another does."""
         nonlocal left, tries
         cores, given, tries = int(core.max()) + 1, min(left, most), tries + 1
         base = fixed(network, core, cores, limits)
@@ -159,29 +160,35 @@ def search(
         left -= given - max(0, rest)
         axons = reach.axons(network, moved, limits)
         cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)
-        if any(map(len, held.over(limits).values())) or any(cost == entry[0] for entry in best):
-            return False
-        best.append((cost, tries, moved, axons))
+        over = any(map(len, held.over(limits).values()))
+        return None if over or any(cost == other[0] for other in best) else (cost, tries, moved, axons)
+
+    def keep(new: Found | None) -> None:
+        best.extend([] if new is None else [new])
         best.sort(key=lambda entry: entry[:2])
         del best[_KEPT:]
-        return (cost, tries) <= best[-1][:2]
 
-    tried(first, _ROUNDS if alone else _FIRST_ROUNDS, first)
+    keep(tried(first, _ROUNDS if alone else _FIRST_ROUNDS, first))
     for number in range(0 if alone else _STARTS):
         if left <= max(half, 2 * ordering):
             break
         left -= ordering
         core = start(order(found, seed + number))
         if core is not None and -(-int(core.max() + 1) // limits.cores) <= chips:
-            tried(core, _FIRST_ROUNDS, core)
+            keep(tried(core, _FIRST_ROUNDS, core))
     draw, fruitless = np.random.default_rng(seed), 0
     for _ in range(0 if alone else _CROSSINGS):
         if left <= 0 or fruitless == _FRUITLESS or not best:
             break
         drawn = sorted(draw.permutation(len(best))[:3])[:2]
-        one, other = best[drawn[0]][2], best[drawn[-1]][2]
-        together = np.unique(one * (other.max() + 2) + other, return_inverse=True)[1]
-        fruitless = 0 if tried(one, 1, together) else fruitless + 1
+        better, other = best[drawn[0]], best[drawn[-1]]
+        together = np.unique(better[2] * (other[2].max() + 2) + other[2], return_inverse=True)[1]
+        child = tried(better[2], 1, together)
+        fruitless += 1
+        if child is not None and child[0] < better[0]:  # in its place, so that others than its line stay too
+            del best[drawn[0]]
+            keep(child)
+            fruitless = 0
     kept = reach.axons(network, first, limits)
     if best and best[0][0] < between(kept, first, rates):
         return best[0][2:]
