@@ -8,13 +8,13 @@ from pathlib import Path
 
 from backends.kernels import shared_library
 
-_VERSION = 1  # kVersion of refine.cpp: a library that an older checkout left behind has another interface
+_VERSION = 2  # kVersion of refine.cpp: a library that an older checkout left behind has another interface
 _POINTER, _INDEX = ctypes.c_void_p, ctypes.c_int64
 NUMBERS = (
     *("vertices", "nets", "cores", "most_neurons", "most_in", "most_out", "most_bits"),
     *("longest_row", "budget", "rounds", "seed"),
 )
-ARRAYS = ("pins_at", "pins", "source", "weight", "table", "rows", "fixed", "size", "frozen", "part")
+ARRAYS = ("pins_at", "pins", "source", "weight", "table", "rows", "fixed", "size", "frozen", "apart", "part")
 
 
 class Run(ctypes.Structure):

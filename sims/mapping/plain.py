@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CANDIDATES, PARTNERS, FRUITLESS, CRITICAL, LONGEST, SAMPLED = 3, 8, 40, 8, 512, 16  # as in refine.cpp
+CANDIDATES, PARTNERS, FRUITLESS, CRITICAL, LONGEST, SAMPLED = 3, 32, 40, 8, 512, 16  # as in refine.cpp
 _MASK = 2**64 - 1
 Choice = tuple[int, int]  # (-gain, core): the best comes first
 
@@ -18,8 +18,8 @@ Choice = tuple[int, int]  # (-gain, core): the best comes first
 def refine(**given: Any) -> tuple[NDArray[np.int32], int]:
     """The refined part, and the budget that is left."""
     run = _Refinement(given)
-    part = [int(core) for core in given["part"]]
-    run.run(_Graph.of(given), part, given["rounds"])
+    part, apart = ([int(number) for number in given[key]] for key in ("part", "apart"))
+    run.run(_Graph.of(given), part, apart, given["rounds"])
     return np.array(part, np.int32), run.budget
 
 
@@ -201,12 +201,12 @@ class _Refinement:
         self.given, self.budget, self.random = given, given["budget"], _Random(given["seed"] * 2 + 1)
         self.weight, self.cores = given["weight"].tolist(), given["cores"]
 
-    def run(self, graph: _Graph, part: list[int], rounds: int) -> None:
+    def run(self, graph: _Graph, part: list[int], apart: list[int], rounds: int) -> None:
         saved = 0
-        for _ in range(rounds):
+        for number in range(rounds):
             if self.budget <= 0:
                 break
-            gained = self._cycle(graph, part)
+            gained = self._cycle(graph, part, part if number else apart)
             saved += gained
             if gained * 1000 < saved:
                 break
@@ -237,38 +237,39 @@ class _Refinement:
         numbers = {v: number for number, v in enumerate(v for v in range(g.vertices) if head[v] == v)}
         return [numbers[h] for h in head], len(numbers)
 
-    def _cycle(self, finest: _Graph, part: list[int]) -> int:
+    def _cycle(self, finest: _Graph, part: list[int], apart: list[int]) -> int:
         levels, maps, parts = [finest], [], [part]
         neurons, largest = sum(finest.size), 4
         while largest * 2 * self.cores <= neurons:
-            into, number = self.cluster(levels[-1], parts[-1], largest)
+            into, number = self.cluster(levels[-1], apart, largest)
             if number * 10 > levels[-1].vertices * 9:
                 break
-            coarse = [0] * number
+            coarse, coarse_apart = [0] * number, [0] * number
             for v, u in enumerate(into):
-                coarse[u] = parts[-1][v]
+                coarse[u], coarse_apart[u] = parts[-1][v], apart[v]
+            apart = coarse_apart
             levels.append(levels[-1].contracted(into, number))
             maps.append(into)
             parts.append(coarse)
             largest *= 3
         saved = 0
         for level in range(len(levels) - 1, -1, -1):
-            saved += self._improve(levels[level], parts[level], level == 0)
+            saved += self._improve(levels[level], parts[level])
             if level:
                 for v, u in enumerate(maps[level - 1]):
                     parts[level - 1][v] = parts[level][u]
         return saved
 
-    def _improve(self, g: _Graph, part: list[int], single: bool) -> int:
+    def _improve(self, g: _Graph, part: list[int]) -> int:
         state = _State(g, self.given, part)
         if state.over:
             return 0
         saved = 0
-        for number in range(8):
+        for number in range(4):
             if self.budget <= 0:
                 break
             gained = self._moves(g, state) + self._swaps(g, state)
-            if single and gained * 50 <= saved:
+            if gained * 50 <= saved:
                 gained += self._climb(g, state)
             saved += gained
             if gained == 0 or (number >= 2 and gained * 50 <= saved):
@@ -341,9 +342,9 @@ class _Refinement:
 
     def _climb(self, g: _Graph, state: _State) -> int:
         saved, search = 0, 0
-        moved, pushed = [-1] * g.vertices, [-1] * g.vertices
+        moved, pushed = [False] * g.vertices, [-1] * g.vertices
         for seed in self.random.shuffled(g.vertices):
-            if g.frozen[seed]:
+            if g.frozen[seed] or moved[seed]:
                 continue
             if self._spent(state):
                 break
@@ -351,7 +352,7 @@ class _Refinement:
             heap: list[tuple[int, int]] = []  # -gain, vertex
 
             def push(v: int, heap: list[tuple[int, int]] = heap, search: int = search) -> None:
-                if g.frozen[v] or moved[v] == search or pushed[v] == search:
+                if g.frozen[v] or moved[v] or pushed[v] == search:
                     return
                 if first := state.choices(v, 1):
                     pushed[v] = search
@@ -370,13 +371,13 @@ class _Refinement:
                 for loss, core in found:
                     if self._moved(g, state, v, core):
                         now -= loss
-                        moved[v] = search
+                        moved[v] = True
                         chain.append((v, here))
                         if now > most:
                             most, kept = now, len(chain)
                         break
                 pushed[v] = -1
-                if moved[v] != search:
+                if not moved[v]:
                     continue
                 for e in g.incident[v]:
                     left = state.slots[e].get(here, 0)

@@ -19,9 +19,9 @@ namespace {
 using Index = std::int64_t;
 using Short = std::int32_t;
 
-constexpr Index kVersion = 1;       // of this interface; sims/mapping/native.py asks for the same
+constexpr Index kVersion = 2;       // of this interface; sims/mapping/native.py asks for the same
 constexpr Index kCandidates = 3;    // cores that a neuron's move is tried to
-constexpr Index kPartners = 8;      // neurons that a neuron's change of places is tried with
+constexpr Index kPartners = 32;     // neurons that a neuron's change of places is tried with
 constexpr Index kFruitless = 40;    // moves of a chain that has not saved anything since
 constexpr Index kCritical = 8;      // pins of a net that are left on a core, and follow
 constexpr Index kLongest = 512;     // pins of a net that says which neurons belong together
@@ -242,11 +242,12 @@ class Refinement {
   Refinement(const Problem& problem, const Index* fixed, std::uint64_t seed)
       : p(problem), fixed(fixed), random{seed * 2 + 1}, budget(problem.budget) {}
 
-  // Clusters first, neurons last, again with other clusters while it pays -> what was saved.
-  Index run(const Graph& graph, std::vector<Short>& part, Index rounds) {
+  // Clusters first, neurons last, again with other clusters while it pays -> what was saved. The first clusters join only
+  // vertices of one number in `apart`.
+  Index run(const Graph& graph, std::vector<Short>& part, const std::vector<Short>& apart, Index rounds) {
     Index saved = 0;
     for (Index round = 0; round < rounds && budget > 0; ++round) {
-      const Index gained = cycle(graph, part);
+      const Index gained = cycle(graph, part, round ? part : apart);
       saved += gained;
       if (gained * 1000 < saved) break;
     }
@@ -326,7 +327,7 @@ class Refinement {
   Index left() const { return budget; }
 
  private:
-  Index cycle(const Graph& finest, std::vector<Short>& part) {
+  Index cycle(const Graph& finest, std::vector<Short>& part, std::vector<Short> apart) {
     std::vector<Graph> levels;
     std::vector<std::vector<Short>> maps;
     std::vector<std::vector<Short>> parts{part};
@@ -335,10 +336,11 @@ class Refinement {
     for (Short size : finest.size) neurons += size;
     for (Index largest = 4; largest * 2 * p.cores <= neurons; largest *= 3) {
       std::vector<Short> into;
-      const Index number = cluster(*g, parts.back(), largest, into);
+      const Index number = cluster(*g, apart, largest, into);
       if (number * 10 > g->vertices * 9) break;
-      std::vector<Short> coarse(number);
-      for (Index v = 0; v < g->vertices; ++v) coarse[into[v]] = parts.back()[v];
+      std::vector<Short> coarse(number), coarse_apart(number);
+      for (Index v = 0; v < g->vertices; ++v) coarse[into[v]] = parts.back()[v], coarse_apart[into[v]] = apart[v];
+      apart = std::move(coarse_apart);
       levels.push_back(contract(*g, into, number));
       maps.push_back(into), parts.push_back(coarse);
       g = &levels.back();
@@ -346,7 +348,7 @@ class Refinement {
     Index saved = 0;
     for (Index level = static_cast<Index>(levels.size()); level >= 0; --level) {
       std::vector<Short>& now = parts[level];
-      saved += improve(level ? levels[level - 1] : finest, now, level == 0);
+      saved += improve(level ? levels[level - 1] : finest, now);
       if (level) {
         for (std::size_t v = 0; v < parts[level - 1].size(); ++v) parts[level - 1][v] = now[maps[level - 1][v]];
         levels.pop_back();
@@ -356,13 +358,13 @@ class Refinement {
     return saved;
   }
 
-  Index improve(const Graph& g, std::vector<Short>& part, bool single) {
+  Index improve(const Graph& g, std::vector<Short>& part) {
     State state(g, p, part, fixed);
     if (state.over) return 0;
     Index saved = 0;
-    for (Index pass = 0; pass < 8 && budget > 0; ++pass) {
+    for (Index pass = 0; pass < 4 && budget > 0; ++pass) {
       Index gained = moves(g, state) + swaps(g, state);
-      if (single && gained * 50 <= saved) gained += climb(g, state);
+      if (gained * 50 <= saved) gained += climb(g, state);
       saved += gained;
       if (gained == 0 || (pass >= 2 && gained * 50 <= saved)) break;
     }
@@ -444,7 +446,8 @@ class Refinement {
     return saved;
   }
 
-  // From one vertex after another a chain of moves, the losing ones too, kept up to where most was saved.
+  // From one vertex after another a chain of moves, the losing ones too, kept up to where most was saved. A vertex moves in
+  // one chain at most, whether that was kept or not: a sweep then takes about as many moves as there are vertices.
   Index climb(const Graph& g, State& state) {
     struct Entry {
       Index gain;
@@ -454,18 +457,19 @@ class Refinement {
     struct Step {
       Short vertex, from;
     };
-    std::vector<Index> moved(g.vertices, -1), pushed(g.vertices, -1);
+    std::vector<char> moved(g.vertices, 0);
+    std::vector<Index> pushed(g.vertices, -1);
     std::vector<Entry> heap;
     std::vector<Step> chain;
     Index saved = 0, search = 0;
     for (Short seed : random.shuffled(g.vertices)) {
-      if (g.frozen[seed]) continue;
+      if (g.frozen[seed] || moved[seed]) continue;
       if (spent(state)) break;
       ++search;
       heap.clear(), chain.clear();
       State::Choice best[kCandidates];
       const auto push = [&](Short v) {
-        if (g.frozen[v] || moved[v] == search || pushed[v] == search) return;
+        if (g.frozen[v] || moved[v] || pushed[v] == search) return;
         State::Choice first[1];
         if (!state.choices(v, first, 1)) return;
         pushed[v] = search;
@@ -494,13 +498,13 @@ class Refinement {
             continue;
           }
           now += best[i].gain;
-          moved[v] = search;
+          moved[v] = 1;
           chain.push_back({v, here});
           if (now > most) most = now, kept = chain.size();
           break;
         }
         pushed[v] = -1;
-        if (moved[v] != search) continue;
+        if (!moved[v]) continue;
         for (Index i = g.incident_at[v]; i < g.incident_at[v + 1]; ++i) {
           const Short e = g.incident[i];
           const Index count = g.pins_at[e + 1] - g.pins_at[e];
@@ -544,6 +548,7 @@ struct Run {
   const Index* fixed;       // [3, cores]: in-axons, out-axons and bits that nothing here changes
   const Short* size;        // [vertices]
   const char* frozen;       // [vertices]
+  const Short* apart;       // [vertices]: only those of one number are joined at first; within one core
   Short* part;              // [vertices], in and out; for the order: the place of each vertex
 };
 }
@@ -578,7 +583,8 @@ EXPORT Index neuro_mapping_refine(Run* run) {
   const Problem problem = problem_of(*run);
   std::vector<Short> part(run->part, run->part + run->vertices);
   Refinement refinement(problem, run->fixed, static_cast<std::uint64_t>(run->seed));
-  const Index saved = refinement.run(g, part, run->rounds);
+  const std::vector<Short> apart(run->apart, run->apart + run->vertices);
+  const Index saved = refinement.run(g, part, apart, run->rounds);
   run->budget = refinement.left();
   std::copy(part.begin(), part.end(), run->part);
   return saved;

@@ -21,11 +21,18 @@ from sims.mapping.network import Conv2d, Dense, Ints, Network, Sparse
 SYNAPSES = 1 << 25  # more are not listed one by one: such a network stays in layer order
 PLAIN_SYNAPSES = 50_000  # without the library, whose work takes hundreds of times longer in plain Python
 _SCALE = 1 << 20
-_BUDGET = 300_000_000  # places looked at in all: some seconds
-_ROUNDS = 20
-_STARTS = 18
-_AGAIN = 4  # times that the best is refined again, with other clusters
+_BUDGET = 500_000_000  # places looked at in all: some seconds
+_PER_SYNAPSE, _SPARED = 200, 200_000_000  # fewer of them for each synapse, at most: all else takes longer then
+_FROM_ONE = 100  # for each synapse, about, to refine one start; at least a quarter of all and at most half
+_ROUNDS = 20  # of the refinement of the only start
+_FIRST_ROUNDS = 2  # of one start of several
+_STARTS = 12  # in other orders than the given one
+_KEPT = 8  # of the best, for crossing
+_CROSSINGS = 100
+_FRUITLESS = 30  # crossings one after the other that were in vain
 _ORDER = 30  # places looked at for each synapse, about, to find an order
+
+Found = tuple[float, int, Ints, reach.Axons]  # its cost, which try it was, the core of each neuron, its axons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,48 +135,78 @@ def search(
 ) -> tuple[Ints, reach.Axons]:
     """The best of several assignments after refinement, and of the first as it is -> (core of each neuron, its axons).
 
-    Plain Python refines the first alone.
+    Two of the best are crossed: what is on one core in both is joined, and the better is refined from there on. What
+    they agree on then stays together, and the rest moves in large pieces. In plain Python the first alone is refined, and
+    so it is where an order would take half of the budget.
 
     Args:
         start: a legal assignment for an order (places of the vertices; None is the order as given), or None without one.
             One that takes more chips than the first is left out.
     """
-    first, rates, left = start(None), network.rates, _BUDGET
+    first, rates, left = start(None), network.rates, _BUDGET - min(_SPARED, _PER_SYNAPSE * len(found.pins))
     assert first is not None
+    ordering, half, tries = _ORDER * len(found.pins), left // 2, 0
+    alone = native.library() is None or 2 * ordering >= left
+    most = max(half // 2, min(half, _FROM_ONE * len(found.pins)))
     chips = -(-int(first.max() + 1) // limits.cores)
-    best, kept = first, reach.axons(network, first, limits)
-    least = between(kept, first, rates)
-    for number in range(_STARTS + _AGAIN if native.library() is not None else 1):
-        if number == 0:
-            core: Ints | None = first
-        elif number < _STARTS:
-            left -= _ORDER * len(found.pins)
-            core = start(order(found, seed + number - 1)) if left > 0 else None
-        else:
-            core = best
-        if left <= 0:
-            break
-        if core is None or -(-int(core.max() + 1) // limits.cores) > chips:
-            continue
-        cores, given = int(core.max()) + 1, min(left, _BUDGET // 2)
-        moved, rest = refined(
-            found, core, cores, fixed(network, core, cores, limits), limits, seed + max(0, number - 1), given
-        )
+    best: list[Found] = []  # the cheapest first
+
+    def tried(core: Ints, rounds: int, apart: Ints) -> Found | None:
+        """What becomes of an assignment; None where it is not legal or costs what another does."""
+        nonlocal left, tries
+        cores, given, tries = int(core.max()) + 1, min(left, most), tries + 1
+        base = fixed(network, core, cores, limits)
+        moved, rest = refined(found, core, cores, base, limits, seed + tries, given, rounds, apart)
         left -= given - max(0, rest)
         axons = reach.axons(network, moved, limits)
         cost, held = between(axons, moved, rates), reach.loads(network, moved, limits, axons, cores)
-        if cost < least and not any(map(len, held.over(limits).values())):
-            best, kept, least = moved, axons, cost
-    return best, kept
+        over = any(map(len, held.over(limits).values()))
+        return None if over or any(cost == other[0] for other in best) else (cost, tries, moved, axons)
+
+    def keep(new: Found | None) -> None:
+        best.extend([] if new is None else [new])
+        best.sort(key=lambda entry: entry[:2])
+        del best[_KEPT:]
+
+    keep(tried(first, _ROUNDS if alone else _FIRST_ROUNDS, first))
+    for number in range(0 if alone else _STARTS):
+        if left <= max(half, 2 * ordering):
+            break
+        left -= ordering
+        core = start(order(found, seed + number))
+        if core is not None and -(-int(core.max() + 1) // limits.cores) <= chips:
+            keep(tried(core, _FIRST_ROUNDS, core))
+    draw, fruitless = np.random.default_rng(seed), 0
+    for _ in range(0 if alone else _CROSSINGS):
+        if left <= 0 or fruitless == _FRUITLESS or not best:
+            break
+        drawn = sorted(draw.permutation(len(best))[:3])[:2]
+        better, other = best[drawn[0]], best[drawn[-1]]
+        together = np.unique(better[2] * (other[2].max() + 2) + other[2], return_inverse=True)[1]
+        child = tried(better[2], 1, together)
+        fruitless += 1
+        if child is not None and child[0] < better[0]:  # in its place, so that others than its line stay too
+            del best[drawn[0]]
+            keep(child)
+            fruitless = 0
+    kept = reach.axons(network, first, limits)
+    if best and best[0][0] < between(kept, first, rates):
+        return best[0][2:]
+    return first, kept
 
 
 def refined(
-    found: Graph, core: Ints, cores: int, base: Ints, limits: Limits, seed: int, budget: int = _BUDGET
+    found: Graph, core: Ints, cores: int, base: Ints, limits: Limits, seed: int, budget: int, rounds: int, apart: Ints
 ) -> tuple[Ints, int]:
-    """Moves neurons between the cores they have so that fewer packets pass -> (core of each neuron, budget left)."""
+    """Moves neurons between the cores they have so that fewer packets pass -> (core of each neuron, budget left).
+
+    Args:
+        apart: a number for each neuron [neurons]; only neurons of one core and number are joined in the first round.
+    """
     inside = found.vertex >= 0
     part = np.ascontiguousarray(core[inside], dtype=np.int32)
-    left = _call("refine", found, part, cores, base, limits, seed, budget)
+    numbers = np.ascontiguousarray(apart[inside], dtype=np.int32)
+    left = _call("refine", found, part, numbers, cores, base, limits, seed, budget, rounds)
     moved = core.copy()
     moved[inside] = part
     return moved, left
@@ -180,7 +217,7 @@ def order(found: Graph, seed: int) -> Ints:
     place = np.zeros(len(found.size), np.int32)
     free = Limits(1)
     loose = dataclasses.replace(found, frozen=np.zeros_like(found.frozen), size=np.ones_like(found.size))
-    _call("order", loose, place, 1, np.zeros((3, 1), np.int64), free, seed, _BUDGET)
+    _call("order", loose, place, place, 1, np.zeros((3, 1), np.int64), free, seed, _BUDGET, 1)
     return place.astype(np.int64)
 
 
@@ -188,11 +225,13 @@ def _call(
     what: str,
     found: Graph,
     part: NDArray[np.int32],
+    apart: NDArray[np.int32],
     cores: int,
     base: Ints,
     limits: Limits,
     seed: int,
     budget: int,
+    rounds: int,
 ) -> int:
     numbers: dict[str, Any] = {
         "vertices": len(part),
@@ -204,7 +243,7 @@ def _call(
         "most_bits": limits.bits,
         "longest_row": found.rows.shape[1] - 1,
         "budget": budget,
-        "rounds": _ROUNDS,
+        "rounds": rounds,
         "seed": seed,
     }
     arrays: dict[str, Any] = {
@@ -217,6 +256,7 @@ def _call(
         "fixed": np.ascontiguousarray(base, dtype=np.int64),
         "size": found.size,
         "frozen": found.frozen,
+        "apart": apart,
         "part": part,
     }
     library = native.library()

@@ -128,11 +128,13 @@ def test_plain_python_refines_as_the_library_does(seed, monkeypatch):
     net = Network("x", groups, projections)
     bounds = Limits(8, 28, 220, 220, 9000 if seed else 2**62, word_bits=16, header_bits=4)
     core = np.concatenate([np.full(30, -1), np.arange(200) * 8 // 200])
+    together = np.arange(230) % 2
     graph = refine.graph(net, bounds)
     results = []
     for library in (native.library(), None):
         monkeypatch.setattr(native, "library", lambda library=library: library)
-        moved, left = refine.refined(graph, core, 8, refine.fixed(net, core, 8, bounds), bounds, seed)
+        base = refine.fixed(net, core, 8, bounds)
+        moved, left = refine.refined(graph, core, 8, base, bounds, seed, 10**9, 20, core * 2 + together)
         results.append((moved.tolist(), left, refine.order(graph, seed).tolist()))
     assert results[0] == results[1] and results[0][0] != core.tolist()
     assert sorted(results[0][2]) == list(range(200))
@@ -146,11 +148,17 @@ def stored(name: str) -> Network:
 
 
 @pytest.mark.skipif(native.library() is None, reason="the C++ refinement was not built")
-@pytest.mark.parametrize("name", sorted(REFERENCE["cost"]))
-def test_five_stored_networks_cost_at_most_layer_order_and_1_05_of_mt_kahypar(name):
-    """Against the best of three recorded costs; benchmarks/mapping.py runs Mt-KaHyPar itself where it is installed."""
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        *((name, 0) for name in sorted(REFERENCE["cost"])),
+        *[("conv", 2), ("conv", 3), ("conv", 4), ("blocks", 4), ("hippo", 4)],  # 1.056 to 1.086 without crossings
+    ],
+)
+def test_five_stored_networks_cost_at_most_layer_order_and_1_05_of_mt_kahypar(name, seed):
+    """Against the best of eight recorded costs; benchmarks/mapping.py runs Mt-KaHyPar itself where it is installed."""
     net = stored(name)
-    core, cost, layer_order = mapping.split(net, REFERENCE["cores"], REFERENCE["slack"])
+    core, cost, layer_order = mapping.split(net, REFERENCE["cores"], REFERENCE["slack"], seed)
     assert np.bincount(core).max() <= (1 + REFERENCE["slack"]) * -(-net.neurons // REFERENCE["cores"])
     assert cost <= layer_order and cost <= 1.05 * min(REFERENCE["cost"][name])
 
