@@ -111,16 +111,17 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
     graph.initializer.remove(stored)
     graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), last))
     nodes = [helper.make_node("Transpose", [rows], [columns], f"{EMBEDDING}_turn", perm=[1, 0])]
+    if rewrites.reads_every_row(graph):
+        nodes += [
+            helper.make_node("Cast", [rows], [f"{EMBEDDING}_cast"], f"{EMBEDDING}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", [scale, last], [f"{EMBEDDING}_column"], f"{EMBEDDING}_scales"),
+            helper.make_node(
+                "Mul", [f"{EMBEDDING}_cast", f"{EMBEDDING}_column"], [rewrites.EVERY_ROW], f"{EMBEDDING}_restore"
+            ),
+        ]
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] == EMBEDDING:  # a prefill's teaching signal
-            shares, out = node.input[0], node.output[0]
-            nodes += [
-                helper.make_node("Mul", [shares, scale], [f"{out}_scaled"], f"{out}_scale"),
-                helper.make_node("Cast", [rows], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
-                helper.make_node("MatMul", [f"{out}_scaled", f"{out}_cast"], [out], node.name),
-            ]
-            continue
         if node.op_type != "Gather" or node.input[0] != EMBEDDING:
+            node.input[:] = [rewrites.EVERY_ROW if name == EMBEDDING else name for name in node.input]
             nodes.append(node)
             continue
         ids, out = node.input[1], node.output[0]
@@ -129,7 +130,7 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
             helper.make_node("Cast", [f"{out}_int8"], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
             helper.make_node("Gather", [scale, ids], [f"{out}_scale"], f"{out}_scales"),
             helper.make_node("Unsqueeze", [f"{out}_scale", last], [f"{out}_scale_1"], f"{out}_column"),
-            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], remainders.name_of(ids)),
+            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], f"{ids}{remainders.LOOKED_UP}"),
         ]
     del graph.node[:]
     graph.node.extend(nodes)
