@@ -39,7 +39,7 @@ def recipe_of(step: Path) -> str | None:
     if any(node.op_type == "MatMulNBits" for node in graph.node):
         return "int4"
     stored = {
-        tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1
+        tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8 and len(tensor.dims) > 1
     }
     if not stored:
         return None

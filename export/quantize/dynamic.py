@@ -19,6 +19,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from export.onnx_graph import EMBEDDING
 from export.quantize import remainders, rewrites, weights
 
+MIDDLE = 128  # of the levels of a weight, where 0 is
+
 
 def int8(step: Path) -> dict[str, Any]:
     """Quantize a float32 step graph in place -> what was done.
@@ -43,6 +45,7 @@ def int8(step: Path) -> dict[str, Any]:
         turned.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
     split = remainders.second_activations(quantized)
+    without_sign(quantized)
     account = finish(quantized, step, before, matrix)
     return {
         "recipe": "int8",
@@ -75,6 +78,20 @@ def _quantize(source: Path, result: Path, left_out: list[str]) -> None:
         root.setLevel(level)
 
 
+def without_sign(model: onnx.ModelProto) -> None:
+    """Store the int8 weights of integer products as uint8 around 128: the same numbers.
+
+    Of uint8 times int8 an x86 processor without VNNI adds pairs of products in 16 bits, which overflow at large weights; of
+    uint8 times uint8 none does.
+    """
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    read = {name for node in products for name in (node.input[1], *node.input[3:])}
+    for tensor in model.graph.initializer:
+        if tensor.name in read and tensor.data_type == TensorProto.INT8:
+            levels = numpy_helper.to_array(tensor).astype(np.int16) + MIDDLE
+            tensor.CopyFrom(numpy_helper.from_array(levels.astype(np.uint8), tensor.name))
+
+
 def finish(model: onnx.ModelProto, step: Path, before: int, matrix: np.ndarray | None) -> dict[str, Any]:
     """Store the vocabulary matrix once, check the int8 graph and write it to ``step`` -> `weights.account`.
 
@@ -89,9 +106,10 @@ def finish(model: onnx.ModelProto, step: Path, before: int, matrix: np.ndarray |
     rows, held = 0, {tensor.name: tensor for tensor in model.graph.initializer}
     if matrix is not None and f"{EMBEDDING}_quantized" in held:
         levels, scale = (
-            numpy_helper.to_array(held[name]) for name in (f"{EMBEDDING}_quantized", f"{weights.TURNED}_scale")
+            numpy_helper.to_array(held[name]).astype(np.float32)
+            for name in (f"{EMBEDDING}_quantized", f"{weights.TURNED}_scale")
         )
-        rows = remainders.finer_rows(model, matrix, levels * scale[:, None], remainders.SHARE["int8"])
+        rows = remainders.finer_rows(model, matrix, (levels - MIDDLE) * scale[:, None], remainders.SHARE["int8"])
     rewrites.sort_nodes(model)
     weights.drop_unread(model)
     account = weights.account("int8", before, model) | {"finer_rows": rows}
@@ -111,14 +129,20 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
     graph.initializer.remove(stored)
     graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), last))
     nodes = [helper.make_node("Transpose", [rows], [columns], f"{EMBEDDING}_turn", perm=[1, 0])]
-    if rewrites.reads_every_row(graph):
-        nodes += [
-            helper.make_node("Cast", [rows], [f"{EMBEDDING}_cast"], f"{EMBEDDING}_widen", to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", [scale, last], [f"{EMBEDDING}_column"], f"{EMBEDDING}_scales"),
-            helper.make_node(
-                "Mul", [f"{EMBEDDING}_cast", f"{EMBEDDING}_column"], [rewrites.EVERY_ROW], f"{EMBEDDING}_restore"
-            ),
+    middle = f"{EMBEDDING}_middle"
+    graph.initializer.append(numpy_helper.from_array(np.array(MIDDLE, np.float32), middle))
+
+    def restored(levels: str, scales: str, made: str, name: str) -> list[onnx.NodeProto]:
+        """uint8 rows and their scales, a number each -> float32."""
+        return [
+            helper.make_node("Cast", [levels], [f"{made}_cast"], f"{made}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Sub", [f"{made}_cast", middle], [f"{made}_levels"], f"{made}_shift"),
+            helper.make_node("Unsqueeze", [scales, last], [f"{made}_scale_1"], f"{made}_column"),
+            helper.make_node("Mul", [f"{made}_levels", f"{made}_scale_1"], [made], name),
         ]
+
+    if rewrites.reads_every_row(graph):
+        nodes += restored(rows, scale, rewrites.EVERY_ROW, f"{EMBEDDING}_restore")
     for node in graph.node:
         if node.op_type != "Gather" or node.input[0] != EMBEDDING:
             node.input[:] = [rewrites.EVERY_ROW if name == EMBEDDING else name for name in node.input]
@@ -126,11 +150,9 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
             continue
         ids, out = node.input[1], node.output[0]
         nodes += [
-            helper.make_node("Gather", [rows, ids], [f"{out}_int8"], f"{out}_rows"),
-            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Gather", [rows, ids], [f"{out}_uint8"], f"{out}_rows"),
             helper.make_node("Gather", [scale, ids], [f"{out}_scale"], f"{out}_scales"),
-            helper.make_node("Unsqueeze", [f"{out}_scale", last], [f"{out}_scale_1"], f"{out}_column"),
-            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], f"{ids}{remainders.LOOKED_UP}"),
+            *restored(f"{out}_uint8", f"{out}_scale", out, f"{ids}{remainders.LOOKED_UP}"),
         ]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -193,7 +193,7 @@ def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
         for t in onnx.load(tmp_path / "out" / "onnx" / "model_quantized.onnx").graph.initializer
         if len(t.dims) >= 2
     }
-    assert onnx.TensorProto.INT8 in kinds
+    assert onnx.TensorProto.UINT8 in kinds
     assert 0 < manifest["parity"]["divergence"] <= check.DIVERGENCE_LIMIT
 
 

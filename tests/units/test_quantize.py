@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from export import check, directml, onnx_graph, parity, quantize
 from export.onnx_graph import EMBEDDING
-from export.quantize import blocks, calibrated, remainders, rewrites, weights
+from export.quantize import blocks, calibrated, dynamic, remainders, rewrites, weights
 from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.tokenizer import Tokenizer
 
@@ -84,7 +84,7 @@ def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
 def test_the_teaching_signal_is_not_wrong_in_the_same_direction_at_every_token():
     """A hundred predictions that lean one way: what is left of their rounding in the mean is small beside the errors.
 
-    The 128 likeliest rows and the mean of all rows for the others leave a tenth of them.
+    The 128 likeliest rows and the mean of all rows for the others leave .032 of them in the mean, and .072 at a token.
     """
     random = np.random.default_rng(5)
     matrix = random.standard_normal((4096, 64)).astype(np.float32)
@@ -104,8 +104,8 @@ def test_the_teaching_signal_is_not_wrong_in_the_same_direction_at_every_token()
     exact = (chances @ matrix)[:, 0]
     said = np.stack([matrix[random.choice(4096, p=one[0] / one.sum(dtype=np.float64))] for one in chances])
     size = np.sqrt(np.square(said - exact).sum(1).mean())
-    assert np.linalg.norm((got - exact).mean(0)) <= 0.005 * size
-    assert np.sqrt(np.square(got - exact).sum(1).mean()) <= 0.02 * size
+    assert np.linalg.norm((got - exact).mean(0)) <= 0.002 * size
+    assert np.sqrt(np.square(got - exact).sum(1).mean()) <= 0.005 * size
 
 
 @pytest.mark.parametrize("recipe", ["int8", "int8-static", "int4"])
@@ -175,6 +175,21 @@ def test_the_vocabulary_matrix_is_stored_once(recipe, step, fed, tmp_path):
     stored = [t for t in graph.initializer if np.prod(t.dims) * (1 + (recipe == "int4")) == vocabulary * width]
     assert len(stored) == 1
     assert EMBEDDING not in {tensor.name for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-static"])
+def test_large_weights_and_activations_overflow_on_no_processor(recipe, tmp_path):
+    """Of uint8 times int8 a processor without VNNI adds two products in 16 bits; 2 * 255 * 127 is twice what they hold."""
+    weight = np.ones((64, 32), np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "linear")
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, n]) for name, n in (("x", 64), ("y", 32))]
+    graph = helper.make_graph([node], "large", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
+    step, ones = tmp_path / "step.onnx", [{"x": np.ones((1, 64), np.float32)}]
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), step)
+    path, _ = quantized(step, tmp_path, recipe, ones)
+    assert np.allclose(answers(path, ones)["y"], 64.0, rtol=1e-5)
+    stored = [tensor for tensor in onnx.load(path).graph.initializer if list(tensor.dims) == [64, 32]]
+    assert [tensor.data_type for tensor in stored] == [onnx.TensorProto.UINT8]
 
 
 def test_a_recipe_of_a_float_graph_is_none(step):
@@ -329,7 +344,7 @@ def test_two_products_leave_a_hundredth_of_the_error_of_one(pair, step, fed):
     model, plain, whole = onnx.load(step), onnx.load(pair["plain"]), onnx.load(pair["whole"])
     weight = next(name for name in pair["record"]["two_products"] if name.endswith("thalamus.gate.weight"))
     quantized = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
-    matrix = quantized[f"{weight}_quantized"].astype(np.float32) * quantized[f"{weight}_scale"]
+    matrix = (quantized[f"{weight}_quantized"].astype(np.float32) - dynamic.MIDDLE) * quantized[f"{weight}_scale"]
     for graph in (plain, whole):
         source = next(n for n in graph.graph.node if f"{weight}_quantized" in n.input)
         x = next(n for n in graph.graph.node if source.input[0] in n.output).input[0]
