@@ -106,7 +106,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     account = finish(model, step, before, matrix)
     return {
         "recipe": "int8-static",
-        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
+        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix), as uint8 around 128",
         "activations": "uint8, one scale and zero point per product, from the calibration text",
         "calibration": {"tokens": tokens, "range": "smallest and largest value"},
         "rewrites": list(rewrites.NAMES),

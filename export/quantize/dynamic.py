@@ -49,7 +49,7 @@ def int8(step: Path) -> dict[str, Any]:
     account = finish(quantized, step, before, matrix)
     return {
         "recipe": "int8",
-        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
+        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix), as uint8 around 128",
         "activations": "uint8, one scale per call, found at run time: rows of a batch share it",
         "two_products": split,
         "rewrites": list(rewrites.NAMES),
