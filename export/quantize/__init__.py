@@ -36,9 +36,15 @@ CALIBRATED = {
 def recipe_of(step: Path) -> str | None:
     """The recipe that a step graph was quantized by; None for a float graph."""
     graph = onnx.load(step).graph
-    operators = {node.op_type for node in graph.node}
-    if "MatMulNBits" in operators:
+    if any(node.op_type == "MatMulNBits" for node in graph.node):
         return "int4"
-    if not any(tensor.data_type == TensorProto.INT8 and len(tensor.dims) >= 2 for tensor in graph.initializer):
+    stored = {
+        tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8 and len(tensor.dims) > 1
+    }
+    if not stored:
         return None
-    return "int8" if "DynamicQuantizeLinear" in operators else "int8-static"
+    return (
+        "int8"
+        if any(node.op_type == "MatMulInteger" and node.input[1] in stored for node in graph.node)
+        else "int8-static"
+    )

@@ -11,7 +11,7 @@ stay the nearest, since its rows are looked up too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,24 +139,62 @@ def _look_up(model: onnx.ModelProto) -> None:
 
     def gather(ids: str, out: str) -> onnx.NodeProto:
         return helper.make_node(
-            "GatherBlockQuantized", [rows, ids, parts[0], parts[1]], [out], remainders.name_of(ids), domain=_DOMAIN,
+            "GatherBlockQuantized", [rows, ids, parts[0], parts[1]], [out], f"{ids}{remainders.LOOKED_UP}", domain=_DOMAIN,
             bits=4, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
     tokens, blocks, half = stored.dims
-    shape, every = f"{EMBEDDING}_shape", f"{EMBEDDING}.ids"
+    shape = f"{EMBEDDING}_shape"
     graph.initializer.append(numpy_helper.from_array(np.array([tokens, blocks * half], np.int64), shape))
     nodes = [helper.make_node("Reshape", [packed, shape], [rows], f"{EMBEDDING}_flat")]
+    if rewrites.reads_every_row(graph):
+        nodes += _restored(graph, stored.dims, packed, parts)
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] == EMBEDDING:
             nodes.append(gather(node.input[1], node.output[0]))
-        elif EMBEDDING in node.input:  # a product with all rows: a prefill's teaching signal
-            graph.initializer.append(numpy_helper.from_array(np.arange(tokens), every))
-            nodes.append(gather(every, f"{EMBEDDING}_float"))
-            node.input[:] = [f"{EMBEDDING}_float" if name == EMBEDDING else name for name in node.input]
-            nodes.append(node)
-        else:
-            nodes.append(node)
+            continue
+        node.input[:] = [rewrites.EVERY_ROW if name == EMBEDDING else name for name in node.input]
+        nodes.append(node)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _restored(graph: onnx.GraphProto, dims: Sequence[int], packed: str, parts: list[str]) -> list[onnx.NodeProto]:
+    """Every packed row in float32 as `rewrites.EVERY_ROW`, by ONNX's own operators: only those are run when a graph is loaded.
+
+    Args:
+        dims: V, C, 16 of the tensor ``packed``.
+        parts: names of the scales [V,C] and of the zeros, two a byte.
+    """
+    at, ids = EMBEDDING, f"{EMBEDDING}.ids"
+    constants = {"start": 0, "limit": dims[0], "delta": 1, "one": [1], "last": [-1], "blocks": [dims[1]], "zero": [0]}
+    constants |= {"of_q": [dims[0], dims[1], BLOCK], "of_z": [dims[0], -1, 1], "of_all": [dims[0], dims[1] * BLOCK]}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), f"{at}.{name}"))
+    for name, factor in (("sixteenth", 1 / 16), ("sixteen", 16)):
+        graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), f"{at}.{name}"))
+    counted = [f"{at}.{part}" for part in ("start", "limit", "delta")]
+    nodes = [helper.make_node("Range", counted, [ids], f"{ids}.range")]
+    for name, part in ((packed, "q"), (parts[1], "z")):
+        own = f"{at}.{part}"
+        nodes += remainders.named(
+            ("Cast", [name], f"{own}.byte"),
+            ("Mul", [f"{own}.byte", f"{at}.sixteenth"], f"{own}.shifted"),
+            ("Floor", [f"{own}.shifted"], f"{own}.upper"),
+            ("Mul", [f"{own}.upper", f"{at}.sixteen"], f"{own}.back"),
+            ("Sub", [f"{own}.byte", f"{own}.back"], f"{own}.lower"),
+            ("Unsqueeze", [f"{own}.lower", f"{at}.last"], f"{own}.first"),
+            ("Unsqueeze", [f"{own}.upper", f"{at}.last"], f"{own}.second"),
+            ("Concat", [f"{own}.first", f"{own}.second"], f"{own}.pairs"),
+            ("Reshape", [f"{own}.pairs", f"{at}.of_{part}"], own),
+        )
+    nodes += remainders.named(
+        ("Slice", [f"{at}.z", f"{at}.zero", f"{at}.blocks", f"{at}.one"], f"{at}.lowest"),
+        ("Sub", [f"{at}.q", f"{at}.lowest"], f"{at}.steps"),
+        ("Unsqueeze", [parts[0], f"{at}.last"], f"{at}.scales"),
+        ("Mul", [f"{at}.steps", f"{at}.scales"], f"{at}.cut"),
+    )
+    whole = helper.make_node("Reshape", [f"{at}.cut", f"{at}.of_all"], [rewrites.EVERY_ROW])
+    whole.name = f"{ids}{remainders.LOOKED_UP}"
+    return [*nodes, whole]

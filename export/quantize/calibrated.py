@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.onnx_graph import EMBEDDING
 from export.ports import INTO
 from export.quantize import rewrites, weights
-from export.quantize.dynamic import finish
+from export.quantize.dynamic import MIDDLE, finish
 from neuro import text
 from neuro.brain import Brain
 from neuro.errors import NeuroError, UsageError
@@ -94,7 +94,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
             if name not in done:
                 columns, scale = _columns(numpy_helper.to_array(found[name]))
                 _constants(graph, {f"{name}_quantized": columns, f"{name}_scale": scale})
-                _constants(graph, {f"{name}_zero": np.zeros(len(scale), np.int8)})
+                _constants(graph, {f"{name}_zero": np.full(len(scale), MIDDLE, np.uint8)})
                 part = [f"{name}_quantized", f"{name}_scale", f"{name}_zero"]
                 nodes.append(helper.make_node("DequantizeLinear", part, [f"{name}_q"], f"{name}_dequantize", axis=1))
             done |= {x, name}
@@ -106,7 +106,7 @@ def static(step: Path, calibration: Iterable[Feed]) -> dict[str, Any]:
     account = finish(model, step, before, matrix)
     return {
         "recipe": "int8-static",
-        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
+        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix), as uint8 around 128",
         "activations": "uint8, one scale and zero point per product, from the calibration text",
         "calibration": {"tokens": tokens, "range": "smallest and largest value"},
         "rewrites": list(rewrites.NAMES),
@@ -150,9 +150,9 @@ def _ranges(
 
 
 def _columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[K,N] -> int8 of the same shape and the scales [N]."""
+    """[K,N] -> int8 of the same shape, as uint8 around `MIDDLE`, and the scales [N]."""
     scale = np.maximum(np.abs(matrix).max(0) / 127.0, 1e-12).astype(np.float32)
-    return np.clip(np.rint(matrix / scale), -127, 127).astype(np.int8), scale
+    return (np.clip(np.rint(matrix / scale), -127, 127) + MIDDLE).astype(np.uint8), scale
 
 
 def _constants(graph: onnx.GraphProto, values: dict[str, np.ndarray]) -> None:

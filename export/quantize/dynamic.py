@@ -19,6 +19,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from export.onnx_graph import EMBEDDING
 from export.quantize import remainders, rewrites, weights
 
+MIDDLE = 128  # of the levels of a weight, where 0 is
+
 
 def int8(step: Path) -> dict[str, Any]:
     """Quantize a float32 step graph in place -> what was done.
@@ -43,10 +45,11 @@ def int8(step: Path) -> dict[str, Any]:
         turned.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
     split = remainders.second_activations(quantized)
+    without_sign(quantized)
     account = finish(quantized, step, before, matrix)
     return {
         "recipe": "int8",
-        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix)",
+        "weights": "int8, symmetric, one scale per output channel (per token for the vocabulary matrix), as uint8 around 128",
         "activations": "uint8, one scale per call, found at run time: rows of a batch share it",
         "two_products": split,
         "rewrites": list(rewrites.NAMES),
@@ -75,6 +78,20 @@ def _quantize(source: Path, result: Path, left_out: list[str]) -> None:
         root.setLevel(level)
 
 
+def without_sign(model: onnx.ModelProto) -> None:
+    """Store the int8 weights of integer products as uint8 around 128: the same numbers.
+
+    Of uint8 times int8 an x86 processor without VNNI adds pairs of products in 16 bits, which overflow at large weights; of
+    uint8 times uint8 none does.
+    """
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    read = {name for node in products for name in (node.input[1], *node.input[3:])}
+    for tensor in model.graph.initializer:
+        if tensor.name in read and tensor.data_type == TensorProto.INT8:
+            levels = numpy_helper.to_array(tensor).astype(np.int16) + MIDDLE
+            tensor.CopyFrom(numpy_helper.from_array(levels.astype(np.uint8), tensor.name))
+
+
 def finish(model: onnx.ModelProto, step: Path, before: int, matrix: np.ndarray | None) -> dict[str, Any]:
     """Store the vocabulary matrix once, check the int8 graph and write it to ``step`` -> `weights.account`.
 
@@ -89,9 +106,10 @@ def finish(model: onnx.ModelProto, step: Path, before: int, matrix: np.ndarray |
     rows, held = 0, {tensor.name: tensor for tensor in model.graph.initializer}
     if matrix is not None and f"{EMBEDDING}_quantized" in held:
         levels, scale = (
-            numpy_helper.to_array(held[name]) for name in (f"{EMBEDDING}_quantized", f"{weights.TURNED}_scale")
+            numpy_helper.to_array(held[name]).astype(np.float32)
+            for name in (f"{EMBEDDING}_quantized", f"{weights.TURNED}_scale")
         )
-        rows = remainders.finer_rows(model, matrix, levels * scale[:, None], remainders.SHARE["int8"])
+        rows = remainders.finer_rows(model, matrix, (levels - MIDDLE) * scale[:, None], remainders.SHARE["int8"])
     rewrites.sort_nodes(model)
     weights.drop_unread(model)
     account = weights.account("int8", before, model) | {"finer_rows": rows}
@@ -111,25 +129,30 @@ def share_embedding(model: onnx.ModelProto, columns: str, scale: str) -> None:
     graph.initializer.remove(stored)
     graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), last))
     nodes = [helper.make_node("Transpose", [rows], [columns], f"{EMBEDDING}_turn", perm=[1, 0])]
+    middle = f"{EMBEDDING}_middle"
+    graph.initializer.append(numpy_helper.from_array(np.array(MIDDLE, np.float32), middle))
+
+    def restored(levels: str, scales: str, made: str, name: str) -> list[onnx.NodeProto]:
+        """uint8 rows and their scales, a number each -> float32."""
+        return [
+            helper.make_node("Cast", [levels], [f"{made}_cast"], f"{made}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Sub", [f"{made}_cast", middle], [f"{made}_levels"], f"{made}_shift"),
+            helper.make_node("Unsqueeze", [scales, last], [f"{made}_scale_1"], f"{made}_column"),
+            helper.make_node("Mul", [f"{made}_levels", f"{made}_scale_1"], [made], name),
+        ]
+
+    if rewrites.reads_every_row(graph):
+        nodes += restored(rows, scale, rewrites.EVERY_ROW, f"{EMBEDDING}_restore")
     for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] == EMBEDDING:  # a prefill's teaching signal
-            shares, out = node.input[0], node.output[0]
-            nodes += [
-                helper.make_node("Mul", [shares, scale], [f"{out}_scaled"], f"{out}_scale"),
-                helper.make_node("Cast", [rows], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
-                helper.make_node("MatMul", [f"{out}_scaled", f"{out}_cast"], [out], node.name),
-            ]
-            continue
         if node.op_type != "Gather" or node.input[0] != EMBEDDING:
+            node.input[:] = [rewrites.EVERY_ROW if name == EMBEDDING else name for name in node.input]
             nodes.append(node)
             continue
         ids, out = node.input[1], node.output[0]
         nodes += [
-            helper.make_node("Gather", [rows, ids], [f"{out}_int8"], f"{out}_rows"),
-            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_cast"], f"{out}_widen", to=TensorProto.FLOAT),
+            helper.make_node("Gather", [rows, ids], [f"{out}_uint8"], f"{out}_rows"),
             helper.make_node("Gather", [scale, ids], [f"{out}_scale"], f"{out}_scales"),
-            helper.make_node("Unsqueeze", [f"{out}_scale", last], [f"{out}_scale_1"], f"{out}_column"),
-            helper.make_node("Mul", [f"{out}_cast", f"{out}_scale_1"], [out], remainders.name_of(ids)),
+            *restored(f"{out}_uint8", f"{out}_scale", out, f"{ids}{remainders.LOOKED_UP}"),
         ]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -31,11 +31,6 @@ _LEVELS = 16
 _SHAPES = ("Transpose", "Reshape", "Unsqueeze", "Squeeze")
 
 
-def name_of(ids: str) -> str:
-    """Of the node that gives the rows of ``ids``: rows that the teaching signal sums stay as they are."""
-    return f"{ids}.rows" if ids.endswith(".ids") else f"{ids}{LOOKED_UP}"
-
-
 def second_activations(model: onnx.ModelProto) -> list[str]:
     """Add the remainder's product to those of `PARTS` in a dynamically quantized graph -> their weights' names.
 
@@ -63,7 +58,7 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
         out, first = scaled.output[0], f"{scaled.output[0]}.first"
         scaled.output[0] = first
         graph.node.extend(
-            _named(
+            named(
                 ("Mul", [f"{x}.fine", weight_scale], f"{out}.scales"),
                 ("MatMulInteger", [f"{x}.rest", weight, "remainder.middle", product.input[3]], f"{out}.sum"),
                 ("Cast", [f"{out}.sum"], f"{out}.cast"),
@@ -80,7 +75,7 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
 
 def _split(x: str, quantized: str, scale: str, zero: str) -> list[onnx.NodeProto]:
     """What the first eight bits of ``x`` left over, as uint8 ``x.rest`` around 128 with the scale ``x.fine``."""
-    return _named(
+    return named(
         ("DequantizeLinear", [quantized, scale, zero], f"{x}.coarse"),
         ("Sub", [x, f"{x}.coarse"], f"{x}.left"),
         ("Mul", [scale, "remainder.steps"], f"{x}.fine"),
@@ -88,13 +83,10 @@ def _split(x: str, quantized: str, scale: str, zero: str) -> list[onnx.NodeProto
     )
 
 
-def _named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
+def named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
     """Operator, inputs and output of each -> nodes with names of their own: ONNX Runtime refuses one name twice."""
     more: dict[str, dict[str, Any]] = {"Cast": {"to": TensorProto.FLOAT}, "Concat": {"axis": -1}}
-    return [
-        helper.make_node(kind, read, [made], f"{made}.{kind}.remainder", **more.get(kind, {}))
-        for kind, read, made in steps
-    ]
+    return [helper.make_node(kind, read, [made], f"{made}.{kind}", **more.get(kind, {})) for kind, read, made in steps]
 
 
 def _fires(makers: dict[str, onnx.NodeProto], name: str) -> bool:
@@ -138,7 +130,7 @@ def finer_rows(model: onnx.ModelProto, matrix: np.ndarray, restored: np.ndarray,
         ids, out = node.name.removesuffix(LOOKED_UP), node.output[0]
         rest = f"{out}.rest"
         node.output[0] = f"{out}.coarse"
-        nodes = _named(
+        nodes = named(
             ("Min", [ids, f"{name}.last"], f"{rest}.ids"),
             ("Gather", [name, f"{rest}.ids"], f"{rest}.pairs"),
             ("Cast", [f"{rest}.pairs"], f"{rest}.float"),

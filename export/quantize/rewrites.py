@@ -2,8 +2,9 @@
 
 Recall:    the content is a sum over the slots that were chosen, so only those are read, not all of the memory.
            differs: of slots as close as the k-th best, at most 2 k are kept instead of all.
-Teaching:  the expected embedding sum_v p_v E_v is summed over the most likely tokens; the others count as the mean of all rows.
-           differs: by their probability times the distance of their mean from that of all rows.
+Teaching:  the expected embedding sum_v p_v E_v is a product of integers, but for the most likely tokens.
+           differs: by rounding. Leaving the other tokens out, or their mean for them, is an error in the same direction at
+           every token, as large as the mean of the true ones, which fast weights with a natural gradient learn.
 Norms:     x / sqrt(mean(x^2) + eps) is written as the form that ONNX Runtime fuses (Pow, ReduceMean, Add, Sqrt, Div, Mul).
 Constants: 0, 1, 2, ... is made by a Range.
 
@@ -22,15 +23,20 @@ from onnx import TensorProto, helper, numpy_helper
 from export.onnx_graph import EMBEDDING
 
 _VALUES, _STRENGTHS = "state.regions.hippocampus.values", "state.regions.hippocampus.strengths"
-_LIKELY = 128  # tokens the teaching signal is summed over
-NAMES = ("recall from the chosen slots", f"teaching from the {_LIKELY} likeliest tokens", "norms that fuse")
+EVERY_ROW = f"{EMBEDDING}.all"  # the matrix made float32 again, when the graph is loaded
+_LIKELY = 32  # tokens whose share of the teaching signal is summed in floats
+NAMES = (
+    "recall from the chosen slots",
+    f"teaching in integers but for the {_LIKELY} likeliest tokens",
+    "norms that fuse",
+)
 
 
 def rewrite(model: onnx.ModelProto) -> None:
     """Apply all of them in place."""
     read_chosen_slots(model)
-    if any(value.name == "token" for value in model.graph.input):  # the rows of many tokens are more than the matrix
-        sum_likely_tokens(model)
+    if any(value.name == "token" for value in model.graph.input):  # many tokens would share one scale
+        sum_in_integers(model)
     fusable_norms(model)
     ranges(model)
     sort_nodes(model)
@@ -93,33 +99,64 @@ def read_chosen_slots(model: onnx.ModelProto) -> None:
     graph.node.extend(added)
 
 
-def sum_likely_tokens(model: onnx.ModelProto) -> None:
-    """softmax [B,T,V] times the vocabulary matrix -> the likely rows, looked up, and the mean row for the rest."""
+def sum_in_integers(model: onnx.ModelProto) -> None:
+    """Softmax p [B,T,V] times the vocabulary matrix E -> the likeliest rows as floats, the rest as uint8 times uint8.
+
+        E = s Q,  Q in -127..127,   x = p s,   least = the k-th largest of x
+        sum_v p_v E_v = sum_{v among the k} (x_v - least) Q_v + sum_v min(x_v, least) Q_v
+
+    Without the k the step of x would be too coarse for a tail that is a sixth of the probability. Q and s are computed from E
+    by nodes: ONNX Runtime does that when it loads the graph, so that the file holds E alone, in whatever form it has there.
+    Q is stored as Q + 128: of uint8 times int8 a processor without VNNI adds pairs in 16 bits, which overflow.
+    """
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    held = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] == EMBEDDING]:
-        matrix = numpy_helper.to_array(weights[EMBEDDING])
-        most, out = min(_LIKELY, len(matrix)), node.output[0]
-        constants = {"most": np.array([most]), "last": np.array([-1]), "two": np.array([2])}
-        constants |= {"one": np.ones(1, np.float32), "mean": matrix.mean(0)}
+        out, shares = node.output[0], node.input[0]
+        constants = {"most": np.array([min(_LIKELY, held[EMBEDDING].dims[0])]), "last": np.array([-1])}
+        constants |= {"two": np.array([2]), "middle": np.array(128, np.uint8)}
+        constants |= {
+            name: np.array(value, np.float32) for name, value in (("most_levels", 127), ("tiny", 1e-12), ("shift", 128))
+        }
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
-        names = {"": out, node.input[0]: node.input[0], EMBEDDING: EMBEDDING}
+        names = {"": out, "shares": shares, EMBEDDING: EMBEDDING}
         steps: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
-            ("TopK", [node.input[0], "most"], ["shares", "ids"], {"axis": -1, "sorted": 0}),
-            ("Gather", [EMBEDDING, "ids"], ["rows"], {"axis": 0}),
-            ("Unsqueeze", ["shares", "two"], ["row"], {}),
-            ("MatMul", ["row", "rows"], ["wide"], {}),
+            ("Abs", [EMBEDDING], ["sizes"], {}),
+            ("ReduceMax", ["sizes", "last"], ["largest"], {"keepdims": 1}),
+            ("Div", ["largest", "most_levels"], ["steps"], {}),
+            ("Max", ["steps", "tiny"], ["column"], {}),
+            ("Squeeze", ["column", "last"], ["scale"], {}),
+            ("Div", [EMBEDDING, "column"], ["exact"], {}),
+            ("Round", ["exact"], ["rounded"], {}),
+            ("Add", ["rounded", "shift"], ["shifted"], {}),
+            ("Cast", ["shifted"], ["bytes"], {"to": TensorProto.UINT8}),
+            ("Mul", ["shares", "scale"], ["scaled"], {}),
+            ("TopK", ["scaled", "most"], ["large", "ids"], {"axis": -1, "sorted": 0}),
+            ("ReduceMin", ["large", "last"], ["least"], {"keepdims": 1}),
+            ("Sub", ["large", "least"], ["over"], {}),
+            ("Unsqueeze", ["over", "two"], ["row"], {}),
+            ("Gather", ["bytes", "ids"], ["rows"], {"axis": 0}),
+            ("Cast", ["rows"], ["floats"], {"to": TensorProto.FLOAT}),
+            ("Sub", ["floats", "shift"], ["levels"], {}),
+            ("MatMul", ["row", "levels"], ["wide"], {}),
             ("Squeeze", ["wide", "two"], ["likely"], {}),
-            ("ReduceSum", ["shares", "last"], ["covered"], {"keepdims": 1}),
-            ("Sub", ["one", "covered"], ["rest"], {}),
-            ("Mul", ["rest", "mean"], ["unlikely"], {}),
+            ("Min", ["scaled", "least"], ["rest"], {}),
+            ("DynamicQuantizeLinear", ["rest"], ["uint8", "step", "zero"], {}),
+            ("MatMulInteger", ["uint8", "bytes", "zero", "middle"], ["sum"], {}),
+            ("Cast", ["sum"], ["float"], {"to": TensorProto.FLOAT}),
+            ("Mul", ["float", "step"], ["unlikely"], {}),
             ("Add", ["likely", "unlikely"], [""], {}),
         )
         for operator, into, outs, more in steps:
             read, made = ([names.get(name, f"{out}.{name}") for name in part] for part in (into, outs))
             graph.node.append(helper.make_node(operator, read, made, f"{out}.{operator}.{outs[0]}", **more))
         graph.node.remove(node)
+
+
+def reads_every_row(graph: onnx.GraphProto) -> bool:
+    """Does anything but a look-up read the vocabulary matrix? The teaching signal does; a recipe gives it `EVERY_ROW`."""
+    return any(node.op_type != "Gather" and EMBEDDING in node.input for node in graph.node)
 
 
 def fusable_norms(model: onnx.ModelProto) -> None:

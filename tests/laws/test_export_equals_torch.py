@@ -193,7 +193,7 @@ def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
         for t in onnx.load(tmp_path / "out" / "onnx" / "model_quantized.onnx").graph.initializer
         if len(t.dims) >= 2
     }
-    assert onnx.TensorProto.INT8 in kinds
+    assert onnx.TensorProto.UINT8 in kinds
     assert 0 < manifest["parity"]["divergence"] <= check.DIVERGENCE_LIMIT
 
 
@@ -204,7 +204,7 @@ def test_a_quantizer_that_leaves_weights_alone_is_an_error(save_model, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_costs_less_than_eight_percent_of_wikitext_perplexity(neuro_data, tmp_path, measured):
+def test_int8_costs_less_than_two_percent_of_wikitext_perplexity(neuro_data, tmp_path, measured):
     """The shipped model on the beginning of WikiText-2's validation text; the whole test text is in benchmarks/."""
     package.export_onnx("small", tmp_path / "float")
     package.export_onnx("small", tmp_path / "int8", "int8")
@@ -214,7 +214,7 @@ def test_int8_costs_less_than_eight_percent_of_wikitext_perplexity(neuro_data, t
     nats = [parity.stream_nats(Runtime(tmp_path / kind), ids) for kind in ("float", "int8")]
     ratio = float(np.exp((nats[1] - nats[0]) / len(raw.split())))
     measured("int8 / float32 word perplexity", ratio)
-    assert ratio <= 1.08  # 1.034 to 1.056 on three passages
+    assert ratio <= 1.02  # 1.002 to 1.006 on three passages
     sizes = [
         path.stat().st_size for kind in ("float", "int8") for path in (tmp_path / kind / "onnx").glob("model*.onnx")
     ]

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from export import check, directml, onnx_graph, parity, quantize
 from export.onnx_graph import EMBEDDING
-from export.quantize import blocks, calibrated, remainders, rewrites, weights
+from export.quantize import blocks, calibrated, dynamic, remainders, rewrites, weights
 from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.tokenizer import Tokenizer
 
@@ -74,11 +74,65 @@ def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
     before, after = answers(step, fed), answers(model.SerializeToString(), fed)
     assert before.keys() == after.keys()
     assert np.abs(before["next.buffer.values"]).max() > 0 and np.any(fed[-1][memory("strengths")] > 0)
-    for name in before.keys() - {"next.buffer.error"}:  # sums over the likeliest tokens
+    for name in before.keys() - {"next.buffer.error"}:  # sums in integers
         assert np.allclose(before[name], after[name], atol=2e-5), name
     error, told = before["next.buffer.error"], after["next.buffer.error"]
     assert np.abs(error).max() > 0
-    assert np.linalg.norm(told - error) <= 0.1 * np.linalg.norm(error)
+    assert 0 < np.linalg.norm(told - error) <= 0.02 * np.linalg.norm(error)
+
+
+def test_the_teaching_signal_is_not_wrong_in_the_same_direction_at_every_token():
+    """A hundred predictions that lean one way: what is left of their rounding in the mean is small beside the errors.
+
+    The 128 likeliest rows and the mean of all rows for the others leave .032 of them in the mean, and .072 at a token.
+    """
+    random = np.random.default_rng(5)
+    matrix = random.standard_normal((4096, 64)).astype(np.float32)
+    features = random.standard_normal((100, 1, 64)) * 0.2 + 0.1
+    chances = np.exp(features @ matrix.T)
+    chances = (chances / chances.sum(-1, keepdims=True)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["p", EMBEDDING], ["expected"], "teach")], "teach",
+        [helper.make_tensor_value_info("p", onnx.TensorProto.FLOAT, ["batch", 1, 4096])],
+        [helper.make_tensor_value_info("expected", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(matrix, EMBEDDING)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    rewrites.sum_in_integers(model)
+    rewrites.sort_nodes(model)
+    got = answers(model.SerializeToString(), [{"p": one[None]} for one in chances])["expected"][:, 0, 0]
+    exact = (chances @ matrix)[:, 0]
+    said = np.stack([matrix[random.choice(4096, p=one[0] / one.sum(dtype=np.float64))] for one in chances])
+    size = np.sqrt(np.square(said - exact).sum(1).mean())
+    assert np.linalg.norm((got - exact).mean(0)) <= 0.002 * size
+    assert np.sqrt(np.square(got - exact).sum(1).mean()) <= 0.005 * size
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-static", "int4"])
+def test_the_rows_that_the_teaching_signal_sums_are_made_once_and_are_those_that_are_looked_up(
+    recipe, step, fed, tmp_path
+):
+    """ONNX Runtime makes every row when it loads the graph, and no token pays for it."""
+    path, _ = quantized(step, tmp_path, recipe, fed)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "loaded.onnx"), 3
+    onnxruntime.InferenceSession(str(path), options)
+    loaded = onnx.load(tmp_path / "loaded.onnx").graph
+    integers = {tensor.name for tensor in loaded.initializer if tensor.data_type == onnx.TensorProto.UINT8}
+    assert any(node.op_type == "MatMulInteger" and node.input[1] in integers for node in loaded.node)
+    assert not any(rewrites.EVERY_ROW in node.output for node in loaded.node)
+    model = onnx.load(path)
+    row = next(
+        n.output[0].removesuffix(".coarse")
+        for n in model.graph.node
+        if n.name.endswith(remainders.LOOKED_UP) and not n.name.startswith(f"{EMBEDDING}.ids")
+    )
+    names = [row, f"{row}.coarse", rewrites.EVERY_ROW]
+    model.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    ids = [0, 7, 150, 299]
+    found = answers(model.SerializeToString(), [{**fed[0], "token": np.array([i])} for i in ids])
+    looked_up = found[row if recipe == "int4" else f"{row}.coarse"].reshape(len(ids), -1)
+    assert np.allclose(looked_up, found[rewrites.EVERY_ROW][0, ids], atol=1e-6)
 
 
 def memory(name: str) -> str:
@@ -121,6 +175,21 @@ def test_the_vocabulary_matrix_is_stored_once(recipe, step, fed, tmp_path):
     stored = [t for t in graph.initializer if np.prod(t.dims) * (1 + (recipe == "int4")) == vocabulary * width]
     assert len(stored) == 1
     assert EMBEDDING not in {tensor.name for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-static"])
+def test_large_weights_and_activations_overflow_on_no_processor(recipe, tmp_path):
+    """Of uint8 times int8 a processor without VNNI adds two products in 16 bits; 2 * 255 * 127 is twice what they hold."""
+    weight = np.ones((64, 32), np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "linear")
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, n]) for name, n in (("x", 64), ("y", 32))]
+    graph = helper.make_graph([node], "large", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
+    step, ones = tmp_path / "step.onnx", [{"x": np.ones((1, 64), np.float32)}]
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), step)
+    path, _ = quantized(step, tmp_path, recipe, ones)
+    assert np.allclose(answers(path, ones)["y"], 64.0, rtol=1e-5)
+    stored = [tensor for tensor in onnx.load(path).graph.initializer if list(tensor.dims) == [64, 32]]
+    assert [tensor.data_type for tensor in stored] == [onnx.TensorProto.UINT8]
 
 
 def test_a_recipe_of_a_float_graph_is_none(step):
@@ -275,7 +344,7 @@ def test_two_products_leave_a_hundredth_of_the_error_of_one(pair, step, fed):
     model, plain, whole = onnx.load(step), onnx.load(pair["plain"]), onnx.load(pair["whole"])
     weight = next(name for name in pair["record"]["two_products"] if name.endswith("thalamus.gate.weight"))
     quantized = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
-    matrix = quantized[f"{weight}_quantized"].astype(np.float32) * quantized[f"{weight}_scale"]
+    matrix = (quantized[f"{weight}_quantized"].astype(np.float32) - dynamic.MIDDLE) * quantized[f"{weight}_scale"]
     for graph in (plain, whole):
         source = next(n for n in graph.graph.node if f"{weight}_quantized" in n.input)
         x = next(n for n in graph.graph.node if source.input[0] in n.output).input[0]
