@@ -46,7 +46,8 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
     assert isinstance(region, Hippocampus)
     query = region.keys(memory.last_key[:1]).unsqueeze(1)
     lift = _lift(region, state)
-    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], lift)
+    same = region.same_words_now(memory)
+    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], lift, same=same)
     share = (torch.softmax(score, -1) * chosen)[0, 0]
     now = int(memory.position[0]) + int(state.buffer.valid[0].sum())
     found = []
@@ -92,7 +93,8 @@ def point(brain: Brain, state: BrainState, token: int, most: int = 5) -> tuple[f
     after = out.state.regions.hippocampus
     assert isinstance(after, HippocampusState)
     query = region.keys(after.last_key[:1]).unsqueeze(1)
-    _, cosine, _ = region.memory.scores(query, memory.keys[:1], memory.strengths[:1])
+    same = region.same_words_now(after)
+    _, cosine, _ = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], same=same)
     share = region.pointer.shares(cosine, memory.strengths[:1])[0][0, 0]
     copied, ids, filled = out.aux.copied[0, -1], memory.ids[0].long(), memory.strengths[0] > 0
     found = []

@@ -69,6 +69,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.contiguity": ("0.5", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),
     "hippocampus.key_trace": ("0.6", {"logits"}),
+    "hippocampus.phrase": ("0.4", {"state shapes", "logits"}),
     "hippocampus.key_direct": ("true", {"parameters", "logits"}),
     "hippocampus.time_cells": ("6", {"parameters", "state shapes", "logits"}),
     "hippocampus.pointer": ("true", {"parameters", "state shapes", "logits"}),
