@@ -28,6 +28,7 @@ class Recalled:
     share: float  # of the content, over all slots read
     strength: float  # what is left of it
     age_tokens: int
+    same_words: float | None  # how much the words that led there are those that led here, 0 to 1; None without phrases
 
 
 @torch.no_grad()
@@ -56,10 +57,11 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
         found.append(
             Recalled(
                 origin=origin,
-                cosine=float(cosine[0, 0, slot]),
+                cosine=float(cosine[0, 0, slot] - (0.0 if same is None else same[0, 0, slot])),
                 share=float(share[slot]),
                 strength=float(memory.strengths[0, slot]),
                 age_tokens=now - origin,
+                same_words=None if same is None else float(same[0, 0, slot]) / brain.config.hippocampus.phrase,
             )
         )
     return found
