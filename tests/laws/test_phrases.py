@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuro import recall
+from neuro import recall, sleep
 from neuro.memory import contents, phrases
 from neuro.memory.phrases import LENGTH, Phrases, match
 from neuro.state import tree_map
@@ -91,3 +91,16 @@ def test_phrases_are_held_swapped_and_emptied_with_the_memory(tiny_brain, tokens
         )
     )
     assert torch.equal(drive(brain, ids, off).logits, drive(brain, ids, never).logits)
+
+
+def test_a_slot_that_is_merged_away_keeps_no_phrase(tiny_brain, tokens, drive):
+    brain = tiny_brain(ON)
+    state = drive(brain, tokens(1, 32)).state
+    h = state.regions.hippocampus
+    for name in ("keys", "values", "phrases"):
+        getattr(h, name)[0, 3] = getattr(h, name)[0, 2]  # two moments of one key and one token
+    slept, report = sleep.sleep(brain, state, 1, replays=False)
+    after = slept.regions.hippocampus
+    gone = (h.strengths[0] > 0) & (after.strengths[0] == 0)
+    assert report.merged == int(gone.sum()) >= 1
+    assert not after.phrases[0, gone].any() and not after.keys[0, gone].any()
