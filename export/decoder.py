@@ -3,8 +3,8 @@
 ONNX Runtime GenAI carries tensors named ``past_key_values.<i>.conv_state`` [B,1,C] and ``.recurrent_state`` [B,1,M,K], each
 kind of one shape for all i, zero at first and bound to the same memory before and after a run. So
 
-    recurrent_state   the episodic memory: its keys, and its values cut into pieces as wide; nothing but what a commit writes
-                      is touched (ScatterElements onto the same memory), however many slots there are
+    recurrent_state   the episodic memory: its keys, and its values (and phrases) cut into pieces as wide; nothing but what a
+                      commit writes is touched (ScatterElements onto the same memory), however many slots there are
     conv_state 0      what changes with every token, and a mark that the stream has begun
     conv_state 1      what only commits change: copied by none but them
 
@@ -27,7 +27,7 @@ from export import ports
 from export.ports import INTO, OUT
 from neuro.errors import NeuroError
 
-KEYS, VALUES = f"{INTO}regions.hippocampus.keys", f"{INTO}regions.hippocampus.values"
+SLOTS = [f"{INTO}regions.hippocampus.{name}" for name in ("keys", "values", "phrases")]
 CLOCK = f"{INTO}clock"
 PACKED = "neuro.packed"  # the metadata that says which leaf lies where
 _FORBIDDEN = -1e30  # added to the logits of what is never written
@@ -110,7 +110,7 @@ def compose(files: dict[str, Path], manifest: dict[str, Any]) -> dict[str, Any]:
     state = {port["name"]: port for port in manifest["state"]}
     span, never = manifest["plasticity_span"], manifest["never_written"]
     weights: dict[str, onnx.TensorProto] = {}
-    memory = [name for name in (KEYS, VALUES) if name in state]
+    memory = [name for name in SLOTS if name in state]
     slots, width = _memory_shape(state, memory)
     pieces = {name: [f"{name}.{i}" for i in range(state[name]["shape"][2] // width)] for name in memory}
     written = {name for name, _ in _outputs(step_model)}

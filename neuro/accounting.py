@@ -27,8 +27,10 @@ from neuro.layers.mixture_of_depths import DepthRouter
 from neuro.layers.norm import RMSNorm
 from neuro.layers.spiking_encoder import Emitter, SpikingEncoder
 from neuro.layers.window_attention import WindowAttention
+from neuro.memory import phrases
 from neuro.memory.episodic import EpisodicMemory
 from neuro.memory.event_clock import EventClock
+from neuro.memory.phrases import Phrases
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
 from neuro.memory.procedural import ProceduralMemory
@@ -314,12 +316,19 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
             h = c.hippocampus
             # Contiguity asks twice: for what is near now, and for what was recalled at the token before.
             read = h.slots * (h.key_width + d) * tokens * (2 if h.contiguity else 1)
+            read += h.slots * phrases.WIDTH * tokens if h.phrase else 0
             traced = 7 * h.key_width if h.key_trace else 0  # what is kept of the last trace, and a unit again
             return [
                 row("mac", read),
                 row("compare", h.slots * tokens),
                 row("transcendental", (h.slots + 4) * tokens),
-                row("elementwise", (8 * d + 6 + traced) * tokens),  # trust and gate
+                row("elementwise", (8 * d + 6 + traced + (4 * h.slots if h.phrase else 0)) * tokens),  # trust and gate
+            ]
+        case Phrases():  # a token's code, then the sum over the last ones, made a unit
+            summed = 2 * phrases.LENGTH * phrases.WIDTH + 2 * phrases.WIDTH
+            return [
+                row("elementwise", (summed + 6 * phrases.WIDTH) * tokens),
+                row("transcendental", (phrases.WIDTH + 1) * tokens),
             ]
         case Pointer():  # share and sum of every slot, then the mixture of every token of the vocabulary
             slots, vocabulary = c.hippocampus.slots, c.vocab_size

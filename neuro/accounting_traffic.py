@@ -16,6 +16,7 @@ from torch import Tensor
 from neuro.brain import Brain
 from neuro.bus import CHANNELS
 from neuro.layers.feedforward import DenseFeedforward
+from neuro.memory import contents, phrases
 from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.state import leaves
@@ -51,7 +52,7 @@ _MOVES = {
     "regions.readout.bias.expected": _BOTH,
 }
 _NAMES = {"regions.cortex.procedural.fast": "fast weights", "regions.cortex.procedural.last_step": "fast weights"}
-_SLOTS = tuple(f"regions.hippocampus.{name}" for name in ("keys", "values", "strengths", "origins", "ids"))
+_SLOTS = tuple(f"regions.hippocampus.{name}" for name in contents.SLOTTED)
 _BUS = {"buffer": ("span buffer", _BOTH), "held": ("held values", _COMMITS), "logits": ("carried logits", _CARRIED)}
 
 
@@ -112,10 +113,11 @@ def _slots(brain: Brain, counted: Counted) -> list[Traffic]:
         return []
     h, width = brain.config.hippocampus, brain.config.d_model
     # Contiguity asks which slot is of the token after which.
-    one = h.key_width + width + 1 + h.pointer + bool(h.contiguity)
+    led = phrases.WIDTH if h.phrase else 0
+    one = h.key_width + led + width + 1 + h.pointer + bool(h.contiguity)
     at_commit = h.slots * (1 + (h.key_width if h.rebind else 0))
     read = h.slots * one * counted.row_calls + at_commit * counted.commits
-    written = h.slots * counted.commits + (h.key_width + width + 2 + h.pointer) * counted.writes
+    written = h.slots * counted.commits + (h.key_width + led + width + 2 + h.pointer) * counted.writes
     return [Traffic("hippocampus", "episodic slots", "memory", read * FLOAT_BYTES, written * FLOAT_BYTES)]
 
 
@@ -128,6 +130,7 @@ def _channels(brain: Brain, counted: Counted) -> list[Traffic]:
         "L": len(c.cortex.layers),
         "S": len(cast(Cortex, brain.regions["cortex"]).emitters),
         "K": c.hippocampus.key_width,
+        "W": phrases.WIDTH,
         "V": c.vocab_size,
     }
     rows = []

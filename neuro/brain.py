@@ -23,7 +23,7 @@ from neuro.config import HORMONES, BrainConfig
 from neuro.errors import UsageError
 from neuro.events import CommitEvents, Events
 from neuro.layers.norm import wide
-from neuro.memory import fast_bias
+from neuro.memory import fast_bias, phrases
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
 from neuro.regions.cortex import Cortex
@@ -157,6 +157,7 @@ class Brain(nn.Module):
                 error=zeros(span, config.d_model if config.trace_width else 0),
                 eligibility=zeros(span, config.trace_width),
                 ids=zeros(span) if config.points else (),
+                phrases=zeros(span, phrases.WIDTH) if memory and memory.phrase else (),
             ),
             Held(zeros(2), zeros(), zeros(), zeros()),
             zeros(config.vocab_size),
@@ -370,6 +371,7 @@ class Brain(nn.Module):
         span = self.config.plasticity_span
         source = {name: channels.get(name) for name in ("salience", "novelty", "affect", "spike_rate", "valid")}
         source |= {"keys": channels.get("pair_key"), "values": channels.get("pair_value")}
+        source |= {"phrases": channels.get("pair_phrase")}
         source |= {"candidate": channels.get("pair_candidate"), "surprise": surprise}
         source |= {"error": channels.get("error"), "eligibility": channels.get("eligibility")}
         source |= {"ids": channels["token"].to(surprise.dtype)}

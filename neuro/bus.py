@@ -46,6 +46,7 @@ CHANNELS = {
         Channel("recall_gate", "[B,T]", 0.0),
         Channel("novelty", "[B,T]", 0.0),
         Channel("pair_key", "[B,T,K]"),
+        Channel("pair_phrase", "[B,T,W]"),
         Channel("pair_value", "[B,T,D]"),
         Channel("pair_candidate", "[B,T]"),
         Channel("copied", "[B,T,V]"),

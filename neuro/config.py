@@ -115,6 +115,9 @@ class HippocampusConfig:
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
     key_direct: bool = False  # a key is made of the context itself as well, past the place cells
     time_cells: int = 0  # of an event clock whose rates enter the key: how long ago the last event began; 0: none
+    phrase: float = (
+        0.0  # added to the cosine of a slot where the same words led (`neuro.memory.phrases`); 0: not looked at
+    )
     pointer: bool = False  # what followed stored moments is predicted outright too, mixed with the readout's prediction
 
 
@@ -258,6 +261,7 @@ class BrainConfig:
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
+        need(h.phrase >= 0, "hippocampus.phrase", "at least 0")
         need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
         need(h.time_cells == 0 or h.time_cells >= 2, "hippocampus.time_cells", "0 or at least 2")
         need(h.half_life_tokens > 0, "hippocampus.half_life_tokens", "a positive number")

@@ -28,6 +28,7 @@ class Recalled:
     share: float  # of the content, over all slots read
     strength: float  # what is left of it
     age_tokens: int
+    same_words: float | None  # how much the words that led there are those that led here, 0 to 1; None without phrases
 
 
 @torch.no_grad()
@@ -46,7 +47,8 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
     assert isinstance(region, Hippocampus)
     query = region.keys(memory.last_key[:1]).unsqueeze(1)
     lift = _lift(region, state)
-    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], lift)
+    same = region.same_words_now(memory)
+    score, cosine, chosen = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], lift, same=same)
     share = (torch.softmax(score, -1) * chosen)[0, 0]
     now = int(memory.position[0]) + int(state.buffer.valid[0].sum())
     found = []
@@ -55,10 +57,11 @@ def explain(brain: Brain, state: BrainState, most: int = 5) -> list[Recalled]:
         found.append(
             Recalled(
                 origin=origin,
-                cosine=float(cosine[0, 0, slot]),
+                cosine=float(cosine[0, 0, slot] - (0.0 if same is None else same[0, 0, slot])),
                 share=float(share[slot]),
                 strength=float(memory.strengths[0, slot]),
                 age_tokens=now - origin,
+                same_words=None if same is None else float(same[0, 0, slot]) / brain.config.hippocampus.phrase,
             )
         )
     return found
@@ -92,7 +95,8 @@ def point(brain: Brain, state: BrainState, token: int, most: int = 5) -> tuple[f
     after = out.state.regions.hippocampus
     assert isinstance(after, HippocampusState)
     query = region.keys(after.last_key[:1]).unsqueeze(1)
-    _, cosine, _ = region.memory.scores(query, memory.keys[:1], memory.strengths[:1])
+    same = region.same_words_now(after)
+    _, cosine, _ = region.memory.scores(query, memory.keys[:1], memory.strengths[:1], same=same)
     share = region.pointer.shares(cosine, memory.strengths[:1])[0][0, 0]
     copied, ids, filled = out.aux.copied[0, -1], memory.ids[0].long(), memory.strengths[0] > 0
     found = []

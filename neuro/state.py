@@ -74,6 +74,8 @@ class HippocampusState(NamedTuple):
     trust: Tensor  # [B] running mean of how right it has been, -1 to 1
     ids: Tensor | tuple[()] = ()  # [B, M] with a pointer: which token of the vocabulary the value was; exact below 2^24
     clock: ClockState | tuple[()] = ()  # with time cells
+    phrases: Tensor | tuple[()] = ()  # [B, M, W] with phrases: the words that led to the moment of each slot
+    last_codes: Tensor | tuple[()] = ()  # [B, LENGTH, W] with phrases: of the last tokens
 
 
 class FastBiasState(NamedTuple):
@@ -110,6 +112,7 @@ class SpanBuffer(NamedTuple):
     error: Tensor  # [B, P, D] minus the gradient of each token's surprise at what its prediction was read from
     eligibility: Tensor  # [B, P, R] traces of the prediction of each token, then what the dense feed-forwards read
     ids: Tensor | tuple[()] = ()  # [B, P] with a pointer: which token of the vocabulary each was
+    phrases: Tensor | tuple[()] = ()  # [B, P, W] with phrases: of the token before each
 
 
 class Held(NamedTuple):

@@ -65,6 +65,7 @@ LAYERS = {
     "rebinding": ["hippocampus.rebind=true"],
     "contiguity": ["hippocampus.contiguity=0.3"],
     "keys of several tokens": ["hippocampus.key_trace=0.6"],
+    "phrases": ["hippocampus.phrase=0.4"],
     "time in the keys": ["hippocampus.time_cells=6"],
     "learned sparsity": ["hippocampus.learned_sparsity=true"],
     "a pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true"],

@@ -98,6 +98,7 @@ def check(config: BrainConfig) -> None:
     need(not h.learned_sparsity, "hippocampus.learned_sparsity", "true", "false")
     need(not h.time_cells, "hippocampus.time_cells", h.time_cells, "0")
     need(not h.pointer, "hippocampus.pointer", "true", "false")
+    need(not h.phrase, "hippocampus.phrase", str(h.phrase), "0")
     need(h.controller == "surprise", "hippocampus.controller", f"'{h.controller}'", "'surprise'")
     need(config.vocab_size < 2**15, "vocab_size", config.vocab_size, "below 32768")
     widths = {"d_model": config.d_model, "hippocampus.key_width": h.key_width}

@@ -154,8 +154,9 @@ def _print(record: dict[str, Any]) -> None:
         return
     print(f"gate    {record['recall_gate']:.2f} of what the memory says is let in after {record['query']!r}")
     for place, item in enumerate(record["recalled"], 1):
+        words = "" if item["same_words"] is None else f"same words {item['same_words']:.2f}  "
         print(
-            f"{place:>4}    cosine {item['cosine']:.3f}  share {item['share']:.2f}  strength {item['strength']:.2f}  "
+            f"{place:>4}    cosine {item['cosine']:.3f}  {words}share {item['share']:.2f}  strength {item['strength']:.2f}  "
             f"{item['age_tokens']} tokens ago  {_words(item)}"
         )
     if not record["recalled"]:

@@ -1,6 +1,7 @@
 """What the memories of a stream hold, apart from its activity: to keep, empty, swap, save and load.
 
-episodic: keys, values, strengths, origins of the slots (with a pointer their ids), and the position that origins are counted by
+episodic: keys, values, strengths, origins of the slots (with a pointer ids, with phrases those), and the position that
+          origins are counted by
 procedural: fast weights, with the delta rule what the last commit wrote, and the fast bias where there is one
 """
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from neuro.state import BrainState, FastBiasState, HippocampusState, ProceduralState, ReadoutState
 
 EPISODIC = ("keys", "values", "strengths", "origins", "position")
-SLOTTED = ("keys", "values", "strengths", "origins", "ids")  # what has a row for every slot
+OPTIONAL = ("ids", "phrases")  # of the episodic memory, where the brain has them
+SLOTTED = ("keys", "values", "strengths", "origins", *OPTIONAL)  # what has a row for every slot
 PROCEDURAL = ("fast", "last_step")
 _EMPTY = {"episodic": ("strengths",), "procedural": (*PROCEDURAL, "bias")}  # what is zero in an empty memory
 
@@ -25,8 +27,8 @@ def held(state: BrainState) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     if isinstance(state.regions.hippocampus, HippocampusState):
         tensors |= {name: getattr(state.regions.hippocampus, name) for name in EPISODIC}
-        if isinstance(state.regions.hippocampus.ids, Tensor):
-            tensors["ids"] = state.regions.hippocampus.ids
+        optional = {name: getattr(state.regions.hippocampus, name) for name in OPTIONAL}
+        tensors |= {name: tensor for name, tensor in optional.items() if isinstance(tensor, Tensor)}
     if isinstance(state.regions.cortex.procedural, ProceduralState):
         found = {name: getattr(state.regions.cortex.procedural, name) for name in PROCEDURAL}
         tensors |= {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
@@ -38,7 +40,7 @@ def held(state: BrainState) -> dict[str, Tensor]:
 def put(state: BrainState, tensors: Mapping[str, Tensor]) -> BrainState:
     """The same activity with these tensors, named as in `held`, in its memories."""
     regions = state.regions
-    episodic: dict[str, Any] = {name: tensors[name] for name in (*EPISODIC, "ids") if name in tensors}
+    episodic: dict[str, Any] = {name: tensors[name] for name in (*EPISODIC, *OPTIONAL) if name in tensors}
     if episodic and isinstance(regions.hippocampus, HippocampusState):
         regions = regions._replace(hippocampus=regions.hippocampus._replace(**episodic))
     procedural = {name: tensors[name] for name in PROCEDURAL if name in tensors}

@@ -42,6 +42,7 @@ class Pairs(NamedTuple):
     origins: Tensor  # [B, P] which token of the stream the value was
     priority: Tensor  # [B, P] higher is written first; <= 0 is never written
     ids: Tensor | tuple[()] = ()  # [B, P] which token of the vocabulary the value was
+    phrases: Tensor | tuple[()] = ()  # [B, P, W] which words led to the key
 
 
 class Recalled(NamedTuple):
@@ -77,6 +78,7 @@ class EpisodicMemory(nn.Module):
         strengths: Tensor,
         lift: Tensor | None = None,
         among: Candidates | None = None,
+        same: Tensor | None = None,
     ) -> Recalled:
         """query [B,T,K] unit; without a filled slot the content is 0.
 
@@ -84,6 +86,7 @@ class EpisodicMemory(nn.Module):
             lift: added to the cosines [B,T,M]: it says which slots are read and how much of each, not how near they are,
                 so that evidence and novelty are those of the cosines alone.
             among: the slots that are looked at; all others are as if they were not there.
+            same: added to the cosines [B,T,M] because the same words led here: it is evidence as they are.
         """
         if among is not None:
             rows = among.slots.unbind(0)  # whole rows are copied: an index for each number takes several times as long
@@ -91,7 +94,8 @@ class EpisodicMemory(nn.Module):
                 torch.stack([own.index_select(0, at) for own, at in zip(x, rows, strict=True)]) for x in (keys, values)
             )
             strengths = strengths.gather(1, among.slots)
-        score, cosine, chosen = self.scores(query, keys, strengths, lift, None if among is None else among.seen)
+        seen = None if among is None else among.seen
+        score, cosine, chosen = self.scores(query, keys, strengths, lift, seen, same)
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
@@ -104,14 +108,17 @@ class EpisodicMemory(nn.Module):
         strengths: Tensor,
         lift: Tensor | None = None,
         seen: Tensor | None = None,
+        same: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """query [B,T,K] -> for every slot its score, its cosine, and whether it is among the best, each [B,T,M].
 
-        ``seen`` [B,T,M]: the slots that there are for a token; None is all.
+        ``seen`` [B,T,M]: the slots that there are for a token; None is all. ``same`` [B,T,M] is a part of the cosine.
         """
         filled = (strengths > 0).unsqueeze(1)  # [B,1,M]
         filled = filled if seen is None else filled & seen
-        cosine = torch.where(filled, query @ keys.transpose(1, 2), torch.full_like(query[..., :1], -2.0))
+        alike = query @ keys.transpose(1, 2)
+        alike = alike if same is None else alike + same
+        cosine = torch.where(filled, alike, torch.full_like(query[..., :1], -2.0))
         near = cosine if lift is None else cosine + lift
         # Equal keys stay together whatever rounding makes of their products: one context may stand in many slots.
         chosen = filled & (near >= kth_largest(near, min(self.top_k, near.shape[-1])) - _EQUAL)
@@ -174,6 +181,8 @@ class EpisodicMemory(nn.Module):
         )
         if isinstance(state.ids, Tensor) and isinstance(pairs.ids, Tensor):
             after = after._replace(ids=place_numbers(state.ids, pairs.ids))
+        if isinstance(state.phrases, Tensor) and isinstance(pairs.phrases, Tensor):
+            after = after._replace(phrases=place(state.phrases, pairs.phrases))
         return after, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
 
     def _slots_of_keys(

@@ -14,8 +14,9 @@ no token can read what came after it. Which pairs of a span are written, at most
 choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
 or "periodic". With ``learned_sparsity`` every place cell has a threshold of its own that is trained, and training holds the
 mean share of active cells to a budget (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted
-outright as well (`neuro.memory.pointer`). With ``time_cells`` W_time rates_t is added to the unit key and their sum made a unit
-again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
+outright as well (`neuro.memory.pointer`). With ``phrase`` a slot to which the same words led gains so much cosine at most,
+whatever the context makes of them (`neuro.memory.phrases`). With ``time_cells`` W_time rates_t is added to the unit key and
+their sum made a unit again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -30,6 +31,7 @@ from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.linear import Linear
 from neuro.layers.norm import RMSNorm, normalize, wide
+from neuro.memory import phrases
 from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.event_clock import EventClock
 from neuro.memory.place_cells import PlaceCells
@@ -45,7 +47,7 @@ _LAST_EXACT = 2.0**24  # positions are float32, because memory rows are
 
 class Hippocampus(Region):
     name = "hippocampus"
-    reads = ("hidden", "context", "relay", "salience", "valid", "modulators~")
+    reads: tuple[str, ...] = ("hidden", "context", "relay", "salience", "valid", "modulators~")
     writes: tuple[str, ...] = ("recall", "recall_gate", "novelty", "pair_key", "pair_value", "pair_candidate")
 
     def __init__(self, config: BrainConfig, ops: Ops) -> None:
@@ -76,6 +78,9 @@ class Hippocampus(Region):
             self.writes = (*self.writes, "copied")
         if h.learned_sparsity:
             self.writes = (*self.writes, "place_share")
+        self.phrases = phrases.Phrases() if h.phrase else None
+        if self.phrases is not None:
+            self.reads, self.writes = (*self.reads, "token"), (*self.writes, "pair_phrase")
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model
@@ -91,6 +96,8 @@ class Hippocampus(Region):
             torch.zeros(batch, device=device),
             torch.zeros(batch, h.slots, device=device) if h.pointer else (),
             self.clock.init_state(batch, device) if self.clock is not None else (),
+            torch.zeros(batch, h.slots, phrases.WIDTH, device=device) if self.phrases is not None else (),
+            self.phrases.init_state(batch, device) if self.phrases is not None else (),
         )
 
     def scan(
@@ -113,8 +120,12 @@ class Hippocampus(Region):
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
         among = None if lookup is None else lookup(key)
+        led, last_codes, same = None, state.last_codes, None
+        if self.phrases is not None and isinstance(last_codes, Tensor) and isinstance(state.phrases, Tensor):
+            led, last_codes = self.phrases.scan(inputs["token"], valid, last_codes)
+            same = self.same_words(led[:, 1:], state.phrases)
         content, evidence, novelty, cosine = self.memory.read(
-            key, state.keys, state.values, state.strengths, lift, among
+            key, state.keys, state.values, state.strengths, lift, among, same
         )
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
@@ -131,11 +142,28 @@ class Hippocampus(Region):
         }
         if self.config.hippocampus.learned_sparsity:
             outputs["place_share"] = active.mean(-1)
+        if led is not None:
+            outputs["pair_phrase"] = led[:, :-1]
         if self.pointer is not None and isinstance(state.ids, Tensor):
             outputs["copied"] = self.pointer(cosine, state.strengths, state.ids, gate_input, trust)
         return outputs, state._replace(
-            last_key=trace[:, -1], has_key=valid[:, -1], last_content=said[:, -1], trust=trust[:, -1], clock=clock
+            last_key=trace[:, -1],
+            has_key=valid[:, -1],
+            last_content=said[:, -1],
+            trust=trust[:, -1],
+            clock=clock,
+            last_codes=last_codes,
         )
+
+    def same_words(self, led: Tensor, stored: Tensor) -> Tensor:
+        """Phrases [B,T,W], those of the slots [B,M,W] -> what each slot's cosine gains by being of the same words [B,T,M]."""
+        return self.config.hippocampus.phrase * phrases.match(led, stored)
+
+    def same_words_now(self, state: HippocampusState) -> Tensor | None:
+        """`same_words` after the last token of row 0 [1,1,M]; None without phrases."""
+        if self.phrases is None or not isinstance(state.last_codes, Tensor) or not isinstance(state.phrases, Tensor):
+            return None
+        return self.same_words(self.phrases.last(state.last_codes[:1]).unsqueeze(1), state.phrases[:1])
 
     def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
         """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]; an event clock starts with them."""
@@ -182,7 +210,7 @@ class Hippocampus(Region):
         origins = (state.position.unsqueeze(1) + span.valid @ before).clamp_max(_LAST_EXACT)
         strengths = span.salience * (0.5 + modulators[:, _DOPAMINE].unsqueeze(1))
         first = self._priority(span, origins) * span.candidate
-        pairs = Pairs(span.keys, span.values, strengths, origins, first, span.ids)
+        pairs = Pairs(span.keys, span.values, strengths, origins, first, span.ids, span.phrases)
         aged = tokens if self.decay_modulation is None else self.decay_modulation(modulators, tokens)
         after, writes, evictions = self.memory.write(state, pairs, aged)
         return after._replace(position=(state.position + tokens).clamp_max(_LAST_EXACT)), writes, evictions

@@ -18,6 +18,7 @@ from backends import portable
 from neuro import accounting, presets
 from neuro.brain import Brain
 from neuro.config import apply_sets
+from neuro.memory import contents
 from neuro.session import Session
 from neuro.state import BrainState, leaves
 from sims.counting import Counting
@@ -44,6 +45,7 @@ SETS = {
     "fast bias": ["procedural.bias_rate=0.02", "procedural.rank=3"],
     "rebinding": ["hippocampus.rebind=true", "hippocampus.writes_per_span=7"],
     "pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true", "hippocampus.slots=24"],
+    "phrases": ["hippocampus.phrase=0.4", "hippocampus.slots=24"],
     "contiguity and clocks": ["hippocampus.contiguity=0.3", "hippocampus.time_cells=6", "hippocampus.key_trace=0.5"],
     "hormones and decay": ["endocrine.modulates_decay=true", "hippocampus.controller=learned"],
     "a hormone at rest": ["endocrine.off=serotonin"],
@@ -167,7 +169,7 @@ def place(path: str) -> tuple[str, str]:
     if not path.startswith("regions."):
         return ("bus", "state") if path not in ("started", "clock") else ("bus", "uncounted")
     _, region, name = path.split(".", 2)
-    if region == "hippocampus" and name in ("keys", "values", "strengths", "origins", "ids"):
+    if region == "hippocampus" and name in contents.SLOTTED:
         return region, "memory"
     return region, "kv" if region == "cortex" and name.endswith((".keys", ".values")) else "state"
 

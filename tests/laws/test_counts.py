@@ -15,6 +15,7 @@ from neuro import accounting, presets
 from neuro.brain import Brain
 from neuro.config import apply_sets
 from neuro.errors import NeuroError
+from neuro.memory.phrases import WIDTH
 from neuro.session import Session
 
 
@@ -101,6 +102,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["hippocampus.rebind=true"],
         ["hippocampus.contiguity=0.3"],
         ["hippocampus.key_trace=0.5"],
+        ["hippocampus.phrase=0.4"],
         ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
         ["procedural.bias_rate=0.02"],
         ["procedural.natural=true", "procedural.outward_half_life_tokens=40"],
@@ -134,15 +136,16 @@ def test_multiply_accumulates_equal_what_torch_dispatched(sets):
 def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     c, h = brain.config, brain.config.hippocampus
     on = h.enabled
-    record = (h.key_width + c.d_model if on else 0) + 8 + c.points
+    led = WIDTH if h.phrase else 0
+    record = (h.key_width + led + c.d_model if on else 0) + 8 + c.points
     if c.procedural.enabled:
         record += c.d_model + c.fast_projections * c.procedural.rank
     moved = sum(c.plasticity_span * length * record for length in spans if length > 1)
     moved += len(spans) * c.vocab_size  # what the token that came had been given
     moved += sum(spans) * c.vocab_size if c.fast_bias else 0  # which token came
     if on:
-        rows = h.key_width + c.d_model + 2 + c.points
-        marks = (4 + c.points) * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, for each of four tensors
+        rows = h.key_width + led + c.d_model + 2 + c.points
+        marks = (4 + c.points + bool(led)) * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, by tensor
         moved += commits * h.writes_per_span * (h.slots + c.plasticity_span * rows + marks)
         moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
         moved += sum(spans) * h.slots * c.vocab_size if c.points else 0  # which slots hold which token

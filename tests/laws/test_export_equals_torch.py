@@ -77,8 +77,13 @@ def test_a_hormone_at_rest_stays_so_in_the_graph(save_model, tmp_path, tokens):
 
 @pytest.mark.parametrize(
     "sets",
-    [["hippocampus.key_trace=0.6"], ["hippocampus.learned_sparsity=true"], ["hippocampus.time_cells=6"]],
-    ids=["trace", "sparsity", "time"],
+    [
+        ["hippocampus.key_trace=0.6"],
+        ["hippocampus.learned_sparsity=true"],
+        ["hippocampus.time_cells=6"],
+        ["hippocampus.phrase=0.4"],
+    ],
+    ids=["trace", "sparsity", "time", "phrase"],
 )
 def test_keys_of_every_make_equal_torch_too(sets, save_model, tmp_path, tokens):
     brain = folder.load(save_model(sets), "cpu")

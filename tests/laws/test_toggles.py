@@ -71,6 +71,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.key_trace": ("0.6", {"logits"}),
     "hippocampus.key_direct": ("true", {"parameters", "logits"}),
     "hippocampus.time_cells": ("6", {"parameters", "state shapes", "logits"}),
+    "hippocampus.phrase": ("0.4", {"state shapes", "logits"}),
     "hippocampus.pointer": ("true", {"parameters", "state shapes", "logits"}),
     "procedural.enabled": ("false", {"parameters", "state shapes", "logits"}),
     "procedural.rule": ("delta", {"parameters", "state shapes", "logits"}),
