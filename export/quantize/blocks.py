@@ -179,11 +179,7 @@ def _restored(graph: onnx.GraphProto, dims: Sequence[int], packed: str, parts: l
     for name, part in ((packed, "q"), (parts[1], "z")):
         own = f"{at}.{part}"
         nodes += remainders.named(
-            ("Cast", [name], f"{own}.byte"),
-            ("Mul", [f"{own}.byte", f"{at}.sixteenth"], f"{own}.shifted"),
-            ("Floor", [f"{own}.shifted"], f"{own}.upper"),
-            ("Mul", [f"{own}.upper", f"{at}.sixteen"], f"{own}.back"),
-            ("Sub", [f"{own}.byte", f"{own}.back"], f"{own}.lower"),
+            *remainders.halves(name, own, f"{at}.sixteenth"),
             ("Unsqueeze", [f"{own}.lower", f"{at}.last"], f"{own}.first"),
             ("Unsqueeze", [f"{own}.upper", f"{at}.last"], f"{own}.second"),
             ("Concat", [f"{own}.first", f"{own}.second"], f"{own}.pairs"),
@@ -191,7 +187,8 @@ def _restored(graph: onnx.GraphProto, dims: Sequence[int], packed: str, parts: l
         )
     nodes += remainders.named(
         ("Slice", [f"{at}.z", f"{at}.zero", f"{at}.blocks", f"{at}.one"], f"{at}.lowest"),
-        ("Sub", [f"{at}.q", f"{at}.lowest"], f"{at}.steps"),
+        ("Sub", [f"{at}.q", f"{at}.lowest"], f"{at}.sixteenths"),
+        ("Mul", [f"{at}.sixteenths", f"{at}.sixteen"], f"{at}.steps"),
         ("Unsqueeze", [parts[0], f"{at}.last"], f"{at}.scales"),
         ("Mul", [f"{at}.steps", f"{at}.scales"], f"{at}.cut"),
     )

@@ -89,6 +89,17 @@ def named(*steps: tuple[str, list[str], str]) -> list[onnx.NodeProto]:
     return [helper.make_node(kind, read, [made], f"{made}.{kind}", **more.get(kind, {})) for kind, read, made in steps]
 
 
+def halves(packed: str, made: str, sixteenth: str) -> list[tuple[str, list[str], str]]:
+    """Steps for `named`: the two numbers in each byte of ``packed``, over 16, as ``made``.lower and ``made``.upper."""
+    return [
+        ("Cast", [packed], f"{made}.byte"),
+        ("Mul", [f"{made}.byte", sixteenth], f"{made}.shifted"),
+        ("Floor", [f"{made}.shifted"], f"{made}.whole"),
+        ("Sub", [f"{made}.shifted", f"{made}.whole"], f"{made}.lower"),
+        ("Mul", [f"{made}.whole", sixteenth], f"{made}.upper"),
+    ]
+
+
 def _fires(makers: dict[str, onnx.NodeProto], name: str) -> bool:
     """Is ``name`` spikes, 0 or 1?"""
     while name in makers and makers[name].op_type in _SHAPES:
@@ -133,12 +144,8 @@ def finer_rows(model: onnx.ModelProto, matrix: np.ndarray, restored: np.ndarray,
         nodes = named(
             ("Min", [ids, f"{name}.last"], f"{rest}.ids"),
             ("Gather", [name, f"{rest}.ids"], f"{rest}.pairs"),
-            ("Cast", [f"{rest}.pairs"], f"{rest}.float"),
-            ("Mul", [f"{rest}.float", f"{name}.sixteenth"], f"{rest}.shifted"),
-            ("Floor", [f"{rest}.shifted"], f"{rest}.upper"),
-            ("Sub", [f"{rest}.shifted", f"{rest}.upper"], f"{rest}.first"),
-            ("Mul", [f"{rest}.upper", f"{name}.sixteenth"], f"{rest}.second"),
-            ("Concat", [f"{rest}.first", f"{rest}.second"], f"{rest}.both"),
+            *halves(f"{rest}.pairs", rest, f"{name}.sixteenth"),
+            ("Concat", [f"{rest}.lower", f"{rest}.upper"], f"{rest}.both"),
             ("Sub", [f"{rest}.both", f"{name}.half"], f"{rest}.signed"),
             ("Gather", [f"{name}{weights.SCALES}", f"{rest}.ids"], f"{rest}.scale"),
             ("Mul", [f"{rest}.signed", f"{rest}.scale"], f"{rest}.scaled"),

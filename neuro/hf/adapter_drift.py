@@ -162,10 +162,14 @@ def choose(adapter: HippocampalAdapter, whole: Alignment, rows: Tensor) -> dict[
             f"calibrate: got choose_on {list(rows.shape)}, expected [rows, 2 tokens or more].",
             "Give text that is like what will be remembered, and not what was traced.",
         )
-    nats = {}
-    for share in SHARES:
-        adapter.fusion.alignment = whole.kept(share) if share else None
-        nats[share] = restated(adapter, rows)
+    nats, before = {}, adapter.fusion.alignment
+    try:
+        for share in SHARES:
+            adapter.fusion.alignment = whole.kept(share) if share else None
+            nats[share] = restated(adapter, rows)
+    except BaseException:
+        adapter.fusion.alignment = before
+        raise
     best = min(nats, key=lambda share: round(nats[share], 4))
     adapter.fusion.alignment = whole.kept(best) if best else None
     return nats

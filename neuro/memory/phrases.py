@@ -26,8 +26,8 @@ from neuro.layers.norm import normalize
 WIDTH = 64  # of a code
 LENGTH = 8  # tokens of a phrase
 KEPT = 0.85  # weight of a token over that of the one after it
-_TURN = 65536  # parts of a turn in which frequencies and phases are told
 CLOSE = 0.8  # cosine from which two phrases count as alike: their last five tokens are the same
+_TURN = 65536  # parts of a turn in which frequencies and phases are told
 
 
 class Phrases(nn.Module):

@@ -185,6 +185,16 @@ def test_text_that_nothing_can_be_chosen_on_is_refused(rows):
     assert model.fusion.alignment is None
 
 
+def test_a_choice_that_fails_leaves_the_calibration_that_was_there():
+    model = adapter()
+    before = model.trace(rows_of(30))
+    model.calibrate(before, before)
+    kept = model.fusion.alignment
+    with pytest.raises(UsageError, match="got ids"):
+        model.calibrate(before, before, choose_on=torch.full((2, 9), 10**6))
+    assert kept is not None and model.fusion.alignment is kept
+
+
 def test_traces_of_another_width_are_refused():
     model = adapter()
     wide = torch.zeros(9, D + 1)
