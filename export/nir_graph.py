@@ -153,6 +153,7 @@ def write(parts: Sequence[Part], out: str | Path) -> list[Path]:
     """One part as the file ``out``; of several each as a file beside it, OUT.PART.nir.
 
     Raises:
+        UsageError: a file that is no NIR file is there.
         MissingError: the ``nir`` extra is not installed.
         NeuroError: it cannot be written there.
     """

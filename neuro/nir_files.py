@@ -35,13 +35,16 @@ def read(path: str | Path) -> Graph:
 
 
 def write(graph: Graph, path: str | Path) -> None:
-    """Write a graph as a NIR file, whole or not at all.
+    """Write a graph as a NIR file, whole or not at all; one that is there is replaced.
 
     Raises:
+        UsageError: what is there is no NIR file.
         MissingError: the ``nir`` extra is not installed.
         NeuroError: it cannot be written there.
     """
     nir: Any = require("nir", "nir")
+    if Path(path).is_file() and Path(path).stat().st_size and not nir_hdf5.is_hdf5(path):
+        raise UsageError(f"{path}: there is a file that is no NIR file.", "Choose another name, or remove it first.")
     theirs = to_nir(graph)
     with atomic.replacing(path) as temporary:
         nir.write(temporary, theirs)

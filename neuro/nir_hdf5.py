@@ -42,6 +42,12 @@ def seal(path: Path) -> None:
         file.write(_MARK + digest)
 
 
+def is_hdf5(path: str | Path) -> bool:
+    """Whether the file begins as HDF5 does."""
+    with open(path, "rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """The group ``node`` of a file: dictionaries of dictionaries, arrays, numbers and texts.
 

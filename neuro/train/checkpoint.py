@@ -12,7 +12,7 @@ from neuro import config as configs
 from neuro import tensor_file
 from neuro.brain import Brain
 from neuro.config import RunConfig
-from neuro.errors import FormatError
+from neuro.errors import FormatError, UsageError
 from neuro.folder import load_weights
 from neuro.state import BrainState, leaves, replace_leaves
 from neuro.train.average import Average
@@ -83,7 +83,8 @@ def restore(
     learning rate, more processes).
 
     Raises:
-        FormatError: truncated, foreign, or of another brain or tokenizer.
+        UsageError: the run asked for is another one: of another brain, other data or another of ``FIXED``.
+        FormatError: truncated, foreign, or made with another tokenizer.
     """
     tensors, header = tensor_file.read(path, SCHEMA)
     for part in ("config", "streams", "progress", "tokenizer"):
@@ -91,7 +92,7 @@ def restore(
             raise FormatError(f"{path}: its header lacks '{part}'.", "It is foreign: use another copy.")
     changed = _changed(header["config"], configs.to_dict(run))
     if changed:
-        raise FormatError(
+        raise UsageError(
             f"{path}: got a run of {'; '.join(changed)}.",
             "Resume with the configuration saved beside it (config.toml), or choose another --out.",
         )

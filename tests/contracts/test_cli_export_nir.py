@@ -10,6 +10,7 @@ import pytest
 import backends
 from neuro import nir_graph as nir
 from neuro.cli import main
+from neuro.errors import UsageError
 from neuro.spiking_classifier import ClassifierConfig, LayerConfig, SpikingClassifier
 from neuro.train import classify
 
@@ -69,3 +70,11 @@ def test_without_the_extra_nothing_is_written(tmp_path, monkeypatch, capsys):
     assert main(["export", "small", "--to", "nir", "--out", str(tmp_path / "b.nir")]) == 3
     assert capsys.readouterr().err.endswith("pip install 'neuro-hybrid[nir]'\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_graph_is_not_overwritten(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("weeks of work")
+    with pytest.raises(UsageError, match=r"notes\.txt: there is a file that is no NIR file\.\nChoose another name"):
+        nir.write(nir.Graph({"in": nir.Input((2,)), "out": nir.Output((2,))}, (("in", "out"),)), notes)
+    assert notes.read_text() == "weeks of work" and list(tmp_path.iterdir()) == [notes]

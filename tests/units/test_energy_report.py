@@ -349,6 +349,7 @@ def test_the_command_writes_its_files_explains_terms_and_predicts(tmp_path, caps
         (["RUN", "some text"], "got a text too"),
         (["RUN", "--chip", "loihi9"], "chip: got 'loihi9', expected one of "),
         (["RUN", "--against", "gpu"], "expected one of gpu:h200, gpu:k4000"),
+        (["RUN", "--against", ","], "got --against ',', which names no platform"),
         (["RUN", "--macs", "3"], "--macs has no effect here"),
         (["RUN", "--loss", "3"], "got one validation loss"),
         (["predict", "--macs", "3"], "no platform"),
