@@ -39,7 +39,7 @@ def curves(found: dict[str, list[dict[str, Any]]], names: list[str], out: Path) 
         row[0].set_title(title, loc="left", fontsize=9)
         labels = ("products, % of the items", "µs a query, all at once", "µs a query, one by one")
         for axis, label in zip(row, labels, strict=True):
-            axis.set(xscale="log", xlabel=label)
+            axis.set(xscale="linear" if axis is row[0] else "log", xlabel=label)
             axis.axhline(0.95, color="#444444", lw=0.8, ls=":")
         row[0].axvline(10, color="#444444", lw=0.8, ls=":")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
