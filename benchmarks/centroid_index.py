@@ -1,6 +1,6 @@
 """Centroid index against the exact scan and faiss, and one-shot recall after a delay of 64k tokens.
 
-    python benchmarks/centroid_index.py --data FOLDER --out index.json
+    python benchmarks/centroid_index.py --data FOLDER --out index.json --picture docs/index.png
 
 Items are unit vectors: ``hidden`` what the keys of the shipped model `small` are made of (its normed context, 256 wide) over
 WikiText-2, training text for items and validation text for queries; ``clusters`` 1,000 random directions with noise, queries
@@ -33,16 +33,19 @@ from torch import Tensor
 from neuro import atomic, folder, text
 from neuro.evaluate import perplexity
 from neuro.memory.centroid_index import CentroidIndex, IndexConfig
+from neuro.plots.index import curves as picture
 from neuro.session import Session
 
 STREAMS = 16
 DELAY_TOKENS = 65536
 CAPACITY = 65536
+SETS = {"hidden": "hidden states of small", "clusters": "clusters"}
+ARMS = ["grown", "rebuilt", "faiss fitted", "faiss early"]
 
 
 def states(path: Path, count: int) -> Tensor:
     """[count,256] normed contexts of STREAMS streams through `small`, each over its part of the text."""
-    brain = folder.load("small")
+    brain = folder.load("small", sets=["hippocampus.slots=512"])  # any states do, and a small store reads sooner
     coded = perplexity.code(text.read_text(path)[: 12 * count], brain, wikitext=True)
     each = -(-count // STREAMS)
     tokens = torch.tensor([*itertools.chain.from_iterable(coded.ids)][: STREAMS * each]).reshape(STREAMS, each)
@@ -190,6 +193,9 @@ def delay(items: Tensor, share: float, strength: float, cue: float, seed: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/")
+    parser.add_argument(
+        "--parts", nargs="+", choices=[*SETS, "delay"], default=[*SETS, "delay"], help="what is measured"
+    )
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="of k-means in the rebuilt index")
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="keep the hidden states here (npz); made once")
     parser.add_argument("--out", type=Path, help="write the JSON here too")
+    parser.add_argument("--picture", type=Path, help="draw recall over products and times here")
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
     if options.states and options.states.exists():
@@ -212,18 +219,23 @@ def main() -> None:
         "machine": _machine.describe() | {"faiss": faiss.__version__, "faiss_threads": 1},
         "seed": options.seed,
         "repeats": options.repeats,
-        "delay": [
+    }
+    if "delay" in options.parts:
+        record["delay"] = [
             delay(items, share, strength, cue, options.seed)
             for share, strength in ((0.25, 1.0), (1.0, 1.0), (1.0, 4.0))
             for cue in (1.0, 0.9)
-        ],
-    }
-    print(json.dumps(record["delay"]), file=sys.stderr, flush=True)
-    record["hidden"] = curves(items[: options.items], queries[pick], options)
-    record["clusters"] = curves(*clusters(options.items, options.queries, options.seed), options)
+        ]
+        print(json.dumps(record["delay"]), file=sys.stderr, flush=True)
+    if "hidden" in options.parts:
+        record["hidden"] = curves(items[: options.items], queries[pick], options)
+    if "clusters" in options.parts:
+        record["clusters"] = curves(*clusters(options.items, options.queries, options.seed), options)
     print(json.dumps(record, indent=1))
     if options.out:
         atomic.write_text(options.out, json.dumps(record, indent=1) + "\n")
+    if options.picture:
+        picture({title: record[name]["curve"] for name, title in SETS.items() if name in record}, ARMS, options.picture)
 
 
 if __name__ == "__main__":

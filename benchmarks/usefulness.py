@@ -3,12 +3,14 @@
     python benchmarks/usefulness.py small --data $NEURO_DATA
 
 A stored pair is used as much as the reads of the next 4,096 tokens give it: the sum of its shares among the ``top_k`` slots,
-each times how right it was (cosine of its value and what came, at least 0). Every token is stored, for 4,096 tokens; reads see
-what was committed before their span. A ridge regression, fitted on train streams, predicts the root of that from surprise,
+each times how right it was (cosine of its value and what came, at least 0); with ``--worth`` also times the nats that what came
+cost without episodic memory, so that what the cortex knew anyway counts little. Every token is stored, for 4,096 tokens; reads
+see what was committed before their span. A ridge regression, fitted on train streams, predicts the root of that from surprise,
 novelty, salience, log frequency, position in the article and the hidden state; its penalty is chosen on the last train stream.
 On valid: area under the curve at finding the most used quarter, with a bootstrap over articles; correlation with use (of ranks)
 once surprise, log frequency and position are taken from both; means over content and function words (by their most frequent
-tag in UD English EWT train). One set of weights. Prints one JSON object.
+tag in UD English EWT train), beside the prominence that readers gave the same kinds of words (Helsinki Prosody, test). One set
+of weights, seed 0. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from torch import Tensor
 
 import neuro
 from neuro import text
+from neuro.affect import corpora
 from neuro.brain import Brain
-from neuro.evaluate import perplexity, statistics
+from neuro.evaluate import arms, perplexity, statistics
 from neuro.layers.norm import normalize
 from neuro.memory.episodic import EpisodicMemory
 from neuro.regions.hippocampus import Hippocampus
@@ -53,7 +56,9 @@ class Items(NamedTuple):
 
 
 @torch.no_grad()
-def collect(brain: Brain, raw: str, streams: int, frequency: np.ndarray | None) -> tuple[Items, np.ndarray]:
+def collect(
+    brain: Brain, raw: str, streams: int, frequency: np.ndarray | None, worth: bool
+) -> tuple[Items, np.ndarray]:
     """Items of the first ``streams`` streams of a text, and how often each token stands in them."""
     lines, ids, article, position = raw.split("\n"), [], [], []
     for number, unit in enumerate(text.articles(lines)):
@@ -77,10 +82,14 @@ def collect(brain: Brain, raw: str, streams: int, frequency: np.ndarray | None) 
         buffer = out.state.buffer
         # The region's norm sees the context first, then the hidden state.
         kept.append((buffer.keys, buffer.values, out.events.surprise, out.events.salience, seen[-1]))
-        state = brain.commit(out.state)[0]
+        # What a token costs without what is judged here: the episodic memory.
+        state = arms.keep_only(brain.commit(out.state)[0], arms.ARMS["procedural"])
     hook.remove()
     keys, values, surprise, salience, hidden = (torch.cat(parts, 1) for parts in zip(*kept, strict=True))
-    found = [later_use(region.memory, k, v, brain.config.plasticity_span) for k, v in zip(keys, values, strict=True)]
+    cost = surprise if worth else torch.ones_like(surprise)
+    found = [
+        later_use(region.memory, *row, brain.config.plasticity_span) for row in zip(keys, values, cost, strict=True)
+    ]
     half = slice(1, HORIZON)  # nothing leads to a stream's first token
     columns = [
         surprise.numpy(),
@@ -96,8 +105,13 @@ def collect(brain: Brain, raw: str, streams: int, frequency: np.ndarray | None) 
     return Items(plain, features, use, rows[:, half].flatten().numpy(), apart.ravel()), frequency
 
 
-def later_use(memory: EpisodicMemory, keys: Tensor, values: Tensor, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """(use of the pair that ends at each token, novelty of its key) [T]; keys[t] is the query made at token t - 1."""
+def later_use(
+    memory: EpisodicMemory, keys: Tensor, values: Tensor, cost: Tensor, span: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(use of the pair that ends at each token, novelty of its key) [T]; keys[t] is the query made at token t - 1.
+
+    ``cost`` [T] is what it is worth to be told a token.
+    """
     length, said = len(keys), normalize(values)
     use, novelty = torch.zeros(length), torch.ones(length)
     for start in range(span, length, 256):
@@ -111,7 +125,7 @@ def later_use(memory: EpisodicMemory, keys: Tensor, values: Tensor, span: int) -
         share = torch.softmax(torch.exp(memory.log_scale) * best.values, 1) * (best.values > -2.0)
         chosen = slot[best.indices]
         right = (said[chosen] * said[asked].unsqueeze(1)).sum(-1).clamp_min(0.0)
-        use.index_add_(0, chosen.flatten(), (share * right).flatten())
+        use.index_add_(0, chosen.flatten(), (share * right * cost[asked].unsqueeze(1)).flatten())
         novelty[asked] = 1.0 - best.values[:, 0].clamp(0.0, 1.0)
     return use.numpy(), novelty.numpy()
 
@@ -175,20 +189,47 @@ def over_articles(items: Items, measure: Any, draws: int) -> list[float]:
     return [round(x, 4) for x in statistics.interval(np.array(drawn))]
 
 
-def kinds(data: Path, brain: Brain) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of tokens that are whole content words, and whole function words."""
+def kinds(data: Path) -> tuple[list[str], list[str]]:
+    """Content words and function words, in small letters."""
     tags: dict[str, Counter[str]] = {}
     with gzip.open(data / "ud-ewt" / "en_ewt-ud-train.conllu.gz", "rt", encoding="utf-8") as file:
         for line in file:
             cells = line.rstrip("\n").split("\t")
             if len(cells) == 10 and cells[0].isdecimal() and re.fullmatch("[A-Za-z]+", cells[1]):
                 tags.setdefault(cells[1].lower(), Counter())[cells[3]] += 1
-    content, function = [], []
-    for word, counted in tags.items():
-        for coded in (brain.tokenizer.encode(f" {word}"), brain.tokenizer.encode(f" {word.capitalize()}")):
-            if len(coded) == 1:
-                (content if counted.most_common(1)[0][0] in CONTENT else function).append(coded[0])
-    return np.unique(content), np.unique(function)
+    content = {word for word, counted in tags.items() if counted.most_common(1)[0][0] in CONTENT}
+    return sorted(content), sorted(tags.keys() - content)
+
+
+def whole(words: list[str], brain: Brain) -> np.ndarray:
+    """Ids of the tokens that are one of these words, in small letters or capitalized."""
+    coded = [brain.tokenizer.encode(f" {word}") for known in words for word in (known, known.capitalize())]
+    return np.unique([ids[0] for ids in coded if len(ids) == 1])
+
+
+def spoken(words: tuple[list[str], list[str]], draws: int) -> dict[str, Any]:
+    """Mean prominence (0, 1, 2) of content words over that of function words, readers drawn with replacement."""
+    sums: dict[str, np.ndarray] = {}
+    known = [set(kind) for kind in words]
+    for name, sentence in corpora.prosody_by_file("test"):
+        row = sums.setdefault(name.split("_")[0], np.zeros((2, 2)))
+        for word in sentence:
+            for place, kind in enumerate(known):
+                if word.prominence is not None and word.text.lower() in kind:
+                    row[place] += word.prominence, 1
+    each = np.stack(list(sums.values()))
+
+    def ratio(at: np.ndarray) -> float:
+        (content, many), (function, few) = each[at].sum(0)
+        return float(content / many / (function / few))
+
+    random, every = np.random.default_rng(0), np.arange(len(each))
+    drawn = np.array([ratio(random.choice(every, len(every))) for _ in range(draws)])
+    return {
+        "readers": len(each),
+        "ratio": round(ratio(every), 3),
+        "95": [round(x, 3) for x in statistics.interval(drawn)],
+    }
 
 
 def judged(items: Items, scores: dict[str, np.ndarray], draws: int) -> dict[str, Any]:
@@ -219,14 +260,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=6, help="streams of 8,192 tokens")
     parser.add_argument("--valid", type=int, default=4)
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--worth", action="store_true", help="count use in nats that the cortex alone would have paid")
     parser.add_argument("--out", type=Path, help="where to keep the head, as npz, for useful_writes.py")
     options = parser.parse_args()
     torch.set_num_threads(1)
     # The context does not depend on the store, so a small one is enough to read with.
     brain = neuro.load(options.model, sets=["hippocampus.slots=512"]).eval()
     texts = [text.read_text(options.data / "wikitext-2" / f"{name}.txt.gz") for name in ("train", "valid")]
-    train, frequency = collect(brain, texts[0], options.train, None)
-    valid, _ = collect(brain, texts[1], options.valid, frequency)
+    train, frequency = collect(brain, texts[0], options.train, None, options.worth)
+    valid, _ = collect(brain, texts[1], options.valid, frequency, options.worth)
     target, last = np.sqrt(train.use), HORIZON - 1
 
     def features(items: Items, which: Sequence[str]) -> np.ndarray:
@@ -242,17 +284,27 @@ def main() -> None:
         scores[name] = head(features(valid, which)) + target.mean()
         if options.out and name == "head":
             np.savez(options.out, **head._asdict(), centre=target.mean(), frequency=frequency)
-    content, function = (np.isin(valid.token, kind) for kind in kinds(options.data, brain))
+    words = kinds(options.data)
+    content, function = (np.isin(valid.token, whole(kind, brain)) for kind in words)
+
+    def ratio(values: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
+        return float(values[at][content[at]].mean() / values[at][function[at]].mean())
+
     report = {
         "benchmark": "usefulness",
         "model": options.model,
+        "seed": 0,
+        "use_in": "nats" if options.worth else "reads",
         "machine": _machine.describe(),
         "items": {"train": len(train.use), "valid": len(valid.use), "articles": len(np.unique(valid.article))},
         "use": {"mean": round(float(valid.use.mean()), 4), "none": round(float((valid.use < 0.01).mean()), 4)},
         "penalties": penalties,
         "valid": judged(valid, scores, options.draws),
         "content_over_function": {
-            name: round(float(values[content].mean() / values[function].mean()), 3)
+            name: {
+                "ratio": round(ratio(values), 3),
+                "95": over_articles(valid, lambda at, v=values: ratio(v, at), options.draws),
+            }
             for name, values in {
                 "use": valid.use,
                 "head": scores["head"].clip(0.0) ** 2,
@@ -260,6 +312,7 @@ def main() -> None:
                 "salience": scores["salience"],
             }.items()
         },
+        "spoken": spoken(words, options.draws),
     }
     print(json.dumps(report, indent=1))
 

@@ -111,7 +111,7 @@ class HippocampalAdapter(StreamingCausalLM):
             UsageError: an architecture that cannot be wrapped, another base than the adapter's, or wrong settings.
         """
         given, options = pretrained_model_name_or_path, base_options or {}
-        if isinstance(given, torch.nn.Module) and not isinstance(given, PreTrainedModel):
+        if not isinstance(given, (str, os.PathLike, PreTrainedModel)):
             raise UsageError(
                 f"from_pretrained: got a {type(given).__name__}, expected a causal language model of transformers.",
                 "Give such a model, or its folder or Hugging Face id.",
@@ -201,12 +201,18 @@ class HippocampalAdapter(StreamingCausalLM):
             loss [] or None, logits [B, T, V] for the token after each (zero at padding), and the cache.
 
         Raises:
-            UsageError: an empty document, ids the base does not have, wrong shapes, padding or cache.
+            UsageError: an empty document, ids or positions the base does not have, wrong shapes, padding or cache.
         """
-        if input_ids is None or input_ids.dim() != 2 or input_ids.shape[1] == 0:
-            got = None if input_ids is None else list(input_ids.shape)
+        if not isinstance(input_ids, Tensor):
             raise UsageError(
-                f"forward: got input_ids {got}, expected [batch, at least 1].", "Give a document of a token or more."
+                f"forward: got input_ids of {type(input_ids).__name__}, expected a tensor [batch, tokens].",
+                "Give ids of the base's tokenizer, called with return_tensors='pt'.",
+            )
+        if input_ids.dim() != 2 or input_ids.numel() == 0:
+            flat = input_ids.dim() == 1 and input_ids.numel() > 0
+            raise UsageError(
+                f"forward: got input_ids {list(input_ids.shape)}, expected [batch, at least 1].",
+                "Give one row as input_ids[None]." if flat else "Give a document of a token or more.",
             )
         table = host.tables(self.base)[0]
         if input_ids.dtype not in (torch.int64, torch.int32):
@@ -328,13 +334,13 @@ class HippocampalAdapter(StreamingCausalLM):
             return hidden[:, hidden.shape[1] - wanted :]
 
         with host.before_head(self.base, fuse, self.config.key_layer):
-            out = self.base(input_ids=tokens, use_cache=True, **{CACHE_NAME: base_cache})
+            out = host.run(self.base, tokens, base_cache)
         return out.logits, gate, host.cache_of(out, self.config.base["model_type"]), memory
 
     def read_again(self, tokens: Tensor) -> Any:
         """The base's cache after tokens [b,T] that the memory has seen already."""
         with host.before_head(self.base, lambda hidden, context: hidden[:, -1:], None):
-            out = self.base(input_ids=tokens, use_cache=True)
+            out = host.run(self.base, tokens, None)
         return host.cache_of(out, self.config.base["model_type"])
 
     def get_input_embeddings(self) -> Any:

@@ -87,6 +87,8 @@ class AdapterConfig(PretrainedConfig):
         _need(hidden >= 1, "hidden", hidden, "at least 1")
         _need(window is None or window >= 1, "window", window, "None or at least 1 token")
         _need(0 <= overlap < (window or 1), "overlap", overlap, "at least 0 and below the window")
+        _need(slots >= 1, "slots", slots, "at least 1")
+        _need(1 <= top_slots <= slots, "top_slots", top_slots, f"1 to slots ({slots})")
         _need(probes is None or probes >= 1, "probes", probes, "None or at least 1 list")
         _need(probes_from >= 1, "probes_from", probes_from, "at least 1 slot")
         _need(lora_rank >= 0, "lora_rank", lora_rank, "at least 0")

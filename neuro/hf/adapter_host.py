@@ -123,7 +123,7 @@ def add_lora(base: PreTrainedModel, config: AdapterConfig) -> None:
     except ValueError as error:
         raise UsageError(
             f"adapter lora_targets: {config.lora_targets!r} do not fit this base ({_first(error)}).",
-            "Name linear layers of it, or leave it at 'all-linear'.",
+            "Name linear layers of it, or do without the updates: lora_rank=0.",
         ) from error
 
 
@@ -228,6 +228,24 @@ def directions(base: PreTrainedModel, rows: int = 4096) -> Tensor:
     x = x * torch.rsqrt((x * x).mean(1, keepdim=True).clamp_min(1e-12))
     ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     return torch.linalg.solve(x.T @ x + ridge, x.T @ y).T
+
+
+def run(base: PreTrainedModel, tokens: Tensor, cache: Any) -> Any:
+    """The base's output for tokens [B,T] that follow on ``cache``; None is a fresh context.
+
+    Raises:
+        UsageError: the context is longer than the base's table of positions.
+    """
+    try:
+        return base(input_ids=tokens, use_cache=True, **{CACHE_NAME: cache})
+    except IndexError as error:  # ids were checked: what is missing is the position's row
+        most = getattr(base.config, "max_position_embeddings", None)
+        if most is None or (before := 0 if cache is None else cache.get_seq_length()) + tokens.shape[1] <= most:
+            raise
+        raise UsageError(
+            f"adapter: got a context of {before + tokens.shape[1]} tokens, expected at most the {most} positions of the base.",
+            f"Put the adapter around it with window={most} or less: the memory goes on.",
+        ) from error
 
 
 def cache_of(output: Any, kind: str) -> Any:

@@ -394,7 +394,10 @@ def test_mistakes_are_answered_in_two_parts(tmp_path):
         (lambda: HippocampalAdapter.from_pretrained(strange), "is of an architecture that transformers does not know"),
         (lambda: model(ids[:, :0]), "got input_ids [1, 0], expected [batch, at least 1]"),
         (lambda: model.remember(ids[:, :0]), "got input_ids [1, 0], expected [batch, at least 1]"),
-        (lambda: made("llama", top_slots=65), "hippocampus.top_k: got 65, expected 1 to slots (64)"),
+        (lambda: made("llama", top_slots=65), "adapter top_slots: got 65, expected 1 to slots (64)"),
+        (lambda: made("llama", slots=0), "adapter slots: got 0, expected at least 1"),
+        (lambda: model.remember([3, 4]), "got input_ids of list, expected a tensor [batch, tokens]"),
+        (lambda: HippocampalAdapter.from_pretrained(None), "got a NoneType, expected a causal language model"),
         (lambda: made("llama", fusion="glue"), "adapter fusion: got 'glue', expected memory, feedforward, none"),
         (lambda: made("llama", window=4, overlap=4), "overlap: got 4, expected at least 0 and below the window"),
         (
@@ -477,6 +480,30 @@ def test_ids_that_are_none_and_memories_of_other_rows_are_refused():
     cache = model.remember(torch.tensor([[3, 4, 5]]))
     with pytest.raises(UsageError, match="got 0 memories, expected 1"):
         cache.put_memories([])
+
+
+def test_one_row_without_its_batch_is_told_how_to_be_one():
+    with pytest.raises(UsageError, match=r"got input_ids \[3\], expected \[batch, at least 1\]") as error:
+        made("llama").remember(torch.tensor([3, 4, 5]))
+    assert error.value.do == "Give one row as input_ids[None]."
+
+
+@pytest.mark.parametrize("window", [None, 300])
+def test_a_document_beyond_the_table_of_positions_names_the_window(window):
+    model = made("gpt2", window=window)
+    cache = model(ids_of(1, 250))[CACHE_NAME]
+    with pytest.raises(UsageError, match="got a context of 270 tokens, expected at most the 256 positions") as error:
+        model(ids_of(1, 20), **{CACHE_NAME: cache})
+    assert "window=256 or less" in error.value.do
+    made("gpt2", window=256).remember(ids_of(1, 300))
+
+
+def test_updates_that_do_not_fit_an_architecture_may_be_left_out():
+    base = transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=V, hidden_size=D, num_hidden_layers=1))
+    with pytest.raises(UsageError, match="lora_targets: 'all-linear' do not fit this base") as error:
+        HippocampalAdapter.from_pretrained(base, **SIZES)
+    assert "lora_rank=0" in error.value.do
+    HippocampalAdapter.from_pretrained(base, **SIZES | {"lora_rank": 0}).remember(ids_of(1, 20))
 
 
 def test_without_peft_the_error_names_the_extra(monkeypatch):

@@ -11,6 +11,7 @@ from torch import Tensor
 from neuro import tensor_file
 from neuro.errors import FormatError, MissingError, UsageError
 from neuro.memory.centroid_index import SCHEMA, CentroidIndex, IndexConfig
+from neuro.plots.index import curves as picture
 
 WIDTH = 16
 SMALL = IndexConfig(WIDTH, capacity=2000, list_size=10, probes=8, block=64, half_life_tokens=100.0)
@@ -247,3 +248,10 @@ def test_bad_input_is_refused_and_changes_nothing(call, text, tmp_path):
     with pytest.raises(UsageError, match=text):
         call(index)
     assert same(before, contents(index, tmp_path / "b"))
+
+
+def test_a_picture_of_curves_is_drawn(tmp_path):
+    work = {f"{way}_microseconds": {"median": 10.0} for way in ("batch", "single")}
+    curve = [{name: work | {"recall": share, "scanned": share / 2} for name in ("a", "b")} for share in (0.5, 1.0)]
+    out = picture({"one": curve, "two": curve}, ["a", "b"], tmp_path / "a.png")
+    assert out is None or out.stat().st_size > 1000

@@ -8,6 +8,7 @@ import pytest
 from neuro.errors import UsageError
 from neuro.evaluate import place_fields
 from neuro.evaluate.place_fields import Frames, Protocol
+from neuro.plots.codes import codes
 from neuro.plots.place import place_fields as picture
 
 PROTOCOL = Protocol(shifts=60, smooth_bins=1.0)
@@ -111,6 +112,12 @@ def test_a_picture_is_drawn(shuttle, tmp_path):
     decoded = place_fields.decode(spikes, shuttle, 300.0, PROTOCOL)
     populations = {"one": found, "none": found._replace(tuned=~found.tuned)}
     out = picture(populations, dict.fromkeys(populations, decoded), tmp_path / "a.png")
+    assert out is None or out.stat().st_size > 1000
+
+
+def test_maps_of_cells_and_likeness_of_codes_are_drawn(tmp_path):
+    rates = np.random.default_rng(0).random((3, 4, 5))
+    out = codes({"three": rates, "one, silent": 0 * rates[:1]}, np.eye(6), tmp_path / "a.png")
     assert out is None or out.stat().st_size > 1000
 
 
