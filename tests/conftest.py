@@ -6,8 +6,11 @@ Factories are fixtures that return functions, so that tests under ``--import-mod
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,9 @@ from torch import Tensor
 
 import backends
 from backends import Ops
-from neuro import presets
+from neuro import atomic, presets
 from neuro.brain import Brain
-from neuro.config import apply_sets
+from neuro.config import apply_sets, to_dict
 from neuro.events import CommitEvents
 from neuro.state import BrainState, leaves
 
@@ -189,6 +192,40 @@ def tiny_brain() -> Callable[..., Brain]:
         return brain
 
     return make
+
+
+@pytest.fixture(scope="module")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., None]]:
+    """While a module runs, `onnx_graph.write` copies what any worker of this run traced from the same brain.
+
+    Tracing is nine tenths of an export and leaves the same bytes (test_a_brain_traced_again_leaves_the_same_bytes);
+    all that follows it runs every time. -> the function that traces.
+    """
+    pytest.importorskip("onnx")
+    from export import onnx_graph
+
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "traced"
+    trace = onnx_graph.write
+
+    def write(brain: Brain, files: dict[str, Path], scatter: bool = True, raster: bool = False) -> None:
+        said = json.dumps([to_dict(brain.config), scatter, raster], sort_keys=True)
+        digest = hashlib.sha256(said.encode())
+        for name, tensor in brain.state_dict().items():
+            digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+        place = shared / digest.hexdigest()
+        if not all((place / name).is_file() for name in files):
+            trace(brain, files, scatter=scatter, raster=raster)
+            place.mkdir(parents=True, exist_ok=True)
+            for name, file in files.items():
+                with atomic.replacing(place / name) as temporary:
+                    shutil.copyfile(file, temporary)
+        for name, file in files.items():
+            shutil.copyfile(place / name, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "write", write)
+        yield trace
 
 
 @pytest.fixture(scope="session")

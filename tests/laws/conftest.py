@@ -25,10 +25,9 @@ def save_model(tiny_brain, tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def exported(save_model, tmp_path_factory) -> tuple[Path, Path]:
+def exported(save_model, tmp_path_factory, traced_once) -> tuple[Path, Path]:
     """A model folder and its float32 export."""
     model, out = save_model(), tmp_path_factory.mktemp("export") / "out"
-    pytest.importorskip("onnx")
     from export import package
 
     package.export_onnx(model, out)

@@ -23,6 +23,7 @@ from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 SWITCHES = ["", "thalamus", "amygdala", "endocrine", "hippocampus", "cortex", "procedural"]
 
 
@@ -40,6 +41,17 @@ def test_step_and_commit_equal_torch_over_128_tokens_with_carried_state(off, sav
         assert found.spike_flips <= 1
         assert found.realigned <= 1, "the maxima must not be of a few tokens only"
         assert 0.02 < found.spike_rate < 0.2 or off == "cortex"
+
+
+def test_a_brain_traced_again_leaves_the_same_bytes(traced_once, save_model, tmp_path):
+    """So one that was traced may be copied, as these tests do, and an export says by its hashes what it came from."""
+    brain = folder.load(save_model(), "cpu")
+    for kind, trace in (("copied", onnx_graph.write), ("traced", traced_once)):
+        (tmp_path / kind).mkdir()
+        trace(brain, {name: tmp_path / kind / name for name in ("step", "commit")}, scatter=False)
+    assert onnx_graph.write is not traced_once
+    for name in ("step", "commit"):
+        assert (tmp_path / "copied" / name).read_bytes() == (tmp_path / "traced" / name).read_bytes()
 
 
 def test_skipped_layers_equal_torch_too(save_model, tmp_path, tokens, measured):

@@ -24,9 +24,11 @@ from neuro.memory import contents
 from neuro.state import leaves
 from neuro.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> tuple[Brain, Path]:
+def exported(tmp_path_factory, traced_once) -> tuple[Brain, Path]:
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(["The keeper counted the boats twice, and the boats counted him. "] * 30, 300)
     brain = Brain(apply_sets(presets.tiny().brain, [f"vocab_size={tokenizer.vocab_size}"])).eval()

@@ -18,6 +18,8 @@ from neuro.sampling import Sampler
 from neuro.session import Session
 from neuro.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 def test_the_folder_runs_without_this_package(exported, tmp_path):
     """From elsewhere, with an interpreter that cannot import neuro, torch or onnx."""

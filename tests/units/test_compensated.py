@@ -73,7 +73,7 @@ def test_loss_is_the_mean_square_of_what_a_product_misses():
 
 
 @pytest.fixture(scope="module")
-def graph(tiny_brain, tmp_path_factory) -> tuple[Path, list[quantize.Feed]]:
+def graph(tiny_brain, tmp_path_factory, traced_once) -> tuple[Path, list[quantize.Feed]]:
     """A step graph, and what it is given over a text."""
     brain, folder = tiny_brain(SIZES), tmp_path_factory.mktemp("graphs")
     onnx_graph.write(brain, {name: folder / f"{name}.onnx" for name in ("step", "commit")})

@@ -32,7 +32,7 @@ def brain(tiny_brain):
 
 
 @pytest.fixture(scope="module")
-def step(brain, tmp_path_factory) -> Path:
+def step(brain, tmp_path_factory, traced_once) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     onnx_graph.write(brain, {name: folder / f"{name}.onnx" for name in ("step", "commit", "prefill")})
     return folder / "step.onnx"
