@@ -97,6 +97,8 @@ class Ops:
     """
     tally: Callable[[Tensor, Tensor, int], Tensor]
     """(shares [B,T,M], ids [B,M] whole numbers of a floating type, V) -> [B,T,V]: the sum of the shares of each id."""
+    weighted_rows: Callable[[Tensor, Tensor], Tensor]
+    """(shares [B,T,V], weight [V,D]) -> [B,T,D]: the sum of the weight's rows, each times its share."""
     scatter_free: bool = False
     """Whether none of them scatters, or makes a shape that depends on data, forward or backward (held by `backends.guard`)."""
 

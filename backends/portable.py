@@ -217,5 +217,6 @@ OPS = Ops(
     take_rows,
     write_rows,
     tally,
+    torch.matmul,
     scatter_free=True,
 )

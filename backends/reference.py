@@ -90,4 +90,20 @@ def tally(shares: Tensor, ids: Tensor, width: int) -> Tensor:
     return torch.stack(columns, -1)
 
 
-OPS = Ops("reference", embed, linear, spike_linear, affine_scan, lif_scan, attention, take_rows, write_rows, tally)
+def weighted_rows(shares: Tensor, weight: Tensor) -> Tensor:
+    return linear(shares, weight.T, None)
+
+
+OPS = Ops(
+    "reference",
+    embed,
+    linear,
+    spike_linear,
+    affine_scan,
+    lif_scan,
+    attention,
+    take_rows,
+    write_rows,
+    tally,
+    weighted_rows,
+)

@@ -73,7 +73,7 @@ class Readout(Region):
         Returns:
             [B,T,D], cut from the graph: a teaching signal, not a path for gradients.
         """
-        missed = wide(said.detach()) - wide(chances.detach() @ self.weight.detach())
+        missed = wide(said.detach()) - wide(self.ops.weighted_rows(chances.detach(), self.weight.detach()))
         return self.norm.hand_back(x, missed * self._gain(modulators).detach())
 
     def commit(

@@ -315,6 +315,9 @@ def counted(ops: Ops, c: Counting) -> Ops:
         c.emit("elementwise", shares.numel())
         c.reads(ids)
 
+    def weighted_rows(out: Tensor, shares: Tensor, weight: Tensor) -> None:
+        products.matrices(c, shares, weight, out)
+
     own = locals()
     names = [field.name for field in dataclasses.fields(Ops) if callable(getattr(ops, field.name))]
     table: Any = {name: unseen(own[name], getattr(ops, name)) for name in names}

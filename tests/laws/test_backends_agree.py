@@ -280,6 +280,26 @@ def test_tally(t, b, d, ops, device, measured):
     assert worst <= BOUND
 
 
+@pytest.mark.parametrize("rows", [1, 511, 512, 513, 1030])
+def test_weighted_rows(rows, ops, device, measured):
+    draw = Draw(device)
+    worst = compare("weighted_rows", ops, [draw.normal(2, 3, rows), draw.normal(rows, 5)], [0, 1])
+    measured("max_difference", worst)
+    assert worst <= BOUND
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_native_weighted_rows_round_little_over_a_vocabulary(batch, device, measured):
+    """float32, shares and rows as a language model has them: what is always a little wrong, a precision multiplies."""
+    draw = Draw(device)
+    shares = torch.softmax(3 * draw.normal(batch, 1, 8192), -1).float()
+    weight = ((draw.normal(8192, 256) + 0.5) / 16).float()
+    truth = shares.double() @ weight.double()
+    worst = gap(native.OPS.weighted_rows(shares, weight).double(), truth) / float(truth.abs().max())
+    measured("max_relative", worst)
+    assert worst <= 1e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_write_rows_leaves_other_slots_bit_identical(dtype, ops, device):
     """Also NaN, infinity, subnormals and minus zero; the memory handed in is not touched."""
@@ -334,6 +354,7 @@ def test_gradcheck_where_smooth(ops, device):
         assert check(write, (leaf(2, 6, 3), leaf(2, t, 3)))
         ids = draw.integers(4, 2, 6).double()
         assert check(lambda x, ids=ids: ops.tally(x, ids, 4), (leaf(2, t, 6),))
+        assert check(ops.weighted_rows, (leaf(2, t, 6), leaf(6, 3)))
 
 
 @pytest.mark.parametrize("table", ["native", "portable"])
