@@ -81,14 +81,14 @@ def test_words_that_stand_again_recall_what_followed_them(tiny_brain, tokens, dr
 
 def test_what_the_same_words_led_to_is_recalled_louder_and_nothing_else_is():
     memory = EpisodicMemory(width=5, top_k=2, writes=2, half_life_tokens=1e9, ops=backends.select("cpu").ops)
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(1)
     query, keys = (normalize(torch.randn(1, n, 4, generator=draw)) for n in (1, 3))
     values, strengths = torch.randn(1, 3, 5, generator=draw), torch.ones(1, 3)
     plain = memory.read(query, keys, values, strengths)
     matches = torch.tensor([[[1.0, phrases.SURE, 0.0]]])
     told = memory.read(query, keys, values, strengths, louder=phrases.louder(matches))
     score, _, chosen = memory.scores(query, keys, strengths)
-    assert chosen[0, 0, 0], "the draw has the louder slot among the best"
+    assert chosen[0, 0, 0], "the draw must have the louder slot among the best"
     share = (torch.softmax(score, -1) * chosen)[..., :1]
     torch.testing.assert_close(told.content, plain.content + phrases.LOUDER * share * values[:, :1])
     assert torch.equal(told.evidence, plain.evidence) and torch.equal(told.novelty, plain.novelty)
