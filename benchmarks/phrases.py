@@ -1,9 +1,11 @@
 """What does it help that the same words led to a stored moment? One setting of `hippocampus.phrase` after another.
 
-    python benchmarks/phrases.py small --data $NEURO_DATA --settings 0,0.8,-0.7 0.4,0.7,-0.2 0.6,0.8,0.3 0.4,0.8,0
+    python benchmarks/phrases.py small --data $NEURO_DATA --distances 4096 16384 \\
+        --settings 0.4,0.85,0.8,0,0 0.4,0.75,0.88,0,0 0.4,0.75,0.88,1,0 0.4,0.75,0.88,2,0
 
-A setting is the phrase's strength, the cosine from which phrases are alike, and what is added to the gate's null (that of
-`small` was raised by 0.7 for phrases, so -0.7 is the model without). For each: nats a token of the first ``--tokens`` of
+A setting is the phrase's strength, the weight of a token over that of the one after it, the cosine from which phrases are
+alike, how much louder a surely known value is, and what is added to the gate's null (that of `small` was raised by 0.7 for
+phrases, so 0,0.75,0.88,0,-0.7 is the model without). For each: nats a token of the first ``--tokens`` of
 WikiText-2 valid with both memories (one stream, a session's commits), and `neuro eval --suite profile` on the tuning forms,
 ``--users`` users of seed 0: facts said word for word in the same words, with both memories on, another user's, and off.
 No chance but the seed's; one set of weights, so for choosing and not for a claim. Prints one JSON object.
@@ -55,7 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/ and books/")
-    parser.add_argument("--settings", nargs="+", default=["0,0.8,-0.7", "0.4,0.8,0"], metavar="PHRASE,CLOSE,NULL")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=["0,0.75,0.88,0,-0.7", "0.4,0.75,0.88,1,0"],
+        metavar="PHRASE,KEPT,CLOSE,LOUDER,NULL",
+    )
     parser.add_argument("--tokens", type=int, default=8000)
     parser.add_argument("--distances", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--users", type=int, default=2)
@@ -65,7 +72,7 @@ def main() -> None:
     book = text.read_text(options.data / "books" / "alice_11.txt.gz")
     found: dict[str, Any] = {}
     for setting in options.settings:
-        strength, phrases.CLOSE, null = map(float, setting.split(","))
+        strength, phrases.KEPT, phrases.CLOSE, phrases.LOUDER, null = map(float, setting.split(","))
         brain = neuro.load(options.model, sets=[f"hippocampus.phrase={strength}"]).eval()
         with torch.no_grad():
             brain.regions["hippocampus"].memory.null.bias += null

@@ -322,7 +322,7 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
                 row("mac", read),
                 row("compare", h.slots * tokens),
                 row("transcendental", (h.slots + 4) * tokens),
-                row("elementwise", (8 * d + 6 + traced + (4 * h.slots if h.phrase else 0)) * tokens),  # trust and gate
+                row("elementwise", (8 * d + 6 + traced + (9 * h.slots if h.phrase else 0)) * tokens),  # trust and gate
             ]
         case Phrases():  # a token's code, then the sum over the last ones, made a unit
             summed = 2 * phrases.LENGTH * phrases.WIDTH + 2 * phrases.WIDTH

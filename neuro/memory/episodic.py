@@ -6,6 +6,7 @@ Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k bes
         right is how much that moment's value was what came: neighbours in time come along (temporal context: Howard &
         Kahana 2002, doi:10.1006/jmps.2001.1388). The evidence goes without it: a neighbour is no nearer for being one.
         differs: one step forward, and only from the closest slot.
+        Where the same words led to a slot its value counts more than its share (`neuro.memory.phrases`).
 Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
 Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
         then to the slots of lowest strength. With ``rebind`` a pair whose key is stored takes that slot, and of equal keys
@@ -79,6 +80,7 @@ class EpisodicMemory(nn.Module):
         lift: Tensor | None = None,
         among: Candidates | None = None,
         same: Tensor | None = None,
+        louder: Tensor | None = None,
     ) -> Recalled:
         """query [B,T,K] unit; without a filled slot the content is 0.
 
@@ -87,6 +89,7 @@ class EpisodicMemory(nn.Module):
                 so that evidence and novelty are those of the cosines alone.
             among: the slots that are looked at; all others are as if they were not there.
             same: added to the cosines [B,T,M] because the same words led here: it is evidence as they are.
+            louder: what each slot's value gains, times itself [B,T,M]; None is nothing.
         """
         if among is not None:
             rows = among.slots.unbind(0)  # whole rows are copied: an index for each number takes several times as long
@@ -99,7 +102,8 @@ class EpisodicMemory(nn.Module):
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
-        return Recalled(share @ values, torch.logsumexp(near, -1), novelty, cosine)
+        spoken = share if louder is None else share * (1.0 + louder)
+        return Recalled(spoken @ values, torch.logsumexp(near, -1), novelty, cosine)
 
     def scores(
         self,

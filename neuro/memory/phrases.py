@@ -1,12 +1,14 @@
 """Phrase code: which words led here, in their order, so that a phrase that stands again is known whatever it means here.
 
     code_v = sqrt(2/W) cos(2 pi (v f + g)),   phrase_t = unit(sum_j kept^j turn_j(code of token t - j)),   j = 0 .. LENGTH - 1
-    match(p, m) = max(0, p . P_m - CLOSE) / (1 - CLOSE)
+    match(p, m) = max(0, p . P_m - CLOSE) / (1 - CLOSE),   louder(p, m) = LOUDER max(0, match - SURE) / (1 - SURE)
 
 Every token of the vocabulary has a fixed random vector, and what lies j tokens back is turned by j places, so that order
 counts; nothing is trained, and two phrases are close when their last tokens are the same ones. The key of the episodic
 memory is of what the cortex makes of the last tokens, which is never twice the same: among thousands of moments the right
-one is often not the closest. The last five tokens alone tell one from nearly all others.
+one is often not the closest. The last five tokens alone tell one from nearly all others. What is recalled is a direction
+among what else is to be said, and grows faint when much other text has been read since: where the last six tokens or more
+are those that led to a slot, its value is recalled so much louder.
 
 Source: random vectors bound by permutation: Kanerva 2009, doi:10.1007/s12559-009-9009-8; Jones & Mewhort 2007,
 doi:10.1037/0033-295X.114.1.1. differs: the vector of a token is a function of its id, so that no table is kept; older
@@ -25,8 +27,10 @@ from neuro.layers.norm import normalize
 
 WIDTH = 64  # of a code
 LENGTH = 8  # tokens of a phrase
-KEPT = 0.85  # weight of a token over that of the one after it
-CLOSE = 0.8  # cosine from which two phrases count as alike: their last five tokens are the same
+KEPT = 0.75  # weight of a token over that of the one after it
+CLOSE = 0.88  # cosine from which two phrases count as alike: their last four or five tokens are the same
+SURE = 0.7  # match from which a value is recalled louder: about six tokens are the same
+LOUDER = 1.0  # what a value gains at match 1, times itself
 _TURN = 65536  # parts of a turn in which frequencies and phases are told
 
 
@@ -78,3 +82,8 @@ def _bound(codes: Tensor, length: int) -> Tensor:
 def match(phrases: Tensor, stored: Tensor) -> Tensor:
     """phrases [B,T,W], stored [B,M,W] -> how much each slot's is the same phrase [B,T,M], 0 to 1."""
     return (phrases @ stored.transpose(1, 2) - CLOSE).clamp_min(0.0) / (1.0 - CLOSE)
+
+
+def louder(matches: Tensor) -> Tensor:
+    """Matches [B,T,M] -> what each slot's value gains, times itself [B,T,M], 0 to `LOUDER`."""
+    return LOUDER * (matches - SURE).clamp_min(0.0) / (1.0 - SURE)

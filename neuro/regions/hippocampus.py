@@ -15,8 +15,9 @@ choice: "surprise" (the most surprising tokens), "salient" (surprise times salie
 or "periodic". With ``learned_sparsity`` every place cell has a threshold of its own that is trained, and training holds the
 mean share of active cells to a budget (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted
 outright as well (`neuro.memory.pointer`). With ``phrase`` a slot to which the same words led gains so much cosine at most,
-whatever the context makes of them (`neuro.memory.phrases`). With ``time_cells`` W_time rates_t is added to the unit key and
-their sum made a unit again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
+whatever the context makes of them, and its value is recalled louder (`neuro.memory.phrases`). With ``time_cells`` W_time
+rates_t is added to the unit key and their sum made a unit again: when in an event a moment was is part of what it is found
+by (`neuro.memory.event_clock`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -120,12 +121,13 @@ class Hippocampus(Region):
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
         among = None if lookup is None else lookup(key)
-        led, last_codes, same = None, state.last_codes, None
+        led, last_codes, same, louder = None, state.last_codes, None, None
         if self.phrases is not None and isinstance(last_codes, Tensor) and isinstance(state.phrases, Tensor):
             led, last_codes = self.phrases.scan(inputs["token"], valid, last_codes)
-            same = self.same_words(led[:, 1:], state.phrases)
+            matches = phrases.match(led[:, 1:], state.phrases)
+            same, louder = self.config.hippocampus.phrase * matches, phrases.louder(matches)
         content, evidence, novelty, cosine = self.memory.read(
-            key, state.keys, state.values, state.strengths, lift, among, same
+            key, state.keys, state.values, state.strengths, lift, among, same, louder
         )
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)
@@ -155,15 +157,12 @@ class Hippocampus(Region):
             last_codes=last_codes,
         )
 
-    def same_words(self, led: Tensor, stored: Tensor) -> Tensor:
-        """Phrases [B,T,W], those of the slots [B,M,W] -> what each slot's cosine gains by being of the same words [B,T,M]."""
-        return self.config.hippocampus.phrase * phrases.match(led, stored)
-
     def same_words_now(self, state: HippocampusState) -> Tensor | None:
-        """`same_words` after the last token of row 0 [1,1,M]; None without phrases."""
+        """What each slot's cosine gains by being of the same words as the last of row 0 [1,1,M]; None without phrases."""
         if self.phrases is None or not isinstance(state.last_codes, Tensor) or not isinstance(state.phrases, Tensor):
             return None
-        return self.same_words(self.phrases.last(state.last_codes[:1]).unsqueeze(1), state.phrases[:1])
+        led = self.phrases.last(state.last_codes[:1]).unsqueeze(1)
+        return self.config.hippocampus.phrase * phrases.match(led, state.phrases[:1])
 
     def traces(self, context: Tensor, valid: Tensor, before: Tensor) -> Tensor:
         """context [B,T,D], valid [B,T], the last token's trace [B,K] -> c [B,T,K]; an event clock starts with them."""
