@@ -355,7 +355,8 @@ def test_a_child_hands_over_what_is_in_the_file(tmp_path, monkeypatch):
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
     path = tmp_path / "a.nir"
-    path.write_bytes(b"before")
+    nir.write(every_node(), path)
+    before = path.read_bytes()
 
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -363,7 +364,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(theirs, "write", fail)
     with pytest.raises(NeuroError, match="cannot write \\(No space left on device\\)"):
         nir.write(every_node(), path)
-    assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_without_the_extra(tmp_path, monkeypatch):
