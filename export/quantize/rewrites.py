@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx_graph import EMBEDDING
 
-_VALUES, _STRENGTHS = "state.regions.hippocampus.values", "state.regions.hippocampus.strengths"
+_VALUES, _STRENGTHS, _PHRASES = (f"state.regions.hippocampus.{name}" for name in ("values", "strengths", "phrases"))
 EVERY_ROW = f"{EMBEDDING}.all"  # the matrix made float32 again, when the graph is loaded
 _LIKELY = 32  # tokens whose share of the teaching signal is summed in floats
 NAMES = (
@@ -72,6 +72,7 @@ def read_chosen_slots(model: onnx.ModelProto) -> None:
     below = _below(graph, cosine)
     aged = _below(graph, _STRENGTHS, past=cosine)  # what is computed of the strengths alone, [B,M] or [B,1,M]
     aged -= below
+    led = _below(graph, _PHRASES, past=cosine) - below  # what is computed of the phrases alone, [B,T,M]
     copies: dict[str, str] = {_STRENGTHS: strengths}
 
     def copied(name: str) -> str:
@@ -91,11 +92,22 @@ def read_chosen_slots(model: onnx.ModelProto) -> None:
         copies[name] = copy.output[0]
         return copies[name]
 
+    def taken(name: str) -> str:
+        """The numbers [B,T,M] of the few slots [B,T,2k]."""
+        if name not in copies:
+            copies[name] = f"{few}.{name}"
+            added.append(
+                helper.make_node("GatherElements", [name, where], [copies[name]], f"{few}.take_{name}", axis=-1)
+            )
+        return copies[name]
+
     graph.node.remove(choice)
     graph.node.remove(read)
     for node in list(graph.node):
         if below.intersection(node.output):
-            node.input[:] = [near if i == cosine else copied(i) if i in aged else i for i in node.input]
+            node.input[:] = [
+                near if i == cosine else copied(i) if i in aged else taken(i) if i in led else i for i in node.input
+            ]
     graph.node.extend(added)
 
 

@@ -81,6 +81,24 @@ def test_the_rewritten_graph_answers_as_the_graph_did(step, fed):
     assert 0 < np.linalg.norm(told - error) <= 0.02 * np.linalg.norm(error)
 
 
+def test_slots_that_are_recalled_louder_are_so_when_only_the_closest_are_read(tiny_brain, tmp_path):
+    """Eight words that stand again after a commit: how loud each slot is goes with the slot, not with its place."""
+    brain = tiny_brain([*SIZES, "hippocampus.phrase=0.4", "hippocampus.slots=64", "hippocampus.top_k=4"])
+    path = tmp_path / "step.onnx"
+    onnx_graph.write(brain, {"step": path, "commit": tmp_path / "commit.onnx"})
+    said = torch.randint(0, 280, (20,), generator=torch.Generator().manual_seed(2)).numpy()
+    fed = list(calibrated.feeds(brain, np.concatenate([said, said])))
+    model = onnx.load(path)
+    rewrites.read_chosen_slots(model)
+    rewrites.sort_nodes(model)
+    onnx.checker.check_model(model, full_check=True)
+    before, after = answers(path, fed), answers(model.SerializeToString(), fed)
+    for name in before:
+        assert np.allclose(before[name], after[name], atol=2e-5), name
+    quiet = [feed | {memory("phrases"): np.zeros_like(feed[memory("phrases")])} for feed in fed]
+    assert np.abs(answers(path, quiet)["logits"] - before["logits"]).max() > 1e-3, "the phrases matter here"
+
+
 def test_the_teaching_signal_is_not_wrong_in_the_same_direction_at_every_token():
     """A hundred predictions that lean one way: what is left of their rounding in the mean is small beside the errors.
 
