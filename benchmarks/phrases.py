@@ -61,7 +61,7 @@ def main() -> None:
         "--settings",
         nargs="+",
         default=["0,0.75,0.88,0,-0.7", "0.4,0.75,0.88,1,0"],
-        metavar="PHRASE,KEPT,CLOSE,LOUDER,NULL",
+        metavar="PHRASE,KEPT,CLOSE,GAIN,NULL",
     )
     parser.add_argument("--tokens", type=int, default=8000)
     parser.add_argument("--distances", type=int, nargs="+", default=[1024, 4096])
@@ -72,7 +72,7 @@ def main() -> None:
     book = text.read_text(options.data / "books" / "alice_11.txt.gz")
     found: dict[str, Any] = {}
     for setting in options.settings:
-        strength, phrases.KEPT, phrases.CLOSE, phrases.LOUDER, null = map(float, setting.split(","))
+        strength, phrases.KEPT, phrases.CLOSE, phrases.GAIN, null = map(float, setting.split(","))
         brain = neuro.load(options.model, sets=[f"hippocampus.phrase={strength}"]).eval()
         with torch.no_grad():
             brain.regions["hippocampus"].memory.null.bias += null

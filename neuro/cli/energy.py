@@ -80,13 +80,13 @@ def run(args: argparse.Namespace) -> int:
         return _schema(args)
     from sims.energy import report, text
 
-    load, network = _nir.counted(args, args.text, args.steps) if graph else (_load(args), None)
-    dense = workload.read(args.dense) if args.dense else None
     against = [name for name in (AGAINST if args.against is None else args.against).split(",") if name]
     if args.against is not None and not against:
         raise UsageError(
             f"energy: got --against '{args.against}', which names no platform.", "Name one or more, as cpu,gpu:h200."
         )
+    load, network = _nir.counted(args, args.text, args.steps) if graph else (_load(args), None)
+    dense = workload.read(args.dense) if args.dense else None
     priced = report.estimate(load, args.chip or CHIP, args.seed, against, dense, _losses(args), network)
     print(json.dumps(priced.to_dict()) if args.json else text.full(priced))
     if args.out:

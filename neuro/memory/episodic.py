@@ -80,7 +80,7 @@ class EpisodicMemory(nn.Module):
         lift: Tensor | None = None,
         among: Candidates | None = None,
         same: Tensor | None = None,
-        louder: Tensor | None = None,
+        gain: Tensor | None = None,
     ) -> Recalled:
         """query [B,T,K] unit; without a filled slot the content is 0.
 
@@ -89,7 +89,7 @@ class EpisodicMemory(nn.Module):
                 so that evidence and novelty are those of the cosines alone.
             among: the slots that are looked at; all others are as if they were not there.
             same: added to the cosines [B,T,M] because the same words led here: it is evidence as they are.
-            louder: what each slot's value gains, times itself [B,T,M]; None is nothing.
+            gain: how much louder, times itself, each slot's value is [B,T,M]; None is none.
         """
         if among is not None:
             rows = among.slots.unbind(0)  # whole rows are copied: an index for each number takes several times as long
@@ -102,8 +102,8 @@ class EpisodicMemory(nn.Module):
         share = torch.softmax(score, -1) * chosen.to(score.dtype)
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
-        spoken = share if louder is None else share * (1.0 + louder)
-        return Recalled(spoken @ values, torch.logsumexp(near, -1), novelty, cosine)
+        share = share if gain is None else share * (1.0 + gain)
+        return Recalled(share @ values, torch.logsumexp(near, -1), novelty, cosine)
 
     def scores(
         self,

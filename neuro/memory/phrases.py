@@ -1,7 +1,7 @@
 """Phrase code: which words led here, in their order, so that a phrase that stands again is known whatever it means here.
 
     code_v = sqrt(2/W) cos(2 pi (v f + g)),   phrase_t = unit(sum_j kept^j turn_j(code of token t - j)),   j = 0 .. LENGTH - 1
-    match(p, m) = max(0, p . P_m - CLOSE) / (1 - CLOSE),   louder(p, m) = LOUDER max(0, match - SURE) / (1 - SURE)
+    match(p, m) = max(0, p . P_m - CLOSE) / (1 - CLOSE),   gain(p, m) = GAIN max(0, match - SURE) / (1 - SURE)
 
 Every token of the vocabulary has a fixed random vector, and what lies j tokens back is turned by j places, so that order
 counts; nothing is trained, and two phrases are close when their last tokens are the same ones. The key of the episodic
@@ -30,7 +30,7 @@ LENGTH = 8  # tokens of a phrase
 KEPT = 0.75  # weight of a token over that of the one after it
 CLOSE = 0.88  # cosine from which two phrases count as alike: their last four or five tokens are the same
 SURE = 0.7  # match from which a value is recalled louder: about six tokens are the same
-LOUDER = 1.0  # what a value gains at match 1, times itself
+GAIN = 1.0  # of a value at match 1, times itself
 _TURN = 65536  # parts of a turn in which frequencies and phases are told
 
 
@@ -84,6 +84,6 @@ def match(phrases: Tensor, stored: Tensor) -> Tensor:
     return (phrases @ stored.transpose(1, 2) - CLOSE).clamp_min(0.0) / (1.0 - CLOSE)
 
 
-def louder(matches: Tensor) -> Tensor:
-    """Matches [B,T,M] -> what each slot's value gains, times itself [B,T,M], 0 to `LOUDER`."""
-    return LOUDER * (matches - SURE).clamp_min(0.0) / (1.0 - SURE)
+def gain(matches: Tensor) -> Tensor:
+    """Matches [B,T,M] -> by how much, times itself, each slot's value is recalled louder [B,T,M], 0 to `GAIN`."""
+    return (matches - SURE).clamp_min(0.0) * (GAIN / (1.0 - SURE))

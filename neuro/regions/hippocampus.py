@@ -121,13 +121,13 @@ class Hippocampus(Region):
             told = self.config.hippocampus.contiguity * candidate
             lift = told.unsqueeze(-1) * self.memory.following(before, value, state)
         among = None if lookup is None else lookup(key)
-        led, last_codes, same, louder = None, state.last_codes, None, None
+        led, last_codes, same, gain = None, state.last_codes, None, None
         if self.phrases is not None and isinstance(last_codes, Tensor) and isinstance(state.phrases, Tensor):
             led, last_codes = self.phrases.scan(inputs["token"], valid, last_codes)
             matches = phrases.match(led[:, 1:], state.phrases)
-            same, louder = self.config.hippocampus.phrase * matches, phrases.louder(matches)
+            same, gain = self.config.hippocampus.phrase * matches, phrases.gain(matches)
         content, evidence, novelty, cosine = self.memory.read(
-            key, state.keys, state.values, state.strengths, lift, among, same, louder
+            key, state.keys, state.values, state.strengths, lift, among, same, gain
         )
         said = normalize(content.detach()) * valid.unsqueeze(-1)
         trust = self._trust(torch.cat([state.last_content.unsqueeze(1), said[:, :-1]], 1), value, state.trust)

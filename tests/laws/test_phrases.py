@@ -86,11 +86,11 @@ def test_what_the_same_words_led_to_is_recalled_louder_and_nothing_else_is():
     values, strengths = torch.randn(1, 3, 5, generator=draw), torch.ones(1, 3)
     plain = memory.read(query, keys, values, strengths)
     matches = torch.tensor([[[1.0, phrases.SURE, 0.0]]])
-    told = memory.read(query, keys, values, strengths, louder=phrases.louder(matches))
+    told = memory.read(query, keys, values, strengths, gain=phrases.gain(matches))
     score, _, chosen = memory.scores(query, keys, strengths)
     assert chosen[0, 0, 0], "the draw must have the louder slot among the best"
     share = (torch.softmax(score, -1) * chosen)[..., :1]
-    torch.testing.assert_close(told.content, plain.content + phrases.LOUDER * share * values[:, :1])
+    torch.testing.assert_close(told.content, plain.content + phrases.GAIN * share * values[:, :1])
     assert torch.equal(told.evidence, plain.evidence) and torch.equal(told.novelty, plain.novelty)
 
 
