@@ -1,12 +1,13 @@
-"""Is what will be used worth writing? Controllers at a quarter of the writes, one of them the head of `usefulness.py`.
+"""Is what will be used worth writing? Controllers at a quarter of the writes: the tag, and the head of `usefulness.py`.
 
+    python benchmarks/useful_writes.py small --data $NEURO_DATA
     python benchmarks/usefulness.py small --data $NEURO_DATA --train 2 --valid 2 --draws 100 --out head.npz
     python benchmarks/useful_writes.py small --data $NEURO_DATA --head head.npz
 
-surprise and random as the hippocampus has them, useful by the use that the head predicts, useful x surprise by the product.
-Places of WikiText-2 valid: warm-up, passage, gap, passage again, episodic memory alone; nats per token of what is read once
-(text) and of the second showing (again), less those of surprise. Brackets: 95 % bootstrap over samples and blocks of 100
-tokens. One set of weights. Prints one JSON object.
+surprise, random and tagged as the hippocampus has them, and all, with every pair written; with ``--head`` also useful by the
+use that the head predicts, and useful x surprise by the product. Places of WikiText-2 valid or test: warm-up, passage, gap,
+passage again, episodic memory alone; nats per token of what is read once (text) and of the second showing (again), less those
+of surprise. Brackets: 95 % bootstrap over samples and blocks of 100 tokens. One set of weights. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -69,17 +70,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/")
-    parser.add_argument("--head", type=Path, required=True, help="what usefulness.py --out wrote")
+    parser.add_argument("--head", type=Path, help="what usefulness.py --out wrote")
+    parser.add_argument("--split", default="valid", choices=("valid", "test"))
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--length", type=int, default=1000, help="tokens of the warm-up, the passage and the gap")
     options = parser.parse_args()
     torch.set_num_threads(1)
     span = neuro.load(options.model).config.plasticity_span
-    raw = text.read_text(options.data / "wikitext-2" / "valid.txt.gz")
+    raw = text.read_text(options.data / "wikitext-2" / f"{options.split}.txt.gz")
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in ("surprise", "random", "useful", "useful x surprise"):
-        controller = "random" if name == "random" else "surprise"
-        sets = ["hippocampus.slots=4096", f"hippocampus.writes_per_span={span // SHARE}"]
+    for name in ("surprise", "random", "tagged", "all", *(("useful", "useful x surprise") if options.head else ())):
+        controller = name if name in ("random", "tagged") else "surprise"
+        writes = span if name == "all" else span // SHARE
+        sets = [f"hippocampus.slots={4 * options.length}", f"hippocampus.writes_per_span={writes}"]
         brain = neuro.load(options.model, sets=[*sets, f"hippocampus.controller={controller}"]).eval()
         if "useful" in name:
             use, region = predicted(brain, options.head), brain.regions["hippocampus"]
@@ -98,6 +101,7 @@ def main() -> None:
         "benchmark": "useful_writes",
         "model": options.model,
         "machine": _machine.describe(),
+        "split": options.split,
         "samples": options.samples,
         "length": options.length,
         "nats": {name: [round(float(x.mean()), 4) for x in both] for name, both in found.items()},

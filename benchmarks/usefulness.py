@@ -3,14 +3,16 @@
     python benchmarks/usefulness.py small --data $NEURO_DATA
 
 A stored pair is used as much as the reads of the next 4,096 tokens give it: the sum of its shares among the ``top_k`` slots,
-each times how right it was (cosine of its value and what came, at least 0); with ``--worth`` also times the nats that what came
-cost without episodic memory, so that what the cortex knew anyway counts little. Every token is stored, for 4,096 tokens; reads
-see what was committed before their span. A ridge regression, fitted on train streams, predicts the root of that from surprise,
-novelty, salience, log frequency, position in the article and the hidden state; its penalty is chosen on the last train stream.
-On valid: area under the curve at finding the most used quarter, with a bootstrap over articles; correlation with use (of ranks)
-once surprise, log frequency and position are taken from both; means over content and function words (by their most frequent
-tag in UD English EWT train), beside the prominence that readers gave the same kinds of words (Helsinki Prosody, test). One set
-of weights, seed 0. Prints one JSON object.
+each times how right it was (cosine of its value and what came, at least 0); with ``--use worth`` also times the nats that what
+came cost without episodic memory, so that what the cortex knew anyway counts little; with ``--use saved`` it is what a
+stronger slot would save (`neuro.train.usefulness`), and of a model that has a tag the tag is judged. Every token is stored, for
+4,096 tokens; reads see what was committed before their span. A ridge regression, fitted on train streams, predicts the root of
+that (of what was saved, at most a nat of it) from surprise, novelty, salience, log frequency, position in the article and the
+hidden state (the pair); its penalty is chosen on the last train stream. On valid: area under the curve at finding the most used
+quarter, mean use of the quarter that a score puts first less that of surprise's, with a bootstrap over articles; correlation
+with use (of ranks) once surprise, log frequency and position are taken from both; means over content and function words (by
+their most frequent tag in UD English EWT train), beside the prominence that readers gave the same kinds of words (Helsinki
+Prosody, test). One set of weights, seed 0. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import _machine
 import numpy as np
 import torch
 from torch import Tensor
+from train_tag import tagged
 
 import neuro
 from neuro import text
@@ -37,8 +40,9 @@ from neuro.evaluate import arms, perplexity, statistics
 from neuro.layers.norm import normalize
 from neuro.memory.episodic import EpisodicMemory
 from neuro.regions.hippocampus import Hippocampus
+from neuro.train import usefulness
 
-HORIZON = 4096
+HORIZON = usefulness.HORIZON
 LENGTH = 2 * HORIZON  # tokens of a stream; the first half is judged by the second
 NAMES = ("surprise", "novelty", "salience", "log_frequency", "log_position")
 PENALTIES = (1e1, 1e2, 1e3, 1e4)
@@ -49,16 +53,14 @@ class Items(NamedTuple):
     """The judged pairs of some streams, one row each."""
 
     plain: np.ndarray  # [N, 5] in the order of NAMES
-    hidden: np.ndarray  # [N, D]
+    hidden: np.ndarray  # [N, D], or what a pair is, [N, D + K]
     use: np.ndarray  # [N]
     token: np.ndarray  # [N]
     article: np.ndarray  # [N]
+    tag: np.ndarray | None  # [N] what the model foretold
 
 
-@torch.no_grad()
-def collect(
-    brain: Brain, raw: str, streams: int, frequency: np.ndarray | None, worth: bool
-) -> tuple[Items, np.ndarray]:
+def collect(brain: Brain, raw: str, streams: int, frequency: np.ndarray | None, use: str) -> tuple[Items, np.ndarray]:
     """Items of the first ``streams`` streams of a text, and how often each token stands in them."""
     lines, ids, article, position = raw.split("\n"), [], [], []
     for number, unit in enumerate(text.articles(lines)):
@@ -71,9 +73,43 @@ def collect(
     rows = torch.tensor(ids[: streams * LENGTH]).reshape(streams, LENGTH)
     counts = np.bincount(rows.flatten().numpy(), minlength=brain.config.vocab_size)
     frequency = counts if frequency is None else frequency
+    half = slice(1, HORIZON)  # nothing leads to a stream's first token
+    known = [
+        np.log(frequency[rows.numpy()] + 1.0)[:, half],
+        np.log1p(np.array(position[: rows.numel()]).reshape(rows.shape))[:, half],
+    ]
+    *told, hidden, use_of, tag = (_saved if use == "saved" else _read)(brain, rows, half, use)
+    plain = np.stack([column.ravel() for column in (*told, *known)], 1)
+    apart = np.array(article[: rows.numel()]).reshape(rows.shape)[:, half].ravel()
+    return Items(plain, hidden, use_of, rows[:, half].flatten().numpy(), apart, tag), frequency
+
+
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def _saved(brain: Brain, rows: Tensor, half: slice, use: str) -> Columns:
+    """Surprise, novelty, salience, the pair, what it saved and its tag."""
+    features, saved = (x[:, half] for x in usefulness.worth(brain, rows))
+    surprise, novelty, salience = (features[..., column].numpy() for column in (0, 2, 3))
+    tag = cast(Hippocampus, brain.regions["hippocampus"]).tag
+    assert tag is not None
+    foretold = (features * tag.weight).sum(-1) + tag.bias
+    return (
+        surprise,
+        novelty,
+        salience,
+        features[..., 4:].flatten(0, 1).double().numpy(),
+        saved.flatten().numpy(),
+        foretold.flatten().numpy() if tag.weight.any() else None,
+    )
+
+
+@torch.no_grad()
+def _read(brain: Brain, rows: Tensor, half: slice, use: str) -> Columns:
+    """Surprise, novelty, salience, the hidden state and how much of each pair was read."""
     region = brain.regions["hippocampus"]
     assert isinstance(region, Hippocampus)
-    state, kept = brain.init_state(streams), []
+    state, kept = brain.init_state(len(rows)), []
     seen: list[Tensor] = []
     hook = region.norm.register_forward_hook(lambda module, given, out: seen.append(given[0]))
     for part in rows.split(brain.config.plasticity_span, 1):
@@ -86,23 +122,18 @@ def collect(
         state = arms.keep_only(brain.commit(out.state)[0], arms.ARMS["procedural"])
     hook.remove()
     keys, values, surprise, salience, hidden = (torch.cat(parts, 1) for parts in zip(*kept, strict=True))
-    cost = surprise if worth else torch.ones_like(surprise)
+    cost = surprise if use == "worth" else torch.ones_like(surprise)
     found = [
         later_use(region.memory, *row, brain.config.plasticity_span) for row in zip(keys, values, cost, strict=True)
     ]
-    half = slice(1, HORIZON)  # nothing leads to a stream's first token
-    columns = [
-        surprise.numpy(),
-        np.stack([novelty for _, novelty in found]),
-        salience.numpy(),
-        np.log(frequency[rows.numpy()] + 1.0),
-        np.log1p(np.array(position[: rows.numel()]).reshape(rows.shape)),
-    ]
-    plain = np.stack([column[:, half].ravel() for column in columns], 1)
-    apart = np.array(article[: rows.numel()]).reshape(rows.shape)[:, half]
-    use = np.concatenate([use[half] for use, _ in found])
-    features = normalize(hidden[:, half]).flatten(0, 1).double().numpy() * hidden.shape[-1] ** 0.5
-    return Items(plain, features, use, rows[:, half].flatten().numpy(), apart.ravel()), frequency
+    return (
+        surprise.numpy()[:, half],
+        np.stack([novelty for _, novelty in found])[:, half],
+        salience.numpy()[:, half],
+        normalize(hidden[:, half]).flatten(0, 1).double().numpy() * hidden.shape[-1] ** 0.5,
+        np.concatenate([use_of[half] for use_of, _ in found]),
+        None,
+    )
 
 
 def later_use(
@@ -238,9 +269,17 @@ def judged(items: Items, scores: dict[str, np.ndarray], draws: int) -> dict[str,
     controls = items.plain[:, [NAMES.index(name) for name in ("surprise", "log_frequency", "log_position")]]
     surprise = scores["surprise"]
     report: dict[str, Any] = {}
+
+    def first(scores: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
+        """Mean use of the quarter that comes first."""
+        return float(items.use[at][scores[at] > np.quantile(scores[at], 0.75)].mean())
+
     for name, given in scores.items():
-        row: dict[str, Any] = {"area": round(area(given, used), 4)}
+        row: dict[str, Any] = {"area": round(area(given, used), 4), "first_quarter": round(first(given), 4)}
         if name != "surprise":
+            row["first_quarter_less_surprise_95"] = over_articles(
+                items, lambda at, s=given: first(s, at) - first(surprise, at), draws
+            )
             row["area_less_surprise_95"] = over_articles(
                 items, lambda at, s=given: area(s[at], used[at]) - area(surprise[at], used[at]), draws
             )
@@ -260,16 +299,18 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=6, help="streams of 8,192 tokens")
     parser.add_argument("--valid", type=int, default=4)
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--worth", action="store_true", help="count use in nats that the cortex alone would have paid")
+    parser.add_argument("--use", default="reads", choices=("reads", "worth", "saved"), help="what counts as use")
     parser.add_argument("--out", type=Path, help="where to keep the head, as npz, for useful_writes.py")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    # The context does not depend on the store, so a small one is enough to read with.
-    brain = neuro.load(options.model, sets=["hippocampus.slots=512"]).eval()
+    if options.use == "saved":
+        brain = tagged(options.model, [f"hippocampus.slots={LENGTH}"])
+    else:  # the context does not depend on the store, so a small one is enough to read with
+        brain = neuro.load(options.model, sets=["hippocampus.slots=512"]).eval()
     texts = [text.read_text(options.data / "wikitext-2" / f"{name}.txt.gz") for name in ("train", "valid")]
-    train, frequency = collect(brain, texts[0], options.train, None, options.worth)
-    valid, _ = collect(brain, texts[1], options.valid, frequency, options.worth)
-    target, last = np.sqrt(train.use), HORIZON - 1
+    train, frequency = collect(brain, texts[0], options.train, None, options.use)
+    valid, _ = collect(brain, texts[1], options.valid, frequency, options.use)
+    target, last = train.use.clip(-1.0, 1.0) if options.use == "saved" else np.sqrt(train.use), HORIZON - 1
 
     def features(items: Items, which: Sequence[str]) -> np.ndarray:
         columns = [items.plain[:, NAMES.index(name)][:, None] for name in NAMES if name in which]
@@ -278,12 +319,19 @@ def main() -> None:
     every = {"head": (*NAMES, "hidden"), "head without hidden": NAMES, "head of hidden alone": ("hidden",)}
     scores = {name: valid.plain[:, number] for number, name in enumerate(NAMES)}
     scores |= {f"less {name}": -scores[name] for name in ("novelty", "surprise")}
+    if valid.tag is not None:
+        scores |= {"tag": valid.tag, "tagged": np.exp(valid.tag.clip(-2.5, 2.5)) * (valid.plain[:, 0] + 1e-3)}
     penalties = {}
     for name, which in every.items():
         head, penalties[name] = chosen(features(train, which), target, last)
         scores[name] = head(features(valid, which)) + target.mean()
         if options.out and name == "head":
             np.savez(options.out, **head._asdict(), centre=target.mean(), frequency=frequency)
+    compared = {"surprise": scores["surprise"], "salience": scores["salience"]}
+    if options.use == "saved":  # what is saved has no fixed sign, and so no ratio
+        compared |= {"tagged": scores["tagged"]} if "tagged" in scores else {}
+    else:
+        compared |= {"use": valid.use, "head": scores["head"].clip(0.0) ** 2}
     words = kinds(options.data)
     content, function = (np.isin(valid.token, whole(kind, brain)) for kind in words)
 
@@ -294,10 +342,15 @@ def main() -> None:
         "benchmark": "usefulness",
         "model": options.model,
         "seed": 0,
-        "use_in": "nats" if options.worth else "reads",
+        "use_in": options.use,
         "machine": _machine.describe(),
         "items": {"train": len(train.use), "valid": len(valid.use), "articles": len(np.unique(valid.article))},
-        "use": {"mean": round(float(valid.use.mean()), 4), "none": round(float((valid.use < 0.01).mean()), 4)},
+        "use": {
+            "mean": round(float(valid.use.mean()), 4),
+            "less_than_0.01": round(float((valid.use < 0.01).mean()), 4),
+            "content": round(float(valid.use[content].mean()), 4),
+            "function": round(float(valid.use[function].mean()), 4),
+        },
         "penalties": penalties,
         "valid": judged(valid, scores, options.draws),
         "content_over_function": {
@@ -305,12 +358,7 @@ def main() -> None:
                 "ratio": round(ratio(values), 3),
                 "95": over_articles(valid, lambda at, v=values: ratio(v, at), options.draws),
             }
-            for name, values in {
-                "use": valid.use,
-                "head": scores["head"].clip(0.0) ** 2,
-                "surprise": scores["surprise"],
-                "salience": scores["salience"],
-            }.items()
+            for name, values in compared.items()
         },
         "spoken": spoken(words, options.draws),
     }

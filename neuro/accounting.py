@@ -34,6 +34,7 @@ from neuro.memory.phrases import Phrases
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
 from neuro.memory.procedural import ProceduralMemory
+from neuro.memory.tag import Tag
 from neuro.memory.time_cells import TimeCells
 from neuro.regions.amygdala import Amygdala
 from neuro.regions.base import Region
@@ -268,6 +269,8 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
         case Trace():
             rank, width = module.sense.shape
             return [row("mac", 2 * rank * width * tokens), row("elementwise", (3 * rank + 2 * width) * tokens)]
+        case Tag():
+            return []  # the commits'
         case nn.Linear():
             macs = module.in_features * module.out_features
             if name in ("procedural.modulation", "decay_modulation") or region == "endocrine":

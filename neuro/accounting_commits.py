@@ -19,7 +19,7 @@ from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.workload import Operation
 
 # Of each pair, to tell which come first: `Hippocampus._priority`.
-_PRIORITY = {"learned": 2, "surprise": 1, "salient": 2, "periodic": 1, "random": 7}
+_PRIORITY = {"learned": 2, "surprise": 1, "salient": 2, "tagged": 3, "periodic": 1, "random": 7}
 
 
 def operations(brain: Brain, rows: int, calls: int) -> list[Operation]:
@@ -138,7 +138,11 @@ def _episodic(brain: Brain, rows: int, calls: int) -> list[Operation]:
     compare = span + 1 + _sorted(span) + _sorted(slots) + 2 * writes
     if h.controller == "periodic":
         compare += span
-    mac = span * span
+    mac, transcendental = span * span, 1
+    if h.controller == "tagged":
+        elementwise += span * 2 * (4 + config.d_model + h.key_width)  # weighted, added up, and the bias
+        transcendental += 2 * span
+        compare += 2 * span
     if h.rebind:
         mac += writes * (slots + writes) * h.key_width
         elementwise += 6 * writes + 5 * writes**2 + writes * slots + writes - 1
@@ -152,7 +156,7 @@ def _episodic(brain: Brain, rows: int, calls: int) -> list[Operation]:
         "memory",
         mac=mac * rows,
         elementwise=elementwise * rows,
-        transcendental=rows,
+        transcendental=transcendental * rows,
         compare=compare * rows + before,
     )
 

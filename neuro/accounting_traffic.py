@@ -66,7 +66,9 @@ def _weights(brain: Brain, counted: Counted) -> list[Traffic]:
     commits: dict[str, int] = {}
     for name, parameter in brain.named_parameters():
         region = name.split(".")[1] if name.startswith("regions.") else name
-        if region == "endocrine" or ".procedural." in name or ".decay_modulation." in name:
+        if ".tag." in name and brain.config.hippocampus.controller != "tagged":
+            continue  # nobody asks
+        if region == "endocrine" or any(part in name for part in (".procedural.", ".decay_modulation.", ".tag.")):
             commits[region] = commits.get(region, 0) + parameter.numel()
         else:
             steps[region] = steps.get(region, 0) + parameter.numel()

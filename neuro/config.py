@@ -18,7 +18,7 @@ MIXERS = ("recurrence", "window")
 FEEDFORWARDS = ("spiking", "dense")
 ENCODINGS = ("dense", "spikes")
 SKIPS = ("feedforward", "layer")
-CONTROLLERS = ("surprise", "salient", "learned", "random", "periodic")
+CONTROLLERS = ("surprise", "salient", "tagged", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 OPTIMIZERS = ("adamw", "muon")
 PARALLEL = ("none", "ddp", "fsdp")
@@ -107,6 +107,7 @@ class HippocampusConfig:
     top_k: int = 16  # slots read for a token
     writes_per_span: int = 64  # at most
     controller: str = "surprise"  # which tokens of a span are written first: one of CONTROLLERS
+    tag: bool = False  # what a pair will be worth is foretold (`neuro.memory.tag`), for the controller "tagged"
     half_life_tokens: float = 65536.0  # of a slot's strength
     contiguity: float = (
         0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
@@ -260,6 +261,7 @@ class BrainConfig:
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
+        need(h.tag or h.controller != "tagged", "hippocampus.tag", "true with brain.hippocampus.controller 'tagged'")
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
         need(h.phrase >= 0, "hippocampus.phrase", "at least 0")
         need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")

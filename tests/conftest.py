@@ -81,6 +81,7 @@ LAYERS = {
     ],
     "a fast bias": ["procedural.bias_rate=0.05"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
+    "tagged writes": ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=3"],
     "few writes": [
         "hippocampus.controller=learned",
         "hippocampus.writes_per_span=3",

@@ -10,6 +10,7 @@ from neuro.config import BrainConfig, CortexConfig, HippocampusConfig
 from neuro.errors import UsageError
 
 FUSIONS = ("memory", "feedforward", "none")
+CONTROLLERS = ("learned", "random", "periodic")
 MODEL_TYPE = "hippocampal_adapter"
 
 
@@ -28,7 +29,7 @@ class AdapterConfig(PretrainedConfig):
         key_layer: which decoder layer's output addresses the memory, from 0; None is what the head reads.
         place_cells, sparsity, key_width, slots, top_slots, writes_per_span, controller, half_life_tokens, rebind: of the
             hippocampus (`neuro.config.HippocampusConfig`); None for writes_per_span writes every token. The
-            controller "surprise" is not to be had: what is written is known before the head has run.
+            controllers that ask how surprising a token was are not to be had: what is written is known before the head has run.
         probes: lists of slots that a token looks at (`neuro.memory.slot_lists`) outside training; None looks at all slots.
         probes_from: filled slots from which lists are worth their work; below, all slots are read.
         lora_rank: of the low-rank updates of the base's linear layers; 0 is none.
@@ -92,7 +93,7 @@ class AdapterConfig(PretrainedConfig):
         _need(probes is None or probes >= 1, "probes", probes, "None or at least 1 list")
         _need(probes_from >= 1, "probes_from", probes_from, "at least 1 slot")
         _need(lora_rank >= 0, "lora_rank", lora_rank, "at least 0")
-        _need(controller != "surprise", "controller", controller, "learned, random or periodic")
+        _need(controller in CONTROLLERS, "controller", controller, ", ".join(CONTROLLERS))
         self.brain_config()
         super().__init__(**kwargs)
 

@@ -11,13 +11,13 @@ and not of one alone (Howard and Kahana 2002, doi:10.1006/jmps.2001.1388); it is
 
 Trust is how right the memory has just been: high while a text repeats, near zero in a new one. Written at commits only, so
 no token can read what came after it. Which pairs of a span are written, at most ``writes_per_span``, is the controller's
-choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "learned" (salience and novelty), "random"
-or "periodic". With ``learned_sparsity`` every place cell has a threshold of its own that is trained, and training holds the
-mean share of active cells to a budget (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted
-outright as well (`neuro.memory.pointer`). With ``phrase`` a slot to which the same words led gains so much cosine at most,
-whatever the context makes of them, and its value is recalled louder (`neuro.memory.phrases`). With ``time_cells`` W_time
-rates_t is added to the unit key and their sum made a unit again: when in an event a moment was is part of what it is found
-by (`neuro.memory.event_clock`).
+choice: "surprise" (the most surprising tokens), "salient" (surprise times salience), "tagged" (surprise times what the pair is
+foretold to be worth, `neuro.memory.tag`), "learned" (salience and novelty), "random" or "periodic". With ``learned_sparsity``
+every place cell has a threshold of its own that is trained, and training holds the mean share of active cells to a budget
+(`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted outright as well (`neuro.memory.pointer`).
+With ``phrase`` a slot to which the same words led gains so much cosine at most, whatever the context makes of them, and its
+value is recalled louder (`neuro.memory.phrases`). With ``time_cells`` W_time rates_t is added to the unit key and their sum
+made a unit again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -38,6 +38,7 @@ from neuro.memory.event_clock import EventClock
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
 from neuro.memory.slot_lists import Candidates
+from neuro.memory.tag import Tag
 from neuro.regions.base import Channels, DecayModulation, Region
 from neuro.state import ClockState, Held, HippocampusState, SpanBuffer, tree_map
 
@@ -74,6 +75,7 @@ class Hippocampus(Region):
             nn.init.eye_(linear.weight)
         self.decay_modulation = DecayModulation() if config.modulates_decay else None
         self.memory = EpisodicMemory(width, h.top_k, h.writes_per_span, h.half_life_tokens, ops, h.rebind)
+        self.tag = Tag(width, h.key_width) if h.tag else None
         self.pointer = Pointer(width, config.vocab_size, ops) if h.pointer else None
         if self.pointer is not None:
             self.writes = (*self.writes, "copied")
@@ -224,6 +226,8 @@ class Hippocampus(Region):
                 return span.surprise + 1e-3  # what came as no surprise at all comes last, but comes
             case "salient":
                 return span.salience * (span.surprise + 1e-3)
+            case "tagged" if self.tag is not None:
+                return torch.exp(self.tag(span)) * (span.surprise + 1e-3)
             case "periodic":
                 every = -(-span.valid.shape[1] // h.writes_per_span)
                 return (torch.remainder(origins, every) == 0).to(origins.dtype)

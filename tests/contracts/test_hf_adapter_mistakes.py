@@ -51,7 +51,11 @@ def test_mistakes_are_answered_in_two_parts(tmp_path, adapter_of, ids_of):
         (lambda: adapter_of("llama", window=4, overlap=4), "overlap: got 4, expected at least 0 and below the window"),
         (
             lambda: adapter_of("llama", controller="surprise"),
-            "controller: got 'surprise', expected learned, random or periodic",
+            "controller: got 'surprise', expected learned, random, periodic",
+        ),
+        (
+            lambda: adapter_of("llama", controller="tagged"),
+            "adapter controller: got 'tagged', expected learned, random, periodic",
         ),
         (lambda: adapter_of("llama", key_layer=2), "key_layer: got 2, expected 0 to 1"),
         (lambda: adapter_of("llama", lora_targets=["nowhere"]), "lora_targets: ['nowhere'] do not fit this base"),

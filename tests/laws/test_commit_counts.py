@@ -48,6 +48,8 @@ SETS = {
     "phrases": ["hippocampus.phrase=0.4", "hippocampus.slots=24"],
     "contiguity and clocks": ["hippocampus.contiguity=0.3", "hippocampus.time_cells=6", "hippocampus.key_trace=0.5"],
     "hormones and decay": ["endocrine.modulates_decay=true", "hippocampus.controller=learned"],
+    "tagged": ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=3"],
+    "a tag that nobody asks": ["hippocampus.tag=true"],
     "a hormone at rest": ["endocrine.off=serotonin"],
     "windows": ["cortex.mixers=window,window", "hippocampus.controller=random"],
     "no procedural memory": ["procedural.enabled=false", "hippocampus.controller=periodic"],

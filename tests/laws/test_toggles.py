@@ -65,6 +65,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.top_k": ("1", {"logits"}),
     "hippocampus.writes_per_span": ("2", {"logits"}),
     "hippocampus.controller": ("periodic", {"logits"}),
+    "hippocampus.tag": ("true", {"parameters"}),  # the controller "tagged" asks it
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
     "hippocampus.contiguity": ("0.5", {"logits"}),
     "hippocampus.rebind": ("true", {"logits"}),

@@ -54,9 +54,8 @@ def test_an_emptied_memory_lets_nothing_in(tiny_brain, tokens):
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_a_controller_keeps_its_budget_and_no_token_is_written_twice(tiny_brain, tokens, controller):
-    brain = tiny_brain(
-        [f"hippocampus.controller={controller}", "hippocampus.writes_per_span=4", "hippocampus.slots=64"]
-    )
+    sets = [f"hippocampus.tag={controller == 'tagged'}".lower(), f"hippocampus.controller={controller}"]
+    brain = tiny_brain([*sets, "hippocampus.writes_per_span=4", "hippocampus.slots=64"])
     state = brain.init_state(2)
     for seed in range(5):
         out = brain.scan(tokens(2, SPAN, seed=seed), state)
@@ -106,6 +105,27 @@ def test_the_salient_controller_weighs_surprise_by_salience(tiny_brain, tokens):
         worth = buffer.salience[row] * (buffer.surprise[row] + 1e-3) * buffer.candidate[row]
         best = set(torch.topk(worth, 5).indices.tolist())
         assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
+
+
+def test_the_tagged_controller_weighs_surprise_by_what_a_pair_is_foretold_to_be_worth(tiny_brain, tokens):
+    sets = ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=5"]
+    brain = tiny_brain(sets)
+    tag = brain.regions["hippocampus"].tag
+    ids, chosen = tokens(3, SPAN), []
+    for scale in (0.0, 3.0):
+        with torch.no_grad():
+            tag.weight[4:] = scale * torch.randn(len(tag.weight) - 4, generator=torch.Generator().manual_seed(1))
+        out = brain.scan(ids, brain.init_state(3))
+        buffer, memory = out.state.buffer, hippocampus(brain.commit(out.state)[0])
+        told = torch.log(buffer.surprise + 0.05)
+        rows = torch.stack([buffer.surprise, told, buffer.novelty, buffer.salience], -1)
+        foretold = (torch.cat([rows, buffer.values, buffer.keys], -1) @ tag.weight).clamp(-2.5, 2.5)
+        worth = torch.exp(foretold) * (buffer.surprise + 1e-3) * buffer.candidate
+        for row in range(3):
+            best = set(torch.topk(worth[row], 5).indices.tolist())
+            assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
+            chosen.append(best)
+    assert chosen[:3] != chosen[3:]
 
 
 def test_the_random_controller_has_no_rhythm(tiny_brain, tokens):
