@@ -320,7 +320,7 @@ def main() -> None:
     scores = {name: valid.plain[:, number] for number, name in enumerate(NAMES)}
     scores |= {f"less {name}": -scores[name] for name in ("novelty", "surprise")}
     if valid.tag is not None:
-        scores |= {"tag": valid.tag, "tagged": np.exp(valid.tag.clip(-2.5, 2.5)) * (valid.plain[:, 0] + 1e-3)}
+        scores |= {"tag": valid.tag, "tagged": np.exp(valid.tag.clip(-2.5, 2.5) / 2) * (valid.plain[:, 0] + 1e-3)}
     penalties = {}
     for name, which in every.items():
         head, penalties[name] = chosen(features(train, which), target, last)

@@ -19,7 +19,7 @@ from neuro.regions.cortex import Cortex, CortexLayer
 from neuro.workload import Operation
 
 # Of each pair, to tell which come first: `Hippocampus._priority`.
-_PRIORITY = {"learned": 2, "surprise": 1, "salient": 2, "tagged": 3, "periodic": 1, "random": 7}
+_PRIORITY = {"learned": 2, "surprise": 1, "salient": 2, "tagged": 4, "periodic": 1, "random": 7}
 
 
 def operations(brain: Brain, rows: int, calls: int) -> list[Operation]:

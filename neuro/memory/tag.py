@@ -3,10 +3,10 @@
     tag = w . [surprise, log(surprise + 0.05), novelty, salience, value, key] + c,   from -2.5 to 2.5
 
 It is of what waits in the span's buffer and of nothing else: what came and in which context, how unexpected it was, how new the
-context, and how strongly felt. Over training text a tag has mean 0 and
-deviation 1; w and c begin at 0 and are fitted to what pairs were worth (`neuro.train.usefulness`), not trained by the main
-loss. The hippocampus's controller "tagged" writes first what has the most of exp(tag) times surprise, as the pairs replayed
-in sharp-wave ripples are those that were tagged before (Yang et al. 2024, doi:10.1126/science.adk8261).
+context, and how strongly felt. Over training text a tag has mean 0 and deviation 1; w and c begin at 0 and are fitted to what
+pairs were worth (`neuro.train.usefulness`), not trained by the main loss. The hippocampus's controller "tagged" writes first
+what has the most of exp(tag / 2) times surprise: what is kept of an experience is chosen when it happens, as by the ripples of
+waking rest (Yang et al. 2024, doi:10.1126/science.adk8261).
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ class Hippocampus(Region):
             case "salient":
                 return span.salience * (span.surprise + 1e-3)
             case "tagged" if self.tag is not None:
-                return torch.exp(self.tag(span)) * (span.surprise + 1e-3)
+                return torch.exp(0.5 * self.tag(span)) * (span.surprise + 1e-3)
             case "periodic":
                 every = -(-span.valid.shape[1] // h.writes_per_span)
                 return (torch.remainder(origins, every) == 0).to(origins.dtype)

@@ -120,7 +120,7 @@ def test_the_tagged_controller_weighs_surprise_by_what_a_pair_is_foretold_to_be_
         told = torch.log(buffer.surprise + 0.05)
         rows = torch.stack([buffer.surprise, told, buffer.novelty, buffer.salience], -1)
         foretold = (torch.cat([rows, buffer.values, buffer.keys], -1) @ tag.weight).clamp(-2.5, 2.5)
-        worth = torch.exp(foretold) * (buffer.surprise + 1e-3) * buffer.candidate
+        worth = torch.exp(foretold / 2) * (buffer.surprise + 1e-3) * buffer.candidate
         for row in range(3):
             best = set(torch.topk(worth[row], 5).indices.tolist())
             assert set(memory.origins[row][memory.strengths[row] > 0].int().tolist()) == best
