@@ -87,6 +87,18 @@ def test_a_hormone_at_rest_stays_so_in_the_graph(save_model, tmp_path, tokens):
     assert rest.tolist() == [[False, False, False, True, False]]
 
 
+def test_tagged_writes_equal_torch_too(save_model, tmp_path, tokens):
+    tagged = ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=4"]
+    brain = folder.load(save_model(tagged), "cpu")
+    tag = brain.regions["hippocampus"].tag
+    with torch.no_grad():
+        tag.weight[4:] = torch.randn(len(tag.weight) - 4, generator=torch.Generator().manual_seed(1))
+    package.write_graphs(brain, tmp_path, profile="cpu")
+    found = parity.measure(brain, Runtime(tmp_path), tokens(2, 40, vocab_size=280).numpy(), realign=True)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 @pytest.mark.parametrize(
     "sets",
     [
