@@ -3,12 +3,14 @@
     NEURO_DATA=... python benchmarks/place_cells.py --picture place.png
 
 fields: one analysis (`neuro.evaluate.place_fields`) of the recorded units (one animal, one session, the first 800 s, running
-faster than 40 px/s) and of as many of our cells. Grid and boundary cells are constructed and driven by the animal's own
-path; the place cells learn their fields by competition, in positions of the run in random order. Their spikes are Poisson with
-each recorded unit's own number in running and at rest; ``outside`` of them fall anywhere. Decoder: maps from the first 400 s,
-places in the next 400 s. remapping: the population of one environment against the same cells in another, and in the first again
-after the second was learned. grids: 1,000 noisy steps in a box, error against dead reckoning. phases: the code of position
-beside the sinusoidal one.
+faster than 40 px/s) and of as many of our cells. Boundary cells are driven by the animal's own path; grid cells, as many of
+them again in one direction of movement alone, by a path that is integrated with errors and corrected at the walls. The place
+cells learn their fields by competition, in moments of the run in random order. Their spikes are Poisson with
+each recorded unit's own number in running and at rest; ``outside`` of them fall anywhere. Each part is also left out. Decoder:
+maps from the first 400 s, places in the next 400 s; the animal's range is of 1,000 draws of its runs, with replacement.
+--settle prints the bits and widths from which the error of the path and ``outside`` were chosen, with no decoding. remapping:
+the population of one environment against the same cells in another, and in the first again after the second was learned.
+grids: 1,000 noisy steps in a box, error against dead reckoning. phases: the code of position beside the sinusoidal one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import _machine
 import numpy as np
@@ -24,17 +26,31 @@ import torch
 from torch import Tensor
 
 from neuro.evaluate import place_fields
-from neuro.evaluate.place_fields import Frames, Protocol, Spikes, Statistics
+from neuro.evaluate.place_fields import Protocol, Spikes, Statistics
 from neuro.memory.grid_cells import BoundaryCells, GridCells
+from neuro.memory.head_direction import ConjunctiveCells, HeadDirectionCells, PathIntegrator
 from neuro.memory.phase_code import PhaseCode
 from neuro.memory.place_cells import CompetitivePlaceCells, PlaceState
 from neuro.plots.place import place_fields as picture
 from neuro.sensors import line_track
 
-SPACINGS = (0.35, 0.5, 0.7, 1.0)  # of the grid modules, in lengths of the track
+SPACINGS = (0.35, 0.5, 0.7, 1.0)  # of the grid modules that integrate a path in a box, in sides of it
+SCALES = (*SPACINGS, 1.4, 2.0)  # in lengths of the track; grown by the 1.42 of Stensola et al. 2012
+DIRECTIONS = 8  # of head-direction cells
 CELLS = 500
 UNTIL_S, SPLIT_S, LEAST_SPEED = 800.0, 400.0, 40.0
-OUTSIDE = 0.4  # share of our spikes that fall without regard to the place
+ERROR, OUTSIDE = 0.07, 0.25  # chosen by --settle
+ERRORS, SHARES = (0.04, 0.07, 0.1), (0.15, 0.2, 0.25, 0.3)  # from these
+
+
+class Settings(NamedTuple):
+    """What drives our place cells, and what part of their spikes is not of a place."""
+
+    scales: tuple[float, ...] = SCALES
+    error: float = ERROR  # of the integrated path, sd after a length of the track
+    directional: bool = True
+    outside: float = OUTSIDE  # share of our spikes that fall without regard to the place
+    spread: float = 0.7  # of the place cells' targets
 
 
 class Track:
@@ -45,12 +61,16 @@ class Track:
         self.spikes = found.spikes_s
         self.start = float(found.path_s[0])
         frames = place_fields.line(found.path_s, found.path_px, UNTIL_S)
-        self.run, self.rest = frames.where(frames.speed > LEAST_SPEED), frames.where(frames.speed <= LEAST_SPEED)
-        self.low = self.run.point.min(0)
+        self.running = frames.speed > LEAST_SPEED
+        self.run, self.rest = frames.where(self.running), frames.where(~self.running)
+        low = self.run.point.min(0)
         self.length = float(np.hypot(*np.ptp(self.run.point, axis=0)))
-
-    def points(self, frames: Frames) -> Tensor:
-        return torch.tensor((frames.point - self.low) / self.length, dtype=torch.float32)
+        self.path = torch.tensor((frames.point - low) / self.length, dtype=torch.float32)
+        self.high = (np.ptp(self.run.point, axis=0) / self.length).tolist()
+        # At rest the animal looks where it last ran.
+        last = np.maximum.accumulate(np.where(self.running, np.arange(len(self.running)), 0))
+        self.heading = torch.tensor(np.gradient(frames.point, axis=0)[last], dtype=torch.float32)
+        self.onward = np.gradient(frames.place)[self.running] > 0
 
     def statistics(self, spikes: Spikes) -> Statistics:
         return place_fields.statistics(spikes, self.run, (self.start, self.start + UNTIL_S))
@@ -62,21 +82,28 @@ class Track:
 class Module:
     """Grid and boundary cells of an environment, and place cells that learn on them."""
 
-    def __init__(self, track: Track, seed: int, spread: float) -> None:
-        self.track, self.seed = track, seed
-        walls = BoundaryCells([0.0, 0.0], (np.ptp(track.run.point, axis=0) / track.length).tolist())
-        self.walls = walls
-        inputs = GridCells(SPACINGS).cells + walls.cells
-        self.places = CompetitivePlaceCells(inputs, CELLS, spread=spread)
+    def __init__(self, track: Track, seed: int, settings: Settings) -> None:
+        self.track, self.seed, self.settings = track, seed, settings
+        self.walls = BoundaryCells([0.0, 0.0], track.high)
+        self.odometer = PathIntegrator([0.0, 0.0], track.high, settings.error)
+        grids = GridCells(settings.scales).cells * (1 + settings.directional)
+        self.places = CompetitivePlaceCells(grids + self.walls.cells, CELLS, spread=settings.spread)
         self.targets = self.places.targets(seed)
 
-    def inputs(self, frames: Frames, environment: int) -> Tensor:
-        points = self.track.points(frames)
-        return torch.cat([GridCells(SPACINGS, environment=environment)(points), self.walls(points)], 1)
+    def inputs(self, environment: int) -> Tensor:
+        """[F,I] of all frames of the path, at rest as well."""
+        generator = torch.Generator().manual_seed(1000 * self.seed + environment)
+        believed = self.odometer.follow(self.track.path, generator)
+        grid = GridCells(self.settings.scales, environment=environment)
+        parts = [grid(believed), self.walls(self.track.path)]
+        if self.settings.directional:
+            one_way = ConjunctiveCells(grid, HeadDirectionCells(DIRECTIONS, environment=environment))
+            parts.append(one_way(believed, self.track.heading))
+        return torch.cat(parts, 1)
 
     def learned(self, environment: int, state: PlaceState | None = None) -> PlaceState:
         """Twice a sixth of the moments of running, drawn at random: neighbours in time are nearly the same."""
-        x = self.inputs(self.track.run, environment)
+        x = self.inputs(environment)[torch.from_numpy(self.track.running)]
         generator = torch.Generator().manual_seed(1000 * self.seed + environment)
         state = self.places.init_state(self.seed) if state is None else state
         for _ in range(2):
@@ -85,8 +112,10 @@ class Module:
             )
         return state
 
-    def activity(self, frames: Frames, environment: int, state: PlaceState) -> np.ndarray:
-        return self.places.activity(self.inputs(frames, environment), state).numpy()
+    def activity(self, environment: int, state: PlaceState) -> tuple[np.ndarray, np.ndarray]:
+        """Running and at rest."""
+        found = self.places.activity(self.inputs(environment), state).numpy()
+        return found[self.track.running], found[~self.track.running]
 
     def fields(self, activity: np.ndarray) -> np.ndarray:
         """Mean activity [N,bins] over the track."""
@@ -96,10 +125,10 @@ class Module:
         return sums / np.maximum(np.bincount(at, minlength=bins), 1)
 
 
-def as_recorded(track: Track, module: Module, state: PlaceState, outside: float, seed: int) -> list[np.ndarray]:
+def as_recorded(module: Module, activity: tuple[np.ndarray, np.ndarray], outside: float) -> list[np.ndarray]:
     """Spike trains of as many active cells as units were recorded, with the units' numbers of spikes."""
-    random = np.random.default_rng(seed)
-    run, rest = (module.activity(frames, seed, state) for frames in (track.run, track.rest))
+    track, random = module.track, np.random.default_rng(module.seed)
+    run, rest = activity
     active = np.flatnonzero((run > 0).mean(0) > 0.005)
     chosen = random.choice(active, len(track.spikes), replace=False)
     # The cell that is active most takes the unit with the most spikes: a narrow field with a broad one's would burst.
@@ -119,6 +148,17 @@ def described(track: Track, spikes: Spikes) -> dict[str, Any]:
     found = track.statistics(spikes)
     tuned = found.tuned
     decoded, by_all = track.error(spikes, tuned), track.error(spikes, np.ones_like(tuned))
+    return fields_of(track, spikes, found) | {
+        "error_tuned": float(np.median(decoded.error)),
+        "error_all": float(np.median(by_all.error)),
+        "chance": decoded.chance,
+        "windows": len(decoded.error),
+    }
+
+
+def fields_of(track: Track, spikes: Spikes, found: Statistics) -> dict[str, Any]:
+    """All but the decoding."""
+    tuned = found.tuned
     return {
         "spikes": int(found.spikes.sum()),
         "judged": int(found.judged.sum()),
@@ -127,11 +167,55 @@ def described(track: Track, spikes: Spikes) -> dict[str, Any]:
         "corrected": spread(found.corrected[tuned]),
         "peak_hz": spread(found.peak_hz[tuned]),
         "width": spread(found.width[tuned]),
-        "error_tuned": float(np.median(decoded.error)),
-        "error_all": float(np.median(by_all.error)),
-        "chance": decoded.chance,
-        "windows": len(decoded.error),
+        "one_way": spread(place_fields.directionality(spikes, track.run, track.onward)[tuned]),
     }
+
+
+def recorded_range(track: Track) -> dict[str, Any]:
+    """Median decoding errors of the animal, by its tuned units and by all: drawn runs (2.5, 50, 97.5 %), halves exchanged."""
+    half = UNTIL_S - SPLIT_S
+
+    def exchanged(time_s: np.ndarray) -> np.ndarray:
+        return track.start + np.remainder(time_s - track.start + half, UNTIL_S)
+
+    order = np.argsort(exchanged(track.run.time_s), kind="stable")
+    frames = track.run.where(order)._replace(time_s=exchanged(track.run.time_s)[order])
+    found: dict[str, Any] = {}
+    for name, units in (("tuned", track.statistics(track.spikes).tuned), ("all", np.ones(len(track.spikes), bool))):
+        chosen = [times for times, unit in zip(track.spikes, units, strict=True) if unit]
+        drawn = place_fields.decoding_errors(chosen, track.run, track.start + SPLIT_S)
+        inside = [times[(times >= track.start) & (times < track.start + UNTIL_S)] for times in chosen]
+        other = place_fields.decode([np.sort(exchanged(times)) for times in inside], frames, track.start + half)
+        found[name] = {
+            "drawn runs": np.percentile(drawn, [2.5, 50.0, 97.5]).tolist(),
+            "halves exchanged": float(np.median(other.error)),
+        }
+    return found
+
+
+def settled(track: Track, seeds: range) -> list[dict[str, Any]]:
+    """Medians over seeds of what tuned units have, for each error of the path and each share outside, best first.
+
+    Best: least distance from the recording, the sum over bits and width of the absolute logarithm of their ratio.
+    """
+    recorded = track.statistics(track.spikes)
+    aims = {name: float(np.median(getattr(recorded, name)[recorded.tuned])) for name in ("corrected", "width")}
+    rows = []
+    for error in ERRORS:
+        runs: dict[float, list[dict[str, Any]]] = {share: [] for share in SHARES}
+        for seed in seeds:
+            module = Module(track, seed, Settings(error=error))
+            activity = module.activity(seed, module.learned(seed))
+            for share in SHARES:
+                spikes = as_recorded(module, activity, share)
+                runs[share].append(fields_of(track, spikes, track.statistics(spikes)))
+        for share, found in runs.items():
+            row: dict[str, Any] = {"error": error, "outside": share}
+            row |= {name: float(np.median([run[name][0] for run in found])) for name in (*aims, "one_way")}
+            row["tuned"] = float(np.median([run["tuned"] for run in found]))
+            row["distance"] = sum(abs(float(np.log(row[name] / aim))) for name, aim in aims.items())
+            rows.append(row)
+    return sorted(rows, key=lambda row: row["distance"])
 
 
 def spread(values: np.ndarray) -> list[float]:
@@ -139,14 +223,14 @@ def spread(values: np.ndarray) -> list[float]:
     return [float(np.median(values)), float(values.min()), float(values.max())]
 
 
-def remapping(track: Track, seeds: range, spread: float) -> dict[str, list[float]]:
+def remapping(track: Track, seeds: range, settings: Settings) -> dict[str, list[float]]:
     """Population correlations, one for each seed."""
     found: dict[str, list[float]] = {"new": [], "new, learned": [], "first again": [], "share": [], "ever": []}
     for seed in seeds:
-        module = Module(track, seed, spread)
+        module = Module(track, seed, settings)
         first = module.learned(seed)
         second = module.learned(seed + 100, first)
-        a = module.activity(track.run, seed, first)
+        a, _ = module.activity(seed, first)
         there = module.fields(a)
         found["share"].append(float((a > 0).mean()))
         found["ever"].append(float(((a > 0).mean(0) > 0.005).mean()))
@@ -155,7 +239,7 @@ def remapping(track: Track, seeds: range, spread: float) -> dict[str, list[float
             ("new, learned", seed + 100, second),
             ("first again", seed, second),
         ):
-            other = module.fields(module.activity(track.run, environment, state))
+            other = module.fields(module.activity(environment, state)[0])
             found[name].append(place_fields.population_correlation(there, other))
     return found
 
@@ -246,31 +330,59 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds; settings were chosen on 5 to 20")
     parser.add_argument("--spread", type=float, default=0.7, help="of the place cells' targets")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--settle", action="store_true", help="print what the settings were chosen by, and end")
     args = parser.parse_args()
     torch.set_num_threads(1)
     track, seeds = Track(), range(args.first, args.first + args.seeds)
-    report: dict[str, Any] = {"machine": _machine.describe(), "seeds": list(seeds), "animals": 1, "spread": args.spread}
-    report["recorded"] = described(track, track.spikes)
+    settings = Settings(spread=args.spread)
+    report: dict[str, Any] = {"machine": _machine.describe(), "seeds": list(seeds), "animals": 1}
+    if args.settle:
+        print(json.dumps(report | {"settled": settled(track, seeds)}, indent=1))
+        return
+    report |= {"settings": settings._asdict(), "recorded": described(track, track.spikes)}
     trains: dict[int, list[np.ndarray]] = {}
-    for outside in (OUTSIDE, 0.0):
+    for name, changed in {
+        "ours": {},
+        "no spikes outside": {"outside": 0.0},
+        "both directions alike": {"directional": False},
+        "told the true position": {"error": 0.0},
+        "the four finer grids": {"scales": SPACINGS},
+        "all three left out": {"directional": False, "error": 0.0, "scales": SPACINGS},
+    }.items():
         found = []
         for seed in seeds:
-            module = Module(track, seed, args.spread)
-            spikes = as_recorded(track, module, module.learned(seed), outside, seed)
+            module = Module(track, seed, settings._replace(**changed))
+            activity = module.activity(seed, module.learned(seed))
+            spikes = as_recorded(module, activity, module.settings.outside)
             found.append(described(track, spikes))
-            if outside:
+            if not changed:
                 trains[seed] = spikes
-        report[f"ours, {outside:.1f} of the spikes outside"] = found
-    head = ["", "tuned", "bits/spike", "corrected", "peak Hz", "width", "error, tuned", "error, all", "chance"]
+        report[f"ours: {name}" if changed else name] = found
+    head = [
+        "",
+        "tuned",
+        "bits/spike",
+        "corrected",
+        "peak Hz",
+        "width",
+        "one way",
+        "error, tuned",
+        "error, all",
+        "chance",
+    ]
     rows = [head]
     for name, runs in report.items():
         if name != "recorded" and not name.startswith("ours"):
             continue
         for run in runs if isinstance(runs, list) else [runs]:
-            columns = [ranged(run[key]) for key in ("information", "corrected", "peak_hz", "width")]
+            columns = [ranged(run[key]) for key in ("information", "corrected", "peak_hz", "width", "one_way")]
             rows.append([name, run["tuned"], *columns, run["error_tuned"], run["error_all"], run["chance"]])
     table("fields: median (least most) of the tuned units; a row for each seed", rows)
-    report["remapping"] = remapping(track, seeds, args.spread)
+    report["range"] = recorded_range(track)
+    rows = [["", "2.5 %", "median", "97.5 %", "halves exchanged"]]
+    rows += [[k, *v["drawn runs"], v["halves exchanged"]] for k, v in report["range"].items()]
+    table("recorded: median decoding error, runs drawn with replacement", rows)
+    report["remapping"] = remapping(track, seeds, settings)
     rows = [["", "median", "least", "most"]] + [[k, *spread(np.array(v))] for k, v in report["remapping"].items()]
     table(f"remapping: population correlation with the first environment, {args.seeds} seeds", rows)
     report["path_integration"] = path_integration(20)

@@ -23,6 +23,7 @@ import numpy as np
 from neuro.errors import UsageError
 
 _SILENT = 1e-3  # spikes per second: the least rate the decoder believes in
+_PAUSE_S = 1.0  # after which another run begins
 
 
 class Frames(NamedTuple):
@@ -193,25 +194,55 @@ def decode(
         UsageError: nothing lies before or after the split.
     """
     counts = counted(spikes, frames)
-    early = frames.time_s < split_s
-    window = np.floor((frames.time_s - split_s) / protocol.window_s).astype(int)
-    numbers, index = np.unique(window[~early], return_inverse=True)
-    if not early.any() or not len(numbers):
-        got = f"decode: got {early.sum()} frames before the split and {(~early).sum()} after it"
-        raise UsageError(f"{got}, expected some on both sides.", "Move split_s.")
+    early, late = _halves(frames, split_s)
     rates, _ = maps(counts[early], frames.where(early), protocol)
-    late = frames.where(~early)
-    seconds = np.bincount(index, late.seconds)
-    fired = np.stack([np.bincount(index, column) for column in counts[~early].T], 1)
-    place = np.bincount(index, late.place * late.seconds) / np.maximum(seconds, 1e-12)
-    whole = seconds > 0.9 * protocol.window_s
-    rates = np.maximum(rates, _SILENT)
-    fit = fired @ np.log(rates) - seconds[:, None] * rates.sum(0)
-    guess = (fit.argmax(1) + 0.5) / protocol.bins
-    place, guess = place[whole], guess[whole]
+    numbers, fired, seconds, place = _windows(counts[late], frames.where(late), split_s, protocol)
+    guess = _guessed(rates, fired, seconds, protocol)
     random = np.random.default_rng(protocol.seed)
     chance = np.median([np.median(np.abs(random.permutation(guess) - place)) for _ in range(guesses)])
-    return Decoded(split_s + numbers[whole] * protocol.window_s, place, guess, np.abs(guess - place), float(chance))
+    return Decoded(split_s + numbers * protocol.window_s, place, guess, np.abs(guess - place), float(chance))
+
+
+def decoding_errors(
+    spikes: Spikes, frames: Frames, split_s: float, protocol: Protocol = Protocol(), draws: int = 1000
+) -> np.ndarray:
+    """Median errors of `decode` [draws] had the animal run other runs: those of both halves are drawn with replacement.
+
+    A run is what lies between two pauses of more than a second; the maps are of the drawn runs of the first half, the windows
+    those that begin in the drawn runs of the second.
+
+    Raises:
+        UsageError: nothing lies before or after the split.
+    """
+    counts = counted(spikes, frames)
+    early, late = _halves(frames, split_s)
+    before, after = frames.where(early), frames.where(late)
+    numbers, fired, seconds, place = _windows(counts[late], after, split_s, protocol)
+    window = np.floor((after.time_s - split_s) / protocol.window_s).astype(int)
+    begins = _runs(after)[np.searchsorted(window, numbers)]
+    runs, drawn = _runs(before), np.random.default_rng(protocol.seed)
+    frames_of, windows_of = ([np.flatnonzero(x == run) for run in np.unique(x)] for x in (runs, begins))
+    found = []
+    for _ in range(draws):
+        map_frames, tested = (
+            np.concatenate([parts[i] for i in drawn.integers(len(parts), size=len(parts))])
+            for parts in (frames_of, windows_of)
+        )
+        rates, _ = maps(counts[early][map_frames], before.where(map_frames), protocol)
+        error = np.abs(_guessed(rates, fired[tested], seconds[tested], protocol) - place[tested])
+        found.append(np.median(error))
+    return np.array(found)
+
+
+def directionality(spikes: Spikes, frames: Frames, onward: np.ndarray, protocol: Protocol = Protocol()) -> np.ndarray:
+    """How much more each unit fires in one direction than in the other [U], 0 to 1: sum |r - s| / sum (r + s) of both maps.
+
+    Args:
+        onward: bool [F], frames in which the animal moved towards the end of the line.
+    """
+    counts = counted(spikes, frames)
+    there, back = (maps(counts[which], frames.where(which), protocol)[0] for which in (onward, ~onward))
+    return np.abs(there - back).sum(1) / np.maximum((there + back).sum(1), 1e-12)
 
 
 def population_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -219,6 +250,38 @@ def population_correlation(one: np.ndarray, other: np.ndarray) -> float:
     a, b = (rates - rates.mean(0) for rates in (one, other))
     norm = np.sqrt((a * a).sum(0) * (b * b).sum(0))
     return float(((a * b).sum(0) / np.maximum(norm, 1e-12)).mean())
+
+
+def _halves(frames: Frames, split_s: float) -> tuple[np.ndarray, np.ndarray]:
+    early = frames.time_s < split_s
+    if not early.any() or early.all():
+        got = f"decode: got {early.sum()} frames before the split and {(~early).sum()} after it"
+        raise UsageError(f"{got}, expected some on both sides.", "Move split_s.")
+    return early, ~early
+
+
+def _windows(
+    counts: np.ndarray, frames: Frames, start_s: float, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Windows that are run nearly wholly: (number [W], spikes [W,U], seconds [W], mean place [W])."""
+    window = np.floor((frames.time_s - start_s) / protocol.window_s).astype(int)
+    numbers, index = np.unique(window, return_inverse=True)
+    seconds = np.bincount(index, frames.seconds)
+    fired = np.stack([np.bincount(index, column) for column in counts.T], 1)
+    place = np.bincount(index, frames.place * frames.seconds) / np.maximum(seconds, 1e-12)
+    whole = seconds > 0.9 * protocol.window_s
+    return numbers[whole], fired[whole], seconds[whole], place[whole]
+
+
+def _guessed(rates: np.ndarray, fired: np.ndarray, seconds: np.ndarray, protocol: Protocol) -> np.ndarray:
+    rates = np.maximum(rates, _SILENT)
+    fit = fired @ np.log(rates) - seconds[:, None] * rates.sum(0)
+    return (fit.argmax(1) + 0.5) / protocol.bins
+
+
+def _runs(frames: Frames) -> np.ndarray:
+    """[F]: the number of the run that each frame lies in."""
+    return np.cumsum(np.diff(frames.time_s, prepend=frames.time_s[0]) > _PAUSE_S)
 
 
 def _bins(frames: Frames, protocol: Protocol) -> np.ndarray:

@@ -11,6 +11,7 @@ from backends import portable, reference
 from neuro.errors import UsageError
 from neuro.evaluate.place_fields import population_correlation
 from neuro.memory.grid_cells import BoundaryCells, ContentGrid, GridCells
+from neuro.memory.head_direction import ConjunctiveCells, HeadDirectionCells, PathIntegrator
 from neuro.memory.phase_code import PhaseCode
 from neuro.memory.place_cells import CompetitivePlaceCells, PlaceCells
 from neuro.memory.time_cells import TimeCells
@@ -64,6 +65,61 @@ def test_boundary_cells_fire_at_their_distance_from_their_wall():
     rates = walls(torch.tensor([[0.5, 1.0]])).reshape(4, 2)  # walls: left, bottom, right, top
     assert float(rates[0, 1]) == 1.0 and float(rates[3, 0]) == 1.0 and float(rates.min()) < 1e-3
     assert rates[3, 1] == pytest.approx(math.exp(-0.5 * (0.25 / ((0.25 + 0.2) / 4)) ** 2))
+
+
+def test_head_direction_cells_fire_at_their_direction_and_half_as_much_at_the_half_width():
+    cells = HeadDirectionCells(8, half_width=0.6, environment=2)
+    angle = torch.atan2(cells.direction[:, 1], cells.direction[:, 0])
+    for away, rate in ((0.0, 1.0), (0.6, 0.5), (-0.6, 0.5)):
+        turned = torch.stack([torch.cos(angle + away), torch.sin(angle + away)], -1)
+        assert torch.allclose(cells(3.0 * turned).diagonal(), torch.full((8,), rate), atol=1e-5), "whatever the length"
+    assert float(cells(-cells.direction).diagonal().max()) < 0.01
+    assert not cells(torch.zeros(2)).any()
+    between = torch.remainder(torch.diff(angle), 2 * math.pi)
+    assert torch.allclose(between, torch.full((7,), math.pi / 4), atol=1e-5)
+    apart = HeadDirectionCells(8, environment=3).direction @ cells.direction.T
+    assert float((apart - apart[0, 0]).diagonal().abs().max()) < 1e-5 and float(apart[0, 0]) < 0.99, (
+        "they turn together"
+    )
+
+
+def test_conjunctive_cells_are_their_grid_in_one_direction_and_silent_in_the_other():
+    grid, directions = GridCells(SPACINGS), HeadDirectionCells(2)
+    cells = ConjunctiveCells(grid, directions, seed=1)
+    places = torch.rand(50, 2, generator=torch.Generator().manual_seed(7))
+    one, other = (cells(places, way.expand(50, 2)) for way in directions.direction)
+    assert torch.allclose(one + other, grid(places), atol=0.02)
+    assert cells.cells == grid.cells and float(torch.minimum(one, other).max()) < 0.02
+    assert 0.3 < float((one.amax(0) > other.amax(0)).float().mean()) < 0.7, "some cells for each way"
+
+
+def test_an_integrated_path_errs_with_the_root_of_its_length_and_walls_correct_it():
+    middle = torch.full((401, 2), 0.5)
+    middle[:, 0] += 0.2 * torch.remainder(torch.arange(401), 2)  # to and fro, far from all walls
+    odometer = PathIntegrator([0.0, 0.0], [1.0, 1.0], error=0.05)
+    generator = torch.Generator().manual_seed(8)
+    wrong = torch.stack([odometer.follow(middle, generator) - middle for _ in range(300)])
+    assert not wrong[:, 0].any()
+    for steps in (100, 400):
+        assert float(wrong[:, steps].std()) == pytest.approx(0.05 * math.sqrt(0.2 * steps), rel=0.1)
+    path = torch.stack([torch.linspace(0.3, 0.99, 200), torch.full((200,), 0.5)], 1)
+    off = odometer.follow(path, generator) - path
+    touching = path[:, 0] > 0.95
+    assert not off[touching, 0].any() and off[~touching, 0][1:].any() and off[touching, 1].all(), (
+        "across the wall alone"
+    )
+    assert torch.equal(PathIntegrator([0.0, 0.0], [1.0, 1.0], error=0.0).follow(middle), middle)
+    still = torch.full((30, 2), 0.4)
+    assert torch.equal(odometer.follow(still), still), "who stays does not err"
+
+
+def test_what_a_path_is_believed_to_be_does_not_depend_on_what_comes_later():
+    path = torch.cumsum(0.02 * torch.randn(300, 2, generator=torch.Generator().manual_seed(9)), 0)
+    odometer = PathIntegrator([-0.3, -0.3], [0.3, 0.3], error=0.1)
+    whole = odometer.follow(path, torch.Generator().manual_seed(10))
+    changed = torch.cat([path[:200], path[200:] + 0.2])
+    again = odometer.follow(changed, torch.Generator().manual_seed(10))
+    assert torch.equal(whole[:200], again[:200]) and not torch.equal(whole[200:], again[200:])
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +183,14 @@ def test_what_place_cells_refuse():
         CompetitivePlaceCells(10, 10, connected=2)
     with pytest.raises(UsageError, match=r"spacings: got \[0.0\], expected one or more above 0.\nGive the spacing"):
         GridCells([0.0])
+    with pytest.raises(
+        UsageError, match=r"head direction: got 0 cells of half-width 0.785398, expected .*\nGive a number"
+    ):
+        HeadDirectionCells(0)
+    with pytest.raises(
+        UsageError, match=r"path integration: got an error of -1 and a reach of 0.05, expected .*\nGive the"
+    ):
+        PathIntegrator([0.0, 0.0], [1.0, 1.0], error=-1.0)
 
 
 def test_learned_sparsity_starts_at_its_budget_and_is_trained_to_another():

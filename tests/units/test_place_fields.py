@@ -98,6 +98,31 @@ def test_the_decoder_finds_the_place_from_fields_and_not_from_noise(shuttle):
         place_fields.decode([np.zeros(0)], shuttle, -1.0)
 
 
+def test_drawn_runs_spread_around_the_error_and_more_runs_spread_less(shuttle):
+    random = np.random.default_rng(6)
+    fast = shuttle.where(shuttle.speed > 20)
+    rates = np.stack([field(shuttle, centre, 0.07) for centre in np.linspace(0, 1, 6)], 1)
+    spikes = place_fields.poisson(rates, shuttle, np.full(6, 250), random)
+    error = float(np.median(place_fields.decode(spikes, fast, 300.0, PROTOCOL).error))
+    drawn = place_fields.decoding_errors(spikes, fast, 300.0, PROTOCOL, draws=60)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert drawn.shape == (60,) and low < error < high and (drawn == drawn[0]).sum() < 60
+    few = place_fields.decoding_errors(
+        spikes, fast.where(np.abs(fast.time_s - 300.0) < 60.0), 300.0, PROTOCOL, draws=60
+    )
+    assert few.std() > 1.3 * drawn.std()
+    with pytest.raises(UsageError, match="decode: got 0 frames before the split"):
+        place_fields.decoding_errors(spikes, fast, -1.0)
+
+
+def test_directionality_is_none_of_a_place_alone_and_whole_of_one_way(shuttle):
+    onward = np.gradient(shuttle.place) > 0
+    rates = np.stack([field(shuttle, 0.4, 0.1), field(shuttle, 0.4, 0.1) * onward + 1e-9], 1)
+    spikes = place_fields.poisson(rates, shuttle, np.array([20_000, 2000]), np.random.default_rng(7))
+    found = place_fields.directionality(spikes, shuttle, onward, PROTOCOL)
+    assert found[0] < 0.1 and found[1] > 0.98
+
+
 def test_population_correlation_of_a_map_with_itself_and_with_strangers():
     rates = np.random.default_rng(3).random((50, 40))
     other = np.random.default_rng(4).random((50, 40))
