@@ -1,16 +1,18 @@
 """What does it help that neighbours in time come along? One strength of contiguity after another, on the same weights.
 
     python benchmarks/contiguity.py small --data $NEURO_DATA --strengths 0 0.05 0.1 0.3
+    python benchmarks/contiguity.py small --data $NEURO_DATA --strengths 0.1 --segments
 
 Places of WikiText-2 valid as in `neuro eval --suite repeat`: warm-up, passage, gap, the passage again. Nats per token of what
 is read once (text), and of the second showing with all memories, the episodic alone, none, and the memories of the next sample.
 Differences from the first strength are paired; brackets: 95 % bootstrap over samples and blocks of 100 tokens. One set of
-weights. Prints one JSON object.
+weights. --segments: each strength also within events alone, as surprise divides them. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -57,33 +59,41 @@ def parser_of(doc: str | None, strengths: list[float], slots: int, length: int, 
     return parser
 
 
-def compared(benchmark: str, options: argparse.Namespace, made: Callable[[float], Brain]) -> dict[str, Any]:
-    """The record of a benchmark whose brain ``made`` makes of each strength."""
+def compared(benchmark: str, options: argparse.Namespace, made: dict[str, Callable[[], Brain]]) -> dict[str, Any]:
+    """The record of a benchmark of the brains that are ``made``; differences are from the first."""
     torch.set_num_threads(1)
     raw = text.read_text(options.data / "wikitext-2" / "valid.txt.gz")
-    found = {strength: shown_again(options, raw, made(strength)) for strength in options.strengths}
-    first = found[options.strengths[0]]
+    found = {name: shown_again(options, raw, make()) for name, make in made.items()}
+    start = next(iter(made))
     return {
         "benchmark": benchmark,
         "machine": _machine.describe(),
         **{name: value for name, value in vars(options).items() if name not in ("data", "strengths")},
         "nats": {s: {arm: round(float(t.mean()), 4) for arm, t in by.items()} for s, by in found.items()},
-        f"less_{options.strengths[0]}": {
-            s: {arm: blocked(list(t - first[arm])) for arm, t in by.items()}
+        f"less_{start}": {
+            s: {arm: blocked(list(t - found[start][arm])) for arm, t in by.items()}
             for s, by in found.items()
-            if s != options.strengths[0]
+            if s != start
         },
     }
 
 
 def main() -> None:
-    options = parser_of(__doc__, [0.0, 0.05, 0.1, 0.3], slots=4096, length=1000, gap=2000).parse_args()
+    parser = parser_of(__doc__, [0.0, 0.05, 0.1, 0.3], slots=4096, length=1000, gap=2000)
+    parser.add_argument("--segments", action="store_true", help="each strength above 0 within events as well")
+    options = parser.parse_args()
 
-    def made(strength: float) -> Brain:
+    def made(strength: float, segments: bool) -> Brain:
         sets = [f"hippocampus.slots={options.slots}", f"hippocampus.contiguity={strength}"]
+        sets += ["hippocampus.segments=true"] if segments else []
         return neuro.load(options.model, sets=sets).eval()
 
-    print(json.dumps(compared("contiguity", options, made), indent=1))
+    brains: dict[str, Callable[[], Brain]] = {}
+    for strength in options.strengths:
+        brains[str(strength)] = functools.partial(made, strength, False)
+        if options.segments and strength:
+            brains[f"{strength} within events"] = functools.partial(made, strength, True)
+    print(json.dumps(compared("contiguity", options, brains), indent=1))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ weights. Prints one JSON object.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from typing import cast
 
@@ -42,7 +43,8 @@ def main() -> None:
     parser = parser_of(__doc__, [0.0, 0.3], slots=2048, length=300, gap=400)
     parser.add_argument("--cells", type=int, default=24)
     options = parser.parse_args()
-    report = compared("event_clock", options, lambda strength: clocked(options, strength))
+    made = {str(strength): functools.partial(clocked, options, strength) for strength in options.strengths}
+    report = compared("event_clock", options, made)
     print(json.dumps(report, indent=1))
 
 

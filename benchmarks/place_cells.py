@@ -37,10 +37,11 @@ from neuro.sensors import line_track
 SPACINGS = (0.35, 0.5, 0.7, 1.0)  # of the grid modules that integrate a path in a box, in sides of it
 SCALES = (*SPACINGS, 1.4, 2.0)  # in lengths of the track; grown by the 1.42 of Stensola et al. 2012
 DIRECTIONS = 8  # of head-direction cells
+ENDS = 1.0  # % of the moments of running that lie behind a wall of the track
 CELLS = 500
 UNTIL_S, SPLIT_S, LEAST_SPEED = 800.0, 400.0, 40.0
-ERROR, OUTSIDE = 0.07, 0.25  # chosen by --settle
-ERRORS, SHARES = (0.04, 0.07, 0.1), (0.15, 0.2, 0.25, 0.3)  # from these
+ERROR, OUTSIDE = 0.04, 0.3  # chosen by --settle
+ERRORS, SHARES = (0.02, 0.04, 0.07, 0.1), (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # from these
 
 
 class Settings(NamedTuple):
@@ -63,13 +64,16 @@ class Track:
         frames = place_fields.line(found.path_s, found.path_px, UNTIL_S)
         self.running = frames.speed > LEAST_SPEED
         self.run, self.rest = frames.where(self.running), frames.where(~self.running)
-        low = self.run.point.min(0)
-        self.length = float(np.hypot(*np.ptp(self.run.point, axis=0)))
-        self.path = torch.tensor((frames.point - low) / self.length, dtype=torch.float32)
-        self.high = (np.ptp(self.run.point, axis=0) / self.length).tolist()
+        # Along the track and across it; its walls are where the animal turns, not where it was carried from.
+        axes = np.linalg.svd(frames.point - frames.point.mean(0), full_matrices=False)[2]
+        points = frames.point @ axes.T
+        low, high = np.percentile(points[self.running], [ENDS, 100.0 - ENDS], axis=0)
+        length = high[0] - low[0]
+        self.path = torch.tensor((points - low) / length, dtype=torch.float32)
+        self.high = ((high - low) / length).tolist()
         # At rest the animal looks where it last ran.
         last = np.maximum.accumulate(np.where(self.running, np.arange(len(self.running)), 0))
-        self.heading = torch.tensor(np.gradient(frames.point, axis=0)[last], dtype=torch.float32)
+        self.heading = torch.tensor(np.gradient(points, axis=0)[last], dtype=torch.float32)
         self.onward = np.gradient(frames.place)[self.running] > 0
 
     def statistics(self, spikes: Spikes) -> Statistics:
@@ -327,7 +331,7 @@ def ranged(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds; settings were chosen on 5 to 20")
+    parser.add_argument("--first", type=int, default=21, help="the first of the seeds; settings were chosen on 5 to 20")
     parser.add_argument("--spread", type=float, default=0.7, help="of the place cells' targets")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--settle", action="store_true", help="print what the settings were chosen by, and end")

@@ -47,6 +47,9 @@ _MOVES = {
     "regions.cortex.procedural.fast": _LEARNED,
     "regions.cortex.procedural.last_step": _COMMITS,
     "regions.hippocampus.position": _COMMITS,
+    "regions.hippocampus.segment.fast": _COMMITS,
+    "regions.hippocampus.segment.slow": _COMMITS,
+    "regions.hippocampus.segment.above": _COMMITS,
     "regions.readout.bias.bias": _LEARNED,
     "regions.readout.bias.said": _BOTH,
     "regions.readout.bias.expected": _BOTH,
@@ -116,10 +119,10 @@ def _slots(brain: Brain, counted: Counted) -> list[Traffic]:
     h, width = brain.config.hippocampus, brain.config.d_model
     # Contiguity asks which slot is of the token after which.
     led = phrases.WIDTH if h.phrase else 0
-    one = h.key_width + led + width + 1 + h.pointer + bool(h.contiguity)
+    one = h.key_width + led + width + 1 + h.pointer + bool(h.contiguity) + h.segments
     at_commit = h.slots * (1 + (h.key_width if h.rebind else 0))
     read = h.slots * one * counted.row_calls + at_commit * counted.commits
-    written = h.slots * counted.commits + (h.key_width + led + width + 2 + h.pointer) * counted.writes
+    written = h.slots * counted.commits + (h.key_width + led + width + 2 + h.pointer + h.segments) * counted.writes
     return [Traffic("hippocampus", "episodic slots", "memory", read * FLOAT_BYTES, written * FLOAT_BYTES)]
 
 

@@ -112,6 +112,7 @@ class HippocampusConfig:
     contiguity: float = (
         0.0  # cosine that what followed the moment just recalled gains, if that moment was right; 0: none
     )
+    segments: bool = False  # surprise says where events begin, and contiguity leads into none (`neuro.memory.segments`)
     rebind: bool = False  # a pair whose key is stored takes its slot: a key has one value, the newest
     key_trace: float = 0.0  # share of the previous token's trace in a key; 0: a key is of one token
     key_direct: bool = False  # a key is made of the context itself as well, past the place cells
@@ -263,6 +264,7 @@ class BrainConfig:
         need(h.controller in CONTROLLERS, "hippocampus.controller", "one of " + ", ".join(CONTROLLERS))
         need(h.tag or h.controller != "tagged", "hippocampus.tag", "true with brain.hippocampus.controller 'tagged'")
         need(h.contiguity >= 0, "hippocampus.contiguity", "at least 0")
+        need(h.contiguity > 0 or not h.segments, "hippocampus.segments", "false without brain.hippocampus.contiguity")
         need(h.phrase >= 0, "hippocampus.phrase", "at least 0")
         need(0 <= h.key_trace < 1, "hippocampus.key_trace", "in [0, 1)")
         need(h.time_cells == 0 or h.time_cells >= 2, "hippocampus.time_cells", "0 or at least 2")

@@ -108,6 +108,8 @@ def sleep(
         after = after._replace(ids=memory.ids * left)
     if isinstance(memory.phrases, Tensor):
         after = after._replace(phrases=memory.phrases * left.unsqueeze(1))
+    if isinstance(memory.begins, Tensor):
+        after = after._replace(begins=memory.begins * left)
     held = int((after.strengths > 0).sum())
     report = Report(rounds, len(stretches), replayed, surprise, len(freed), rose, held)
     return state._replace(regions=state.regions._replace(hippocampus=after)), report

@@ -62,6 +62,14 @@ class ClockState(NamedTuple):
     last: Tensor  # [B, K] the previous token's key before the clock was added
 
 
+class SegmentState(NamedTuple):
+    """Of event boundaries (`neuro.memory.segments`): sums that decay, and whether the last token was above."""
+
+    fast: Tensor  # [B, 2] of surprise, of weight
+    slow: Tensor  # [B, 3] of its mean, of that squared, of weight
+    above: Tensor  # [B]
+
+
 class HippocampusState(NamedTuple):
     keys: Tensor  # [B, M, K] unit vectors
     values: Tensor  # [B, M, D]
@@ -76,6 +84,8 @@ class HippocampusState(NamedTuple):
     clock: ClockState | tuple[()] = ()  # with time cells
     phrases: Tensor | tuple[()] = ()  # [B, M, W] with phrases: the words that led to the moment of each slot
     last_codes: Tensor | tuple[()] = ()  # [B, LENGTH, W] with phrases: of the last tokens
+    begins: Tensor | tuple[()] = ()  # [B, M] with segments: 1 where the token of the value began an event
+    segment: SegmentState | tuple[()] = ()  # with segments
 
 
 class FastBiasState(NamedTuple):

@@ -67,6 +67,7 @@ LAYERS = {
     "delta rule on errors through dense layers": ["procedural.through_dense=true", "procedural.rule=delta"],
     "rebinding": ["hippocampus.rebind=true"],
     "contiguity": ["hippocampus.contiguity=0.3"],
+    "contiguity within events": ["hippocampus.contiguity=0.3", "hippocampus.segments=true"],
     "keys of several tokens": ["hippocampus.key_trace=0.6"],
     "phrases": ["hippocampus.phrase=0.4"],
     "time in the keys": ["hippocampus.time_cells=6"],

@@ -1,7 +1,7 @@
 """What the memories of a stream hold, apart from its activity: to keep, empty, swap, save and load.
 
-episodic: keys, values, strengths, origins of the slots (with a pointer ids, with phrases those), and the position that
-          origins are counted by
+episodic: keys, values, strengths, origins of the slots (with a pointer ids, with phrases those, with segments begins), and the
+          position that origins are counted by
 procedural: fast weights, with the delta rule what the last commit wrote, and the fast bias where there is one
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from neuro.state import BrainState, FastBiasState, HippocampusState, ProceduralState, ReadoutState
 
 EPISODIC = ("keys", "values", "strengths", "origins", "position")
-OPTIONAL = ("ids", "phrases")  # of the episodic memory, where the brain has them
+OPTIONAL = ("ids", "phrases", "begins")  # of the episodic memory, where the brain has them
 SLOTTED = ("keys", "values", "strengths", "origins", *OPTIONAL)  # what has a row for every slot
 PROCEDURAL = ("fast", "last_step")
 _EMPTY = {"episodic": ("strengths",), "procedural": (*PROCEDURAL, "bias")}  # what is zero in an empty memory

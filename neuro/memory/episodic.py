@@ -5,7 +5,8 @@ Read:   s_m = q . K_m,   z_m = scale * s_m + age * log(strength_m) for the k bes
         With a contiguity c > 0, s_m + c right where slot m is of the token after the moment recalled at the token before, and
         right is how much that moment's value was what came: neighbours in time come along (temporal context: Howard &
         Kahana 2002, doi:10.1006/jmps.2001.1388). The evidence goes without it: a neighbour is no nearer for being one.
-        differs: one step forward, and only from the closest slot.
+        differs: one step forward, and only from the closest slot. With segments it does not lead into a slot whose token
+        began an event (`neuro.memory.segments`).
         Where the same words led to a slot its value counts more than its share (`neuro.memory.phrases`).
 Gate:   g = sigmoid(evidence + c * trust - null(h)),   recall = g * content
 Write:  at a commit the pairs of the span that come first in the controller's order go, one each, to unfilled slots first,
@@ -44,6 +45,7 @@ class Pairs(NamedTuple):
     priority: Tensor  # [B, P] higher is written first; <= 0 is never written
     ids: Tensor | tuple[()] = ()  # [B, P] which token of the vocabulary the value was
     phrases: Tensor | tuple[()] = ()  # [B, P, W] which words led to the key
+    begins: Tensor | tuple[()] = ()  # [B, P] 1 where the value was the first token of an event
 
 
 class Recalled(NamedTuple):
@@ -134,7 +136,8 @@ class EpisodicMemory(nn.Module):
         """How much the moment recalled at the token before says that each slot is what follows it [B,T,M], 0 to 1.
 
         The slot closest to ``before`` (of equals, the newest) was recalled, and was right by the cosine of its value and
-        what came: the slot of the token after it gets that, all others nothing. No gradient: it is a measurement.
+        what came: the slot of the token after it gets that, unless an event began there, all others nothing. No gradient: it
+        is a measurement.
 
         Args:
             before: query of the token before [B,T,K].
@@ -149,7 +152,8 @@ class EpisodicMemory(nn.Module):
         newest = torch.where(closest, origins, torch.full_like(cosine, -2.0)).amax(-1, keepdim=True)
         recalled = (closest & (origins == newest)).to(came.dtype) @ state.values.detach()
         right = (normalize(recalled) * normalize(came.detach())).sum(-1, keepdim=True).clamp_min(0.0)
-        return (filled & (origins == newest + 1.0)).to(came.dtype) * right
+        lift = (filled & (origins == newest + 1.0)).to(came.dtype) * right
+        return lift * (1.0 - state.begins.unsqueeze(1)) if isinstance(state.begins, Tensor) else lift
 
     def gate(self, evidence: Tensor, hidden: Tensor, trust: Tensor) -> Tensor:
         """evidence [B,T], hidden [B,T,D], trust [B,T] -> how much of the content is recalled [B,T], 0 without a filled slot."""
@@ -187,6 +191,8 @@ class EpisodicMemory(nn.Module):
             after = after._replace(ids=place_numbers(state.ids, pairs.ids))
         if isinstance(state.phrases, Tensor) and isinstance(pairs.phrases, Tensor):
             after = after._replace(phrases=place(state.phrases, pairs.phrases))
+        if isinstance(state.begins, Tensor) and isinstance(pairs.begins, Tensor):
+            after = after._replace(begins=place_numbers(state.begins, pairs.begins))
         return after, keep.to(torch.int64).sum(1), evicted.to(torch.int64).sum(1)
 
     def _slots_of_keys(

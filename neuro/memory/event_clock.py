@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from backends import Ops
-from neuro.memory.segments import Segments, SegmentState
+from neuro.memory.segments import FAST, RISE, SLOW, Segments
 from neuro.memory.time_cells import TimeCells, TimeState
-from neuro.state import ClockState
+from neuro.state import ClockState, SegmentState
 
-FAST, SLOW, RISE = 2.0, 64.0, 3.0  # of the boundaries: half-lives in tokens, and deviations
 SHORTEST, LONGEST = 1.0, 4096.0  # tokens, preferred by the first and the last cell
 
 

@@ -10,21 +10,14 @@ differs: only a rise is a boundary, so a hard passage is one event, and nothing 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from backends import Ops
 from neuro.errors import UsageError
+from neuro.state import SegmentState
 
-
-class SegmentState(NamedTuple):
-    """Sums that decay, and whether the last token was above."""
-
-    fast: Tensor  # [B, 2] of surprise, of weight
-    slow: Tensor  # [B, 3] of f, of its square, of weight
-    above: Tensor  # [B]
+FAST, SLOW, RISE = 2.0, 64.0, 3.0  # half-lives in tokens, and deviations: chosen in `benchmarks/segments.py`
 
 
 class Segments:
@@ -54,22 +47,24 @@ class Segments:
     def scan(self, surprise: Tensor, state: SegmentState, valid: Tensor | None = None) -> tuple[Tensor, SegmentState]:
         """Surprise [B,T] in nats -> (1 where an event begins, else 0 [B,T]; the state after the last token).
 
-        ``valid`` [B,T] is 0 at padding, which lies before a row's first token; None is all ones.
+        ``valid`` [B,T] is 0 where no token lies, before a row's first one or after its last: no time passes there and no
+        event begins. None is all ones.
         """
         one = torch.ones_like(surprise) if valid is None else valid
-        now = self._decaying(torch.stack([surprise * one, one], -1), self.fast, state.fast)
+        now = self._decaying(torch.stack([surprise * one, one], -1), self.fast, state.fast, one)
         mean = now[..., 0] / now[..., 1].clamp_min(1e-9)
-        usual = self._decaying(torch.stack([mean * one, mean * mean * one, one], -1), self.slow, state.slow)
+        usual = self._decaying(torch.stack([mean * one, mean * mean * one, one], -1), self.slow, state.slow, one)
         before = torch.cat([state.slow.unsqueeze(1), usual[:, :-1]], 1)
         weight = before[..., 2].clamp_min(1e-9)
         centre = before[..., 0] / weight
         deviation = torch.sqrt((before[..., 1] / weight - centre * centre).clamp_min(1e-9))
         known = before[..., 2] * (1.0 - self.slow) >= 0.5
-        above = (known & (mean > centre + self.rise * deviation)).to(surprise.dtype)
+        risen = (known & (mean > centre + self.rise * deviation)).to(surprise.dtype)
+        above = self._decaying((risen * one).unsqueeze(-1), 0.0, state.above.unsqueeze(-1), one).squeeze(-1)
         begun = above * (1.0 - torch.cat([state.above.unsqueeze(1), above[:, :-1]], 1))
         return begun, SegmentState(now[:, -1], usual[:, -1], above[:, -1])
 
-    def _decaying(self, values: Tensor, decay: float, before: Tensor) -> Tensor:
-        """Values [B,T,C] -> what is left of them and all before, at each token."""
-        kept = torch.full_like(values, decay).transpose(0, 1).contiguous()
+    def _decaying(self, values: Tensor, decay: float, before: Tensor, one: Tensor) -> Tensor:
+        """Values [B,T,C] -> what is left of them and all before, at each token; what is not a token lets nothing decay."""
+        kept = (1.0 - (1.0 - decay) * one).unsqueeze(-1).expand_as(values).transpose(0, 1).contiguous()
         return self.ops.affine_scan(kept, values.transpose(0, 1).contiguous(), before).transpose(0, 1)

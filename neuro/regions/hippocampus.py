@@ -17,7 +17,9 @@ every place cell has a threshold of its own that is trained, and training holds 
 (`neuro.train.objective`). With ``pointer`` the tokens that followed are predicted outright as well (`neuro.memory.pointer`).
 With ``phrase`` a slot to which the same words led gains so much cosine at most, whatever the context makes of them, and its
 value is recalled louder (`neuro.memory.phrases`). With ``time_cells`` W_time rates_t is added to the unit key and their sum
-made a unit again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`).
+made a unit again: when in an event a moment was is part of what it is found by (`neuro.memory.event_clock`). With ``segments``
+each slot keeps whether surprise said that an event began with its token (`neuro.memory.segments`): contiguity does not lead
+into it.
 differs from the architecture's table: it also reads relay, because what it stores is the token that followed.
 """
 
@@ -37,10 +39,11 @@ from neuro.memory.episodic import EpisodicMemory, Pairs
 from neuro.memory.event_clock import EventClock
 from neuro.memory.place_cells import PlaceCells
 from neuro.memory.pointer import Pointer
+from neuro.memory.segments import FAST, RISE, SLOW, Segments
 from neuro.memory.slot_lists import Candidates
 from neuro.memory.tag import Tag
 from neuro.regions.base import Channels, DecayModulation, Region
-from neuro.state import ClockState, Held, HippocampusState, SpanBuffer, tree_map
+from neuro.state import ClockState, Held, HippocampusState, SegmentState, SpanBuffer, tree_map
 
 _DOPAMINE = HORMONES.index("dopamine")
 _TRUST_DECAY = 2.0 ** (-1.0 / 3.0)  # of how right the memory was; half of it is forgotten in 3 tokens
@@ -85,6 +88,8 @@ class Hippocampus(Region):
         if self.phrases is not None:
             self.reads, self.writes = (*self.reads, "token"), (*self.writes, "pair_phrase")
 
+        self.segments = Segments(FAST, SLOW, RISE, ops) if h.segments else None
+
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:
         h, width = self.config.hippocampus, self.config.d_model
         return HippocampusState(
@@ -101,6 +106,8 @@ class Hippocampus(Region):
             self.clock.init_state(batch, device) if self.clock is not None else (),
             torch.zeros(batch, h.slots, phrases.WIDTH, device=device) if self.phrases is not None else (),
             self.phrases.init_state(batch, device) if self.phrases is not None else (),
+            torch.zeros(batch, h.slots, device=device) if self.segments is not None else (),
+            self.segments.init_state(batch, device) if self.segments is not None else (),
         )
 
     def scan(
@@ -211,7 +218,11 @@ class Hippocampus(Region):
         origins = (state.position.unsqueeze(1) + span.valid @ before).clamp_max(_LAST_EXACT)
         strengths = span.salience * (0.5 + modulators[:, _DOPAMINE].unsqueeze(1))
         first = self._priority(span, origins) * span.candidate
-        pairs = Pairs(span.keys, span.values, strengths, origins, first, span.ids, span.phrases)
+        begins: Tensor | tuple[()] = ()
+        if self.segments is not None and isinstance(state.segment, SegmentState):
+            begins, segment = self.segments.scan(span.surprise, state.segment, span.valid)
+            state = state._replace(segment=segment)
+        pairs = Pairs(span.keys, span.values, strengths, origins, first, span.ids, span.phrases, begins)
         aged = tokens if self.decay_modulation is None else self.decay_modulation(modulators, tokens)
         after, writes, evictions = self.memory.write(state, pairs, aged)
         return after._replace(position=(state.position + tokens).clamp_max(_LAST_EXACT)), writes, evictions

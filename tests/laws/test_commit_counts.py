@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 import backends
-from backends import portable
+from backends import portable, reference
 from neuro import accounting, presets
 from neuro.brain import Brain
 from neuro.config import apply_sets
@@ -47,6 +47,7 @@ SETS = {
     "pointer": ["hippocampus.pointer=true", "hippocampus.key_direct=true", "hippocampus.slots=24"],
     "phrases": ["hippocampus.phrase=0.4", "hippocampus.slots=24"],
     "contiguity and clocks": ["hippocampus.contiguity=0.3", "hippocampus.time_cells=6", "hippocampus.key_trace=0.5"],
+    "contiguity within events": ["hippocampus.contiguity=0.3", "hippocampus.segments=true", "hippocampus.slots=24"],
     "hormones and decay": ["endocrine.modulates_decay=true", "hippocampus.controller=learned"],
     "tagged": ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=3"],
     "a tag that nobody asks": ["hippocampus.tag=true"],
@@ -88,7 +89,8 @@ class Watched:
         self.slot_bytes = 0  # of slots that the last commit wrote
         self.seen_written: list[int] = []  # the same of every commit, by the operator counter
         self.written_each: list[int] = []
-        ops = dataclasses.replace(portable.OPS, write_rows=self._write_rows)
+        # The plainest scan: what the portable one does twice to be fast is no work of the brain.
+        ops = dataclasses.replace(portable.OPS, write_rows=self._write_rows, affine_scan=reference.OPS.affine_scan)
         backend = dataclasses.replace(backends.select("cpu"), ops=ops)
         self.brain = Brain(apply_sets(presets.tiny().brain, list(sets)), backend).eval()
         self.read: Counter[tuple[str, str]] = Counter()

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from backends import reference, select
-from neuro import recall
+from neuro import recall, sleep
 from neuro.layers.norm import normalize
+from neuro.memory import contents
 from neuro.memory.episodic import EpisodicMemory
 from neuro.state import HippocampusState
 
@@ -77,8 +78,72 @@ def test_a_neighbour_is_read_although_its_own_key_is_far(memory):
     assert torch.equal(novelty, plain[2]) and evidence <= plain[1], "a neighbour is no nearer for being one"
 
 
+def test_an_event_that_begins_is_not_led_into(memory):
+    state = store()._replace(begins=torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0]]))
+    into, within = (memory.following(state.keys[:, m : m + 1], state.values[:, m : m + 1], state) for m in (0, 2))
+    assert not into.any() and within[0, 0].nonzero().flatten().tolist() == [3], "from its beginning on it is one event"
+
+
+SEGMENTS = ["hippocampus.controller=periodic", "hippocampus.contiguity=0.8", "hippocampus.segments=true"]
+
+
+def surprised(brain, ids, at):
+    """The state after the spans, had the tokens ``at`` been a great surprise and all others the same small one."""
+    state = brain.init_state(1)
+    for start in range(0, ids.shape[1], brain.config.plasticity_span):
+        part = slice(start, min(start + brain.config.plasticity_span, ids.shape[1]))
+        state = brain.scan(ids[:, part], state).state
+        nats = state.buffer.valid.clone()
+        for token in at:
+            if part.start <= token < part.stop:
+                nats[0, token - part.start] = 20.0
+        state = brain.commit(state._replace(buffer=state.buffer._replace(surprise=nats)))[0]
+    return state
+
+
+@torch.no_grad()
+def test_slots_keep_whether_surprise_said_that_an_event_began(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.slots=200", "hippocampus.writes_per_span=16", *SEGMENTS])
+    state = surprised(brain, tokens(1, 150), at=(101, 130)).regions.hippocampus
+    begun = (state.begins[0] > 0) & (state.strengths[0] > 0)
+    assert sorted(state.origins[0, begun].tolist()) == [101.0, 130.0]
+
+
+@torch.no_grad()
+def test_logits_change_where_an_event_began_and_only_then(tiny_brain, tokens):
+    """A passage again: what followed comes along everywhere but where it would lead into another event."""
+    sets = ["hippocampus.slots=200", "hippocampus.writes_per_span=16", *SEGMENTS]
+    plain, split = tiny_brain([*sets[:-1], "hippocampus.segments=false"]), tiny_brain(sets)
+    split.load_state_dict(plain.state_dict())
+    ids = tokens(1, 112)
+    again = ids[:, 90:104]
+    said = {}
+    for name, at in (("none", ()), ("one", (101,))):
+        said[name] = [brain.scan(again, surprised(brain, ids, at)).logits for brain in (plain, split)]
+    assert torch.equal(*said["none"])
+    moved = (said["one"][0] != said["one"][1]).any(-1)[0].nonzero().flatten().tolist()
+    assert moved and moved[0] == 100 - 90, "what is recalled there is what came next"
+
+
+@torch.no_grad()
+def test_beginnings_are_held_and_swapped_with_the_memory_and_freed_with_their_slots(tiny_brain, tokens):
+    brain = tiny_brain(["hippocampus.slots=200", "hippocampus.writes_per_span=16", *SEGMENTS])
+    one, two = (surprised(brain, tokens(1, 112, seed=seed), at=(101,)) for seed in (0, 1))
+    swapped = contents.put(one, contents.held(two)).regions.hippocampus
+    assert swapped.begins.any() and torch.equal(swapped.begins, two.regions.hippocampus.begins)
+    assert torch.equal(swapped.segment.slow, one.regions.hippocampus.segment.slow), "that is activity"
+    memory = one.regions.hippocampus
+    begun = int(memory.begins[0].nonzero())
+    newer = int((memory.origins[0] == memory.origins[0, begun] + 1).nonzero())
+    for name in ("keys", "values"):
+        getattr(memory, name)[0, begun] = getattr(memory, name)[0, newer]  # two moments of one key and one token
+    after = sleep.sleep(brain, one, 1, replays=False)[0].regions.hippocampus
+    assert not after.strengths[0, begun] and not after.begins[0, begun]
+
+
 @pytest.mark.parametrize(
-    "sets", [[], ["hippocampus.contiguity=0.8"], ["hippocampus.contiguity=0.8", "hippocampus.key_trace=0.6"]]
+    "sets",
+    [[], ["hippocampus.contiguity=0.8"], ["hippocampus.contiguity=0.8", "hippocampus.key_trace=0.6"], SEGMENTS[1:]],
 )
 def test_what_is_shown_as_recalled_is_what_was_read(sets, tiny_brain, tokens, drive):
     """The slots of `neuro.recall.explain`, each by its share, make the content that the last token read."""

@@ -101,6 +101,7 @@ def test_silent_neurons_make_no_spikes_and_no_synaptic_operations():
         ["procedural.enabled=false"],
         ["hippocampus.rebind=true"],
         ["hippocampus.contiguity=0.3"],
+        ["hippocampus.contiguity=0.3", "hippocampus.segments=true"],
         ["hippocampus.key_trace=0.5"],
         ["hippocampus.phrase=0.4"],
         ["hippocampus.pointer=true", "hippocampus.key_direct=true"],
@@ -144,8 +145,10 @@ def _one_hot_products(brain: Brain, spans: list[int], commits: int) -> int:
     moved += len(spans) * c.vocab_size  # what the token that came had been given
     moved += sum(spans) * c.vocab_size if c.fast_bias else 0  # which token came
     if on:
-        rows = h.key_width + led + c.d_model + 2 + c.points
-        marks = (4 + c.points + bool(led)) * (math.isqrt(h.slots - 1) + 1) ** 2  # who writes which slot, by tensor
+        rows = h.key_width + led + c.d_model + 2 + c.points + h.segments
+        marks = (4 + c.points + bool(led) + h.segments) * (
+            math.isqrt(h.slots - 1) + 1
+        ) ** 2  # who writes which slot, by tensor
         moved += commits * h.writes_per_span * (h.slots + c.plasticity_span * rows + marks)
         moved += commits * h.writes_per_span * c.plasticity_span * h.key_width if h.rebind else 0
         moved += sum(spans) * h.slots * c.vocab_size if c.points else 0  # which slots hold which token

@@ -67,8 +67,9 @@ def test_skipped_layers_equal_torch_too(save_model, tmp_path, tokens, measured):
     assert 0.2 < float(route.mean()) < 0.8
 
 
-def test_neighbours_in_time_come_along_in_the_graph_too(save_model, tmp_path, tokens, measured):
-    brain = folder.load(save_model(["hippocampus.contiguity=0.3"]), "cpu")
+@pytest.mark.parametrize("more", [[], ["hippocampus.segments=true"]], ids=["all", "within events"])
+def test_neighbours_in_time_come_along_in_the_graph_too(more, save_model, tmp_path, tokens, measured):
+    brain = folder.load(save_model(["hippocampus.contiguity=0.3", *more]), "cpu")
     package.write_graphs(brain, tmp_path, profile="dml")
     ids = tokens(2, parity.TOKENS // 2, vocab_size=280).repeat(1, 2)  # the second half recalls the first
     found = parity.measure(brain, Runtime(tmp_path), ids.numpy(), realign=True)

@@ -68,6 +68,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "hippocampus.tag": ("true", {"parameters"}),  # the controller "tagged" asks it
     "hippocampus.half_life_tokens": ("8.0", {"logits"}),
     "hippocampus.contiguity": ("0.5", {"logits"}),
+    "hippocampus.segments": ("true", {"state shapes"}),  # no event begins so soon: tests/laws/test_contiguity.py
     "hippocampus.rebind": ("true", {"logits"}),
     "hippocampus.key_trace": ("0.6", {"logits"}),
     "hippocampus.key_direct": ("true", {"parameters", "logits"}),
@@ -94,6 +95,7 @@ NEEDS = {
         "procedural.enabled=false",
     ]
 }
+NEEDS["hippocampus.segments"] = ["hippocampus.contiguity=0.5"]
 NEEDS["cortex.burst"] = [*NEEDS["cortex.encoding"], "cortex.encoding=spikes"]
 # Fields that change nothing in the forward pass of given weights, and must not: they only shape the learning.
 LEARNING_ONLY = {"thalamus.route_budget", "cortex.surrogate_slope", "cortex.rate_target"}

@@ -189,7 +189,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         "cortex.rate_target=1.5", "cortex.encoding=binary", "cortex.burst=0",
         "hippocampus.place_cells=0", "hippocampus.sparsity=0", "hippocampus.sparsity=2", "hippocampus.key_width=0",
         "hippocampus.slots=0", "hippocampus.top_k=0", "hippocampus.top_k=33", "hippocampus.writes_per_span=0",
-        "hippocampus.writes_per_span=17", "hippocampus.half_life_tokens=0",
+        "hippocampus.writes_per_span=17", "hippocampus.half_life_tokens=0", "hippocampus.segments=true",
     ],
 )  # fmt: skip
 def test_brains_that_cannot_be_built_are_refused_by_name(item):

@@ -51,6 +51,27 @@ def test_a_step_in_surprise_is_one_boundary_and_the_next_text_is_another(segment
     assert begun.nonzero()[:, 1].tolist() == [60]
 
 
+def test_what_is_no_token_lets_no_time_pass_before_the_first_or_after_the_last(segments):
+    """A span that is cut short leaves its buffer's last places empty: the next one goes on as if they were not there."""
+    state = segments.init_state(3)
+    state = type(state)(*(part.double() for part in state))
+    whole, end = segments.scan(SURPRISE, state)
+    parts = []
+    for part in SURPRISE.split([13, 30, 17, 30], 1):
+        length = part.shape[1]
+        valid = torch.nn.functional.pad(torch.ones_like(part), (0, 6))
+        begun, state = segments.scan(torch.nn.functional.pad(part, (0, 6), value=9.0), state, valid)
+        assert not begun[:, length:].any()
+        parts.append(begun[:, :length])
+    assert torch.equal(torch.cat(parts, 1), whole)
+    assert all(torch.allclose(a, b) for a, b in zip(state, end, strict=True))
+    first = torch.nn.functional.pad(torch.ones_like(SURPRISE), (6, 0))
+    start = type(end)(*(torch.zeros_like(part) for part in end))
+    begun, state = segments.scan(torch.nn.functional.pad(SURPRISE, (6, 0), value=9.0), start, first)
+    assert torch.equal(begun[:, 6:], whole) and not begun[:, :6].any()
+    assert all(torch.allclose(a, b) for a, b in zip(state, end, strict=True))
+
+
 def test_half_lives_that_do_not_grow_are_refused():
     with pytest.raises(UsageError, match="segments: got half-lives 8 and 4, expected 0 < fast < slow"):
         Segments(8.0, 4.0, 1.0, portable.OPS)
