@@ -40,7 +40,7 @@ DIRECTIONS = 8  # of head-direction cells
 ENDS = 1.0  # % of the moments of running that lie behind a wall of the track
 CELLS = 500
 UNTIL_S, SPLIT_S, LEAST_SPEED = 800.0, 400.0, 40.0
-ERROR, OUTSIDE = 0.04, 0.3  # chosen by --settle
+ERROR, OUTSIDE = 0.1, 0.3  # chosen by --settle
 ERRORS, SHARES = (0.02, 0.04, 0.07, 0.1), (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # from these
 
 
@@ -347,21 +347,21 @@ def main() -> None:
     trains: dict[int, list[np.ndarray]] = {}
     for name, changed in {
         "ours": {},
-        "no spikes outside": {"outside": 0.0},
         "both directions alike": {"directional": False},
         "told the true position": {"error": 0.0},
         "the four finer grids": {"scales": SPACINGS},
         "all three left out": {"directional": False, "error": 0.0, "scales": SPACINGS},
     }.items():
-        found = []
+        found, pure = [], []
         for seed in seeds:
             module = Module(track, seed, settings._replace(**changed))
             activity = module.activity(seed, module.learned(seed))
-            spikes = as_recorded(module, activity, module.settings.outside)
+            spikes = as_recorded(module, activity, settings.outside)
             found.append(described(track, spikes))
             if not changed:
                 trains[seed] = spikes
-        report[f"ours: {name}" if changed else name] = found
+                pure.append(described(track, as_recorded(module, activity, 0.0)))
+        report |= {f"ours: {name}": found} if changed else {name: found, "ours: no spikes outside": pure}
     head = [
         "",
         "tuned",
