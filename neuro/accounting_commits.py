@@ -151,7 +151,8 @@ def _episodic(brain: Brain, rows: int, calls: int) -> list[Operation]:
         compare += writes * (writes - 1) + (writes - 1) * slots
     found = _decay("hippocampus", rows) if config.modulates_decay else []
     transcendental = 1
-    if h.segments:  # six sums that decay, what enters them and what is usual; two means, a deviation; where one is above
+    # Six sums that decay, what enters them and what is usual; two means, a deviation; where one is above.
+    if h.segments:
         elementwise, compare, transcendental = elementwise + 31 * span, compare + 5 * span, transcendental + 4 * span
     before = span * span * calls  # which places lie before which
     return found + _part(
