@@ -150,7 +150,6 @@ def _episodic(brain: Brain, rows: int, calls: int) -> list[Operation]:
         compare += slots + writes * (slots - 1) + 2 * writes + 3 * writes**2 + writes * slots
         compare += writes * (writes - 1) + (writes - 1) * slots
     found = _decay("hippocampus", rows) if config.modulates_decay else []
-    transcendental = 1
     # Six sums that decay, what enters them and what is usual; two means, a deviation; where one is above.
     if h.segments:
         elementwise, compare, transcendental = elementwise + 31 * span, compare + 5 * span, transcendental + 4 * span
