@@ -89,7 +89,6 @@ def train(out: Path, arm: str, seed: int, ids: np.ndarray, steps: int, rate: flo
     if kept.is_file():
         return json.loads(told.read_text())
     model = built(out, arm, seed).train()
-    model.config.slots = PASSAGE * 2 + TRAIN_GAP
     parameters = trained_of(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     random, began, losses = np.random.default_rng(1000 + seed), time.process_time(), []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CHIP, PLATFORM = "loihi1", "cpu"
 OF_BRAIN = ("wikitext", "articles", "length", "gap", "samples", "task", "rows", "episodes")  # settings of the suites
-ONLY = ("parts", "suites", "against", "tokenizer")  # options of no other suite
+ONLY = ("parts", "suites", "against", "other", "tokenizer")  # options of no other suite
 OPTIONS = (*OF_BRAIN, *ONLY, "seeds", "templates", "chip")
 
 
@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--suites", metavar="LIST", help="of a brain: perplexity,repeat,recall,habit,profile (all)")
     group.add_argument(
         "--against", action="append", metavar="ARM=DIR", help="of an adapter: lora=DIR, block=DIR; again for more seeds"
+    )
+    group.add_argument(
+        "--other",
+        metavar="FILE",
+        help="of an adapter: a text as long as TEXT, whose memory SHUFFLED has (else left out)",
     )
     group.add_argument("--tokenizer", metavar="FILE", help="of an adapter's base, where it does not lie beside it")
 
@@ -99,15 +104,20 @@ def _of_brain(args: argparse.Namespace, raw: str) -> dict[str, Any]:
 
 
 def _of_adapter(args: argparse.Namespace, raw: str) -> dict[str, Any]:
+    from neuro import text
     from neuro.evaluate import ablation_adapter
 
     refuse(args, "eval --suite ablation of an adapter", ("backend", "seed", "set"))
     if args.force:
         raise UsageError("neuro eval --suite ablation: --force has no effect here.", "Leave out --force.")
-    given = _given(args, ("wikitext", "articles", "against", "tokenizer"))
+    given = _given(args, ("wikitext", "articles", "against", "other", "tokenizer"))
+    if "other" in given:
+        given["other"] = text.read_text(Path(given["other"]))
     if "tokenizer" in given:
         given["tokenizer"] = Path(given["tokenizer"])
-    return ablation_adapter.run(Path(args.model), raw, lambda line: _say(line, args.quiet), **given)
+    return ablation_adapter.run(
+        Path(args.model), raw, lambda line: _say(line, args.quiet), out=Path(args.out) if args.out else None, **given
+    )
 
 
 def price(load: Workload) -> dict[str, float]:

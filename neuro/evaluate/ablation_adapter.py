@@ -4,20 +4,27 @@
     lora            low-rank updates alone                         (another folder)
     block           updates and an equal block without a memory    (another folder)
     memory empty    the adapter, its memory emptied before every span
-    memory shuffled the adapter with what another part of the text left in it
+    memory shuffled the adapter with what a stream over another text holds at the same place, put in before every span
     memory full     the adapter
 
-Every arm starts from a fresh state, reads the whole text in one stream (the base's context starts again as its window says)
-and never changes a weight. SHUFFLED is that of `neuro/evaluate/perplexity.py`: a second stream reads the second half of the
-text while the first reads the first, and each document of the first half begins with what the second has stored; the first
-document is left out. The comparison of documents, seeds and ties is `neuro/evaluate/ablation.py`'s.
+Every arm starts from a fresh state, reads the whole text in one stream, cut into the same spans (the base's context starts
+again as its window says, the memory goes on), and never changes a weight. The memory of SHUFFLED was written by the same
+adapter, is as old as the stream's own and has as many slots filled, and holds nothing of this text: what is left of the gain is
+not owed to having read it. The other text is at least as long. The comparison of documents, seeds and ties is
+`neuro/evaluate/ablation.py`'s.
+
+Tokens are also told apart by what a memory could know of them (`repetition`): three tokens in a row that the base still has
+in its context, that were read before it, or that are new to the stream.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +36,15 @@ from safetensors import safe_open
 from neuro import plots, text
 from neuro.errors import MissingError, UsageError
 from neuro.evaluate import ablation, perplexity
+from neuro.evaluate.parts import Parts
+from neuro.hf import adapter_host as host
 from neuro.hf.adapter import BASE, LORA_WEIGHTS, WEIGHTS, HippocampalAdapter
 from neuro.hf.adapter_cache import AdapterCache
 from neuro.hf.adapter_config import AdapterConfig
+from neuro.hf.adapter_fusion import MemoryState
 from neuro.hf.adapter_host import load_base
 from neuro.hf.streaming import CACHE_NAME
+from neuro.memory.contents import EPISODIC
 from neuro.tokenizer import Tokenizer
 
 FUSIONS = {"lora": "none", "block": "feedforward", "full": "memory"}  # of the arms that are folders
@@ -45,6 +56,9 @@ LABELS = {
     "shuffled": "memory shuffled",
     "full": "memory full",
 }
+KINDS = ("new", "in the context", "read before")  # of tokens
+WINDOWS = 8  # of the base that are read at once
+GRAM = 3  # tokens in a row that are looked for
 TOLERANCE = 0.05  # of the trained parameters of the full adapter; a block's width is a whole number of units
 
 
@@ -70,6 +84,8 @@ def run(
     *,
     against: Sequence[str] = (),
     tokenizer: Path | None = None,
+    other: str | None = None,
+    out: Path | None = None,
     wikitext: bool = False,
     articles: int | None = None,
 ) -> dict[str, Any]:
@@ -80,18 +96,24 @@ def run(
         raw: the text.
         against: "lora=FOLDER", "block=FOLDER" of other arms; "full=FOLDER" and a name again are further seeds.
         tokenizer: of the base; None looks into the adapter's folder and its base's.
+        other: the text whose memory SHUFFLED has, in the same form and at least as long; None leaves that arm out.
+        out: where finished arms are kept (`neuro.evaluate.parts`).
         wikitext: the text is in WikiText's word-token form; then a document is an article, else a block of lines.
         articles: only the first so many documents.
 
     Raises:
-        UsageError: too few documents, folders that are not what they are named, or arms of unequal size or base.
+        UsageError: too few documents, another text that is too short, folders that are not what they are named, or arms of
+            unequal size or base.
         MissingError: a folder or a tokenizer that is not there.
     """
     folders = _folders(adapter, against)
     configs = {name: [_config(name, where) for where in found] for name, found in folders.items()}
     bare = configs["full"][0]
     _same_base(configs, folders)
-    words = documents(raw, _tokenizer(adapter, bare, tokenizer), wikitext, articles)
+    vocabulary = _tokenizer(adapter, bare, tokenizer)
+    found = documents(raw, vocabulary, wikitext, articles)
+    ids = [token for document in found for token in document.ids]
+    others = None if other is None else _others(other, vocabulary, wikitext, len(ids))
     sizes = {name: [_trained(where) for where in found] for name, found in folders.items()}
     for name, counts in sizes.items():
         if any(abs(count - sizes["full"][0]) > TOLERANCE * sizes["full"][0] for count in counts):
@@ -100,49 +122,70 @@ def run(
                 f"{100 * TOLERANCE:g} %.",
                 "Train an arm of equal size: a larger one may win by its size.",
             )
-    base = load_base(_base_of(adapter, bare))
+    kinds = repetition(ids, bare.window, bare.overlap)
+    settings = {"wikitext": wikitext, "articles": articles, "gram": GRAM}
+    texts = {"other": hashlib.sha256(other.encode("utf-8")).hexdigest()} if other is not None else {}
+
+    def sums(model: HippocampalAdapter, label: str) -> dict[str, np.ndarray]:
+        """Nats [N, kinds] of each document by kinds of tokens, for every arm of a folder."""
+        memory = model.config.fusion == "memory"
+        known = {"model": _fingerprint(model), "tokenizer": vocabulary.fingerprint}
+
+        def compute() -> dict[str, list[list[float]]]:
+            read = scored(model, ids, others)
+            return {arm: _sums(nats, found, kinds).tolist() for arm, nats in read.items()}
+
+        parts = Parts(out, "ablation", known, raw, settings | (texts if memory else {}), say)
+        return {arm: np.array(rows) for arm, rows in parts.get("arms", label, compute).items()}
+
     alone = AdapterConfig(fusion="none", lora_rank=0, span=bare.span, window=bare.window, overlap=bare.overlap)
-    say("base ...")
-    costs: dict[str, list[np.ndarray]] = {"base": [scored(HippocampalAdapter(alone, base).eval(), words)]}
-    half = _first_half(words)
-    swapped: dict[str, list[np.ndarray]] = {"full": [], "shuffled": [], "empty": []}
-    for name, found in folders.items():
-        for number, where in enumerate(found):
+    model = HippocampalAdapter(alone, load_base(_base_of(adapter, bare))).eval()
+    costs: dict[str, list[np.ndarray]] = {"base": [sums(model, LABELS["base"])["alone"]]}
+    for name, listed in folders.items():
+        for number, where in enumerate(listed):
             model = HippocampalAdapter.from_pretrained(where, base=load_base(_base_of(where, configs[name][number])))
-            say(f"{LABELS[name]}, {number + 1} of {len(found)} ...")
-            costs.setdefault(name, []).append(scored(model, words))
-            if name != "full":
-                continue
-            say(f"{LABELS['empty']}, {number + 1} of {len(found)} ...")
-            costs.setdefault("empty", []).append(scored(model, words, empty=True))
-            if half > ablation.FEWEST:
-                say(f"{LABELS['shuffled']}, {number + 1} of {len(found)} ...")
-                swapped["shuffled"].append(shuffled(model, words, half))
-    for name in ("full", "empty"):
-        swapped[name] = [row[1:half] for row in costs[name]]
-    order = [name for name in LABELS if name in costs]
-    record: dict[str, Any] = {
+            what = "the arms of the memory" if name == "full" else LABELS[name]
+            for arm, nats in sums(model, f"{what}, {number + 1} of {len(listed)}").items():
+                costs.setdefault(name if arm == "alone" else arm, []).append(nats)
+    ordered = {LABELS[name]: np.stack(costs[name]) for name in LABELS if name in costs}  # [S, N, kinds] each
+    words = np.array([document.words for document in found], dtype=float)
+    size = np.array([document.size_bytes for document in found], dtype=float)
+    flags = np.array([document.flag_nats for document in found])
+    whole = {name: rows.sum(2) + flags for name, rows in ordered.items()}
+    tokens = _sums(np.ones(len(ids)), found, kinds)
+    return {
         "wikitext": wikitext,
+        "tokens": len(ids),
         "trained_parameters": sizes,
-        "whole": _compared({name: costs[name] for name in order}, words),
-        "half": None,
-        "shuffled_left_out": None,
+        "whole": ablation.compare(whole, words, size, LABELS["full"]),
+        "by_kind": {
+            kind: _of_kind({name: rows[:, :, index] for name, rows in ordered.items()}, tokens[:, index])
+            for index, kind in enumerate(KINDS)
+            if tokens[:, index].any()
+        },
+        "shuffled_left_out": None if others is not None else "needs another text (--other)",
     }
-    if swapped["shuffled"]:
-        record["half"] = _compared(swapped, words[1:half])
-    else:
-        need = ablation.FEWEST + 1
-        record["shuffled_left_out"] = f"needs {need} documents in the first half of the text, has {half}"
-    return record
 
 
 def table(record: dict[str, Any]) -> list[str]:
     """The record in words."""
     sizes = ", ".join(f"{LABELS[name]} {counts[0]}" for name, counts in record["trained_parameters"].items())
-    lines = [f"trained parameters: {sizes}", *ablation.table(record["whole"])]
-    if record["half"] is None:
-        return [*lines, f"{LABELS['shuffled']}: left out, {record['shuffled_left_out']}"]
-    return [*lines, "documents of the first half, without the first:", *ablation.table(record["half"])]
+    lines = [f"trained parameters: {sizes}; {record['tokens']} tokens in one stream", *ablation.table(record["whole"])]
+    if record["shuffled_left_out"] is not None:
+        lines.append(f"{LABELS['shuffled']}: left out, {record['shuffled_left_out']}")
+    for kind, found in record["by_kind"].items():
+        lines.append(
+            f"{GRAM} tokens in a row {kind}: {100 * found['tokens'] / record['tokens']:.1f} % of the tokens, nats a token"
+        )
+        for name, nats in found["nats_per_token"].items():
+            line = f"  {name:<24}{nats:>8.4f}"
+            if name in found["saved"]:
+                saved = found["saved"][name]
+                low, high = saved["interval"]
+                line += f"  {LABELS['full']} saves {saved['nats_per_token']:.4f} [{low:.4f}, {high:.4f}], "
+                line += f"p {saved['p_holm']:.4f} (Holm)"
+            lines.append(line)
+    return lines
 
 
 def picture(record: dict[str, Any], out: Path) -> Path | None:
@@ -177,58 +220,164 @@ def documents(raw: str, tokenizer: Tokenizer, wikitext: bool = False, articles: 
 
 
 @torch.no_grad()
-def scored(model: HippocampalAdapter, found: Sequence[Document], empty: bool = False) -> np.ndarray:
-    """Nats of each document [N] in one fresh stream; the stream's first token is not predicted and costs nothing.
+def scored(model: HippocampalAdapter, ids: Sequence[int], others: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """Nats of each token [T], in fresh streams; the first is not predicted and costs nothing.
 
     Args:
-        empty: empty the memory before every span.
+        others: at least as many tokens, whose memory SHUFFLED has; None leaves that arm out.
+
+    Returns:
+        of the arms "full" and "empty", and "shuffled" with ``others``; of "alone" for an adapter without a memory.
     """
-    stream = _Stream(model, empty)
-    return np.array([stream.read(document.ids) + document.flag_nats for document in found])
+    config = model.config
+    if config.fusion != "memory":
+        arms, others = ["alone"], None
+    else:
+        arms = ["full", "empty"] if others is None else ["full", "shuffled", "empty"]
+    if config.window is not None and not config.overlap and config.window % config.span == 0:
+        logits = _by_windows(model, ids, others, config.window, len(arms))
+    else:
+        logits = _by_spans(model, ids, others, len(arms))
+    following, at = torch.tensor([*ids[1:], 0]), 0
+    nats = np.zeros((len(arms), len(ids) + 1))
+    for piece in logits:  # [arms, n, V] for the token after each
+        for row, own in enumerate(piece):
+            cost = F.cross_entropy(own.double(), following[at : at + len(own)], reduction="none")
+            nats[row, at + 1 : at + 1 + len(own)] = cost.numpy()
+        at += piece.shape[1]
+    return dict(zip(arms, nats[:, :-1], strict=True))
 
 
-@torch.no_grad()
-def shuffled(model: HippocampalAdapter, found: Sequence[Document], half: int) -> np.ndarray:
-    """Nats of documents 1 to ``half`` [half - 1], each begun with the slots of a stream in the second half."""
-    own, other = _Stream(model), _Stream(model)
-    others = [token for document in found[half:] for token in document.ids]
-    nats, at, read = [], 0, 0
-    for number, document in enumerate(found[:half]):
-        if number:
-            other.read(others[read:at])
-            read = at
-            other.cache.commit(model)
-            own.cache.commit(model)
-            own.cache.put_memories([other.cache.memory_of(0)])
-        nats.append(own.read(document.ids) + document.flag_nats)
-        at += len(document.ids)
-    return np.array(nats[1:])
+def _by_windows(
+    model: HippocampalAdapter, ids: Sequence[int], others: Sequence[int] | None, window: int, arms: int
+) -> Iterator[torch.Tensor]:
+    """Logits [arms, n, V], piece by piece: contexts that share no token are rows of one pass of the base, memories go on."""
+    memory = model.init_memory(1 if others is None else 3)  # of full; of full, shuffled and the other text's stream
+    whole, at_once = len(ids) // window * window, WINDOWS * window
+    cuts = [slice(at, min(whole, at + at_once)) for at in range(0, whole, at_once)]
+    cuts += [slice(whole, len(ids))] * (whole < len(ids))
+    for cut in cuts:
+        theirs = None if others is None else _rows(others[cut], window)
+        logits, memory = _pass(model, _rows(ids[cut], window), theirs, memory)
+        yield logits.reshape(arms, cut.stop - cut.start, -1)
 
 
-class _Stream:
-    """One stream through an adapter, cut where its spans end."""
+def _pass(
+    model: HippocampalAdapter, rows: torch.Tensor, theirs: torch.Tensor | None, memory: MemoryState | None
+) -> tuple[torch.Tensor, MemoryState | None]:
+    """Contexts ``rows`` [n, T], in one order a stream, and those of the other stream -> (logits [arms * n, T, V], memory)."""
+    span, embed, other = model.config.span, model.get_input_embeddings(), None
+    if theirs is not None:
+        trace = model.trace(theirs)
+        other = (trace.hidden, trace.context, embed(theirs).flatten(0, 1))
 
-    def __init__(self, model: HippocampalAdapter, empty: bool = False) -> None:
-        self.model, self.empty, self.cache = model, empty, AdapterCache()
-        self.last: torch.Tensor | None = None  # [1, 1, V] logits for the token that comes next
-        self.fed = 0
+    def fuse(hidden: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        nonlocal memory
+        if memory is None:
+            return model.fusion(hidden)
+        read = [part.flatten(0, 1)[None] for part in (hidden, context, embed(rows))]
+        if other is not None:
+            read = [torch.cat([own, own, more[None]]) for own, more in zip(read, other, strict=True)]
+        fused = []
+        for start in range(0, rows.numel(), span):
+            if other is not None:
+                memory = _exchanged(memory)
+            piece, memory = model.fusion.scan(*(part[:, start : start + span] for part in read), memory)
+            fused.append(piece.hidden[:2])
+        # An empty memory recalls nothing.
+        return torch.cat([torch.cat(fused, 1).reshape(-1, *hidden.shape[1:]), hidden])
 
-    def read(self, ids: Sequence[int]) -> float:
-        """Nats of these tokens."""
-        total, start, span = 0.0, 0, self.model.config.span
-        while start < len(ids):
-            stop = min(len(ids), start + span - self.fed % span)  # the same pieces in every arm
-            if self.empty and self.fed % span == 0:
-                self.cache.forget()
-            tokens = torch.tensor([ids[start:stop]])
-            logits = self.model(tokens, **{CACHE_NAME: self.cache}).logits.double()
-            before = logits[:, :-1] if self.last is None else torch.cat([self.last, logits[:, :-1]], 1)
-            target = tokens[:, 1:] if self.last is None else tokens
-            total += float(F.cross_entropy(before.flatten(0, 1), target.flatten(), reduction="sum"))
-            self.last = logits[:, -1:]
-            self.fed += stop - start
-            start = stop
-        return total
+    with host.before_head(model.base, fuse, model.config.key_layer):
+        logits = model.base(input_ids=rows, use_cache=False).logits
+    return logits, memory
+
+
+def _exchanged(memory: MemoryState) -> MemoryState:
+    """The second row's slots become those of the third."""
+    own = memory.hippocampus
+    slots: dict[str, Any] = {name: getattr(own, name)[[0, 2, 2]] for name in EPISODIC}
+    return memory._replace(hippocampus=own._replace(**slots), lists=())
+
+
+def _rows(ids: Sequence[int], window: int) -> torch.Tensor:
+    return torch.tensor(ids).reshape(-1, min(window, len(ids)))
+
+
+def _by_spans(
+    model: HippocampalAdapter, ids: Sequence[int], others: Sequence[int] | None, arms: int
+) -> Iterator[torch.Tensor]:
+    """The same for contexts that go on or overlap: one pass of the base a span, every arm a row of it."""
+    fresh, span = model.init_memory(1), model.config.span
+    tokens = torch.tensor([ids] * arms + ([] if others is None else [others[: len(ids)]]))
+    cache = AdapterCache()
+    for start in range(0, len(ids), span):
+        if fresh is not None and start:
+            held = [cache.memory_of(row) for row in range(len(tokens))]
+            cache.put_memories([held[0], fresh] if others is None else [held[0], held[3], fresh, held[3]])
+        yield model(tokens[:, start : start + span], **{CACHE_NAME: cache}).logits[:arms]
+
+
+def repetition(ids: Sequence[int], window: int | None, overlap: int = 0) -> np.ndarray:
+    """The kind [T] of each token, an index into `KINDS`: where it and the two before it were last read in a row.
+
+    Args:
+        ids: of a stream.
+        window, overlap: when the base's context starts again, as `AdapterConfig` says.
+    """
+    kinds, last = np.zeros(len(ids), dtype=np.int64), dict[tuple[int, ...], int]()
+    for end in range(GRAM, len(ids) + 1):
+        gram, context = tuple(ids[end - GRAM : end]), 0
+        if window is not None and end > window:
+            fresh = window - overlap
+            context = (end - 1 - window) // fresh * fresh + window - overlap
+        if gram in last:
+            kinds[end - 1] = 1 if last[gram] >= context else 2
+        last[gram] = end - GRAM
+    return kinds
+
+
+def _sums(nats: np.ndarray, found: Sequence[Document], kinds: np.ndarray) -> np.ndarray:
+    """Per token [T] -> of each document, by kind [N, kinds]."""
+    ends = np.cumsum([len(document.ids) for document in found])
+    apart = nats[:, None] * (kinds[:, None] == np.arange(len(KINDS)))
+    return np.stack([part.sum(0) for part in np.split(apart, ends[:-1])])
+
+
+def _of_kind(nats: Mapping[str, np.ndarray], tokens: np.ndarray) -> dict[str, Any]:
+    """Nats a token [S, N] of one kind of tokens, of which each document has so many [N], and what the full adapter saves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ablation.TiedArmsWarning)  # told of the whole text
+        found = ablation.compare(nats, tokens, tokens, LABELS["full"])
+    return {
+        "tokens": int(tokens.sum()),
+        "nats_per_token": {name: math.log(arm["word_perplexity"]) for name, arm in found["arms"].items()},
+        "saved": {
+            name: {"nats_per_token": row["nats_per_word"], "interval": row["interval"], "p_holm": row["p_holm"]}
+            for name, row in found["differences"].items()
+        },
+    }
+
+
+def _others(other: str, vocabulary: Tokenizer, wikitext: bool, need: int) -> list[int]:
+    """The first so many tokens of the text that SHUFFLED remembers."""
+    coded = perplexity.code(other, _Vocabulary(vocabulary), wikitext)
+    ids = [token for unit in coded.ids for token in unit]
+    if len(ids) < need:
+        raise UsageError(
+            f"--other: got a text of {len(ids)} tokens, expected at least {need}, as many as the text has.",
+            "Give a longer one: its memory is to be as old as the text's own.",
+        )
+    return ids[:need]
+
+
+def _fingerprint(model: HippocampalAdapter) -> str:
+    """sha256 over the settings and every weight, the base's too."""
+    settings = {name: value for name, value in model.config.to_dict().items() if name != "base"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _folders(adapter: Path, against: Sequence[str]) -> dict[str, list[Path]]:
@@ -311,15 +460,3 @@ def _trained(where: Path) -> int:
             with safe_open(where / name, "pt") as file:
                 count += sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
     return count
-
-
-def _first_half(found: Sequence[Document]) -> int:
-    """How many documents lie in the first half of the text: the second is at least as long."""
-    ends = np.cumsum([len(document.ids) for document in found])
-    return int(np.searchsorted(2 * ends, ends[-1], side="right"))
-
-
-def _compared(costs: Mapping[str, Sequence[np.ndarray]], found: Sequence[Document]) -> dict[str, Any]:
-    words = np.array([document.words for document in found], dtype=float)
-    size = np.array([document.size_bytes for document in found], dtype=float)
-    return ablation.compare({LABELS[name]: np.stack(rows) for name, rows in costs.items()}, words, size, LABELS["full"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Parts:
     Args:
         out: the evaluation's folder; pieces lie in ``out/parts``. None keeps nothing.
         suite: its name.
-        brain: what is evaluated.
+        model: what is evaluated: a brain, or all that the numbers of another model follow from, JSON-able.
         text: what it reads.
         settings: of the suite, JSON-able.
         say: told what is being computed, or was found.
@@ -36,7 +36,7 @@ class Parts:
         self,
         out: Path | None,
         suite: str,
-        brain: Brain,
+        model: Brain | Mapping[str, Any],
         text: str,
         settings: dict[str, Any],
         say: Callable[[str], None] = lambda line: None,
@@ -47,9 +47,7 @@ class Parts:
             follows_from = {
                 "version": neuro.__version__,
                 "suite": suite,
-                "model": folder.fingerprint(brain),
-                "tokenizer": brain.tokenizer.fingerprint,
-                "backend": [brain.backend.name, str(brain.backend.dtype)],
+                **(_known_by(model) if isinstance(model, Brain) else model),
                 "text": hashlib.sha256(text.encode("utf-8")).hexdigest(),
                 "settings": settings,
             }
@@ -90,3 +88,11 @@ class Parts:
                 "Remove this file; it is computed again.",
             )
         return record["value"]
+
+
+def _known_by(brain: Brain) -> dict[str, Any]:
+    return {
+        "model": folder.fingerprint(brain),
+        "tokenizer": brain.tokenizer.fingerprint,
+        "backend": [brain.backend.name, str(brain.backend.dtype)],
+    }

@@ -142,9 +142,17 @@ def of_adapters(adapters, monkeypatch):
     return adapters
 
 
-def test_an_adapters_arms_are_written_as_record_table_and_picture(of_adapters, texts, tmp_path, capsys):
+@pytest.fixture
+def other(tmp_path) -> Path:
+    path = tmp_path / "other.txt"
+    path.write_text(prose(7) * 3, encoding="utf-8")
+    return path
+
+
+def test_an_adapters_arms_are_written_as_record_table_and_picture(of_adapters, texts, other, tmp_path, capsys):
     argv = ["eval", str(of_adapters["full"]), str(texts["held"]), "--suite", "ablation", "--out", str(tmp_path)]
     argv += ["--against", f"lora={of_adapters['lora']}", "--against", f"block={of_adapters['block']}"]
+    argv += ["--other", str(other)]
     before = {path.name: path.read_bytes() for path in of_adapters["full"].iterdir() if path.is_file()}
     assert main([*argv, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -154,35 +162,117 @@ def test_an_adapters_arms_are_written_as_record_table_and_picture(of_adapters, t
         "low-rank updates alone",
         "updates and block",
         "memory empty",
+        "memory shuffled",
         "memory full",
     ]
     assert printed["whole"]["documents"] == 30 and printed["whole"]["tied"] == []
-    assert set(printed["half"]["arms"]) == {"memory full", "memory shuffled", "memory empty"}
-    assert printed["half"]["documents"] < 15
+    assert sum(kind["tokens"] for kind in printed["by_kind"].values()) == printed["tokens"]
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name: path.read_bytes() for path in of_adapters["full"].iterdir() if path.is_file()} == before
+    assert main(argv) == 0
+    told = capsys.readouterr()
+    assert told.err.count("finished before") == 4, "nothing is scored twice"
+    assert "3 tokens in a row read before: " in told.out
 
 
-def test_every_arm_starts_from_the_same_state_and_the_memory_is_what_differs(of_adapters, texts):
+@pytest.mark.parametrize("overlap", [0, 4])  # contexts that share no token are read side by side, others span by span
+def test_every_arm_reads_the_whole_text_in_one_stream_and_starts_from_the_same_state(overlap, of_adapters, texts):
+    from neuro.evaluate import ablation_adapter
+    from neuro.hf import HippocampalAdapter
+    from neuro.hf.adapter_cache import AdapterCache
+    from neuro.hf.streaming import CACHE_NAME
+
+    model = HippocampalAdapter.from_pretrained(of_adapters["full"])
+    model.config.overlap = overlap
+    tokenizer = Tokenizer.load(of_adapters["full"] / "tokenizer.json")
+    found = ablation_adapter.documents(texts["held"].read_text(encoding="utf-8"), tokenizer)
+    ids = [token for document in found for token in document.ids][:403]
+    others = tokenizer.encode(prose(7) * 3)
+    nats = ablation_adapter.scored(model, ids, others)
+    again = ablation_adapter.scored(model, ids, others)
+    assert list(nats) == ["full", "shuffled", "empty"]
+    assert all(np.array_equal(nats[arm], again[arm]) for arm in nats), "no arm leaves anything behind"
+    without = ablation_adapter.scored(model, ids)
+    assert list(without) == ["full", "empty"]
+    assert all(np.allclose(without[arm], nats[arm], atol=1e-4) for arm in without)
+
+    def costs(cache: AdapterCache, before_span) -> np.ndarray:
+        """The plain definition, one stream, one span at a time."""
+        rows = []
+        with torch.no_grad():
+            for start in range(0, len(ids), 8):
+                before_span(cache, start)
+                rows.append(model(torch.tensor([ids[start : start + 8]]), **{CACHE_NAME: cache}).logits[0].double())
+        logits = torch.cat(rows)[:-1]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none").numpy()
+
+    reads = AdapterCache()
+
+    def swap(cache: AdapterCache, start: int) -> None:
+        if start:
+            model(torch.tensor([others[start - 8 : start]]), **{CACHE_NAME: reads})
+            cache.put_memories([reads.memory_of(0)])
+
+    plain = {
+        "full": costs(AdapterCache(), lambda cache, start: None),
+        "empty": costs(AdapterCache(), lambda cache, start: cache.forget()),
+        "shuffled": costs(AdapterCache(), swap),
+    }
+    for arm, row in plain.items():
+        assert nats[arm][0] == 0.0 and np.allclose(nats[arm][1:], row, atol=1e-4), arm
+    assert not np.allclose(plain["full"], plain["empty"], atol=1e-3)
+    assert not np.allclose(plain["full"], plain["shuffled"], atol=1e-3)
+    # The whole text at once is the same stream: no document begins anew.
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, :-1].double()
+    whole = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+    assert np.allclose(whole.numpy(), plain["full"], atol=1e-4)
+    assert sum(document.size_bytes for document in found) == texts["held"].stat().st_size
+
+
+@pytest.mark.parametrize("overlap", [0, 4])
+@pytest.mark.parametrize("arm", ["lora", "block"])
+def test_an_arm_without_a_memory_is_read_in_one_stream(arm, overlap, of_adapters):
+    from neuro.evaluate import ablation_adapter
+    from neuro.hf import HippocampalAdapter
+
+    model = HippocampalAdapter.from_pretrained(of_adapters[arm])
+    model.config.overlap = overlap
+    ids = Tokenizer.load(of_adapters[arm] / "tokenizer.json").encode(prose(3))[:301]
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, :-1].double()
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+    found = ablation_adapter.scored(model, ids, ids)
+    assert list(found) == ["alone"] and np.allclose(found["alone"][1:], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("overlap", [0, 4])
+def test_a_memory_that_changes_nothing_ties_in_all_its_arms(overlap, of_adapters):
     from neuro.evaluate import ablation_adapter
     from neuro.hf import HippocampalAdapter
 
     model = HippocampalAdapter.from_pretrained(of_adapters["full"])
-    tokenizer = Tokenizer.load(of_adapters["full"] / "tokenizer.json")
-    found = ablation_adapter.documents(texts["held"].read_text(encoding="utf-8"), tokenizer)
-    first = ablation_adapter.scored(model, found)
-    empty = ablation_adapter.scored(model, found, empty=True)
-    swapped = ablation_adapter.shuffled(model, found, 6)
-    assert np.array_equal(ablation_adapter.scored(model, found), first), "no arm leaves anything behind"
-    assert np.array_equal(ablation_adapter.shuffled(model, found, 6), swapped) and len(swapped) == 5
-    assert not np.allclose(first, empty) and not np.allclose(first[1:6], swapped)
-    # What is read is the text, all of it, as the base predicts it: an independent count of the first document.
-    ids = torch.tensor([found[0].ids[:8]])
-    logits = model(ids).logits[0, :-1].double()
-    nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
-    one = ablation_adapter.scored(model, [ablation_adapter.Document(found[0].ids[:8], 1, 1, 0.0)])
-    assert one[0] == pytest.approx(float(nats.detach()))
-    assert sum(document.size_bytes for document in found) == texts["held"].stat().st_size
+    model.config.overlap = overlap
+    with torch.no_grad():
+        model.fusion.hippocampus.out.weight.zero_()
+    ids = Tokenizer.load(of_adapters["full"] / "tokenizer.json").encode(prose(3))[:100]
+    nats = ablation_adapter.scored(model, ids, ids[::-1])
+    assert np.array_equal(nats["full"], nats["empty"]) and np.array_equal(nats["full"], nats["shuffled"])
+
+
+def test_tokens_are_told_apart_by_where_they_were_last_read(of_adapters):
+    from neuro.evaluate.ablation_adapter import KINDS, repetition
+
+    def kinds(ids: list[int], window: int | None, overlap: int = 0) -> list[str]:
+        return [KINDS[kind] for kind in repetition(ids, window, overlap)]
+
+    said = [1, 2, 3, 9, 8, 7, 1, 2, 3]
+    assert kinds(said, None) == ["new"] * 8 + ["in the context"]
+    assert kinds(said, 9)[-1] == "in the context" and kinds(said, 8)[-1] == "read before"
+    # Windows of 8 of which 2 are read again: the context of token 8 begins at 6, and that of token 14 at 12.
+    assert kinds(said, 8, 2)[-1] == "read before"
+    twice = [*range(20, 26), 1, 2, 3, 1, 2, 3, 30, 1, 2, 3]
+    assert kinds(twice, 8, 2) == [*["new"] * 11, "in the context", *["new"] * 3, "read before"]
 
 
 def test_an_adapter_that_adds_nothing_ties_with_its_base_and_that_is_said(of_adapters, texts, tmp_path, capsys):
@@ -216,6 +306,11 @@ def test_arms_that_cannot_be_compared_are_refused(of_adapters, texts, tmp_path, 
     assert refused("--against", f"lora={of_adapters['narrow']}")[1] == "Compare arms that see as much of the text."
     assert refused("--against", f"full={full}", "--against", f"full={full}", *["--against", f"lora={full}"] * 2)[0] == (
         "--against lora: got 2 folders, expected 1 or 3, as many as of the full adapter."
+    )
+    assert refused("--other", tmp_path / "none.txt")[0].startswith(f"{tmp_path / 'none.txt'}: got no such file")
+    (tmp_path / "short.txt").write_text("Too short.", encoding="utf-8")
+    assert refused("--other", tmp_path / "short.txt")[1] == (
+        "Give a longer one: its memory is to be as old as the text's own."
     )
     assert refused("--articles", "9")[0] == "ablation: got 9 documents, expected at least 10."
     assert refused("--seeds", "2")[0] == "neuro eval --suite ablation: --seeds has no effect here."
