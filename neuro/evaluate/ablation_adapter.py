@@ -242,7 +242,7 @@ def scored(model: HippocampalAdapter, ids: Sequence[int], others: Sequence[int] 
     nats = np.zeros((len(arms), len(ids) + 1))
     for piece in logits:  # [arms, n, V] for the token after each
         for row, own in enumerate(piece):
-            cost = F.cross_entropy(own.double(), following[at : at + len(own)], reduction="none")
+            cost = F.cross_entropy(own.float(), following[at : at + len(own)], reduction="none")
             nats[row, at + 1 : at + 1 + len(own)] = cost.numpy()
         at += piece.shape[1]
     return dict(zip(arms, nats[:, :-1], strict=True))
