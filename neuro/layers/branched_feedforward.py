@@ -52,14 +52,15 @@ class BranchedFeedforward(nn.Module):
         self, x: Tensor, route: Tensor, state: tuple[()], token: Tensor
     ) -> tuple[Tensor, Tensor, tuple[()], tuple[()]]:
         chosen = self.ops.embed(token, self.table)
-        y, hidden = self._apart(x, chosen) if self._gathers(len(x)) else self._masked(x, chosen)
+        y, hidden = self._apart(x, chosen) if self._gathers(x.shape[0]) else self._masked(x, chosen)
         eligibility = hidden[..., :0] if self.sense is None else eligible(hidden, self.sense)
         return y * route.unsqueeze(-1), eligibility * route.unsqueeze(-1), (), state
 
     def _gathers(self, batch: int) -> bool:
         """Whether each branch sees its own tokens alone: in training, and for one row (`neuro.layers.mixture_of_depths`)."""
-        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return (batch == 1 or torch.is_grad_enabled()) and not self.ops.scatter_free and not graph
+        if self.ops.scatter_free or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        return torch.is_grad_enabled() or batch == 1
 
     def _apart(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """-> output [B,T,D] and hidden values [B,T,H]; no product for a token in another branch than its own."""
