@@ -10,6 +10,9 @@ train: one arm on WikiText-2. ``dense:L`` runs every one of L layers for every t
 equal L, parameters (those of a router that nobody asks included). A byte BPE of the training split; no hippocampus, no
 procedural memory, amygdala or endocrine system: it is the cortex that skips.
 
+With a third number, ``routed:S:N``, every feed-forward has N branches of which a token goes through its own
+(`neuro.layers.branched_feedforward`): more parameters at the same products. ``random:S:N`` draws branches by lot as well.
+
 With --teacher half of the loss is the cross entropy with what a trained dense model predicts at each token, which reads the
 same text beside the one that learns (born-again networks, arXiv:1805.04770). Its training and its reading are compute that the
 arms without a teacher do not have: only arms with the same teacher are like each other. With score it is one more arm.
@@ -45,6 +48,7 @@ from neuro.brain import Brain
 from neuro.config import RunConfig, apply_sets
 from neuro.evaluate import statistics
 from neuro.evaluate.stream import evaluating
+from neuro.layers.branched_feedforward import BranchedFeedforward
 from neuro.layers.mixture_of_depths import DepthRouter
 from neuro.regions import cortex
 from neuro.session import Session
@@ -66,6 +70,14 @@ class Lot(DepthRouter):
 
     def forward(self, x: Tensor, drive: Tensor) -> Tensor:
         return (torch.rand(drive.shape, generator=self.generator) < self.chance).to(drive.dtype)
+
+
+class Drawn(BranchedFeedforward):
+    """Branches drawn by lot, whatever the token."""
+
+    def scan(self, x: Tensor, route: Tensor, state: tuple[()], token: Tensor) -> Any:
+        lot = torch.randint(len(self.table), token.shape, generator=Lot.generator)
+        return super().scan(x, route, state, lot)
 
 
 class Taught:
@@ -102,7 +114,7 @@ class Taught:
 
 
 def configured(options: argparse.Namespace, arm: str) -> RunConfig:
-    kind, _, number = arm.partition(":")
+    kind, number, *branches = arm.split(":")
     layers = int(number) if kind == "dense" else options.layers
     off = ("amygdala", "endocrine", "hippocampus", "procedural")
     sets = [
@@ -113,7 +125,8 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
         f"brain.cortex.feedforward_width={4 * options.width}",
         f"brain.cortex.mixers={','.join((['recurrence', 'recurrence', 'window'] * layers)[:layers])}",
         "brain.cortex.heads=2",
-        f"brain.cortex.feedforwards={','.join(['dense'] * layers)}",
+        f"brain.cortex.feedforwards={','.join(['branched' if branches else 'dense'] * layers)}",
+        *(f"brain.cortex.branches={n}" for n in branches),
         f"data.train={options.out / 'train'}",
         f"data.valid={options.out / 'valid'}",
         f"data.tokenizer={options.out / 'tokenizer.json'}",
@@ -130,10 +143,12 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
 
 
 def routed(arm: str, seed: int) -> type[DepthRouter]:
-    """The router of an arm."""
-    kind, _, number = arm.partition(":")
+    """The router of an arm; the branches of one by lot are drawn as well."""
+    kind, number, *_ = arm.split(":")
     if kind != "random":
+        cortex.BranchedFeedforward = BranchedFeedforward  # type: ignore[misc]
         return DepthRouter if kind == "routed" else Every
+    cortex.BranchedFeedforward = Drawn  # type: ignore[misc]
     Lot.chance = float(number)
     Lot.generator.manual_seed(seed)
     return Lot
@@ -180,7 +195,7 @@ def products(brain: Brain, tally: accounting.Tally) -> int:
 def score(options: argparse.Namespace) -> dict[str, Any]:
     found, rows = {}, {}
     places = {
-        ":".join(place.parent.name.split("-")[:2]): place for place in options.out.glob(f"*-{options.seed}/model")
+        ":".join(place.parent.name.split("-")[:-1]): place for place in options.out.glob(f"*-{options.seed}/model")
     }
     if options.teacher:
         places["teacher"] = options.teacher
@@ -212,8 +227,12 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def shallower(found: dict[str, np.ndarray], rows: dict[str, Any]) -> dict[str, np.ndarray]:
-    """For each routed arm what a dense model of as many products would have, between the two dense ones next to it."""
-    dense = sorted((arm for arm in rows if arm.startswith("dense")), key=lambda arm: rows[arm]["products"])
+    """For each routed arm what a dense model of as many products would have, between the two dense ones next to it.
+
+    Without branches, whatever the routed one has.
+    """
+    plain = [arm for arm in rows if arm.startswith("dense") and arm.count(":") == 1]
+    dense = sorted(plain, key=lambda arm: rows[arm]["products"])
     between = {}
     for arm in (arm for arm in rows if arm.startswith("routed")):
         fewer = [other for other in dense if rows[other]["products"] <= rows[arm]["products"]]

@@ -20,6 +20,7 @@ from neuro.config import HORMONES
 from neuro.errors import NeuroError
 from neuro.events import CommitEvents, Events
 from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.branched_feedforward import BranchedFeedforward
 from neuro.layers.dropout import LockedDropout
 from neuro.layers.fast_linear import FastLinear, Trace
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
@@ -291,6 +292,15 @@ def _operations(region: str, name: str, module: nn.Module, brain: Brain, counted
         case DenseFeedforward():
             hidden = module.down.in_features
             return [row("elementwise", (2 * hidden + d) * tokens), row("transcendental", hidden * tokens)]
+        case BranchedFeedforward():  # one branch a token, and whose it is
+            hidden, rank = module.hidden, c.fast_rank
+            found = [
+                row("mac", 3 * hidden * d * tokens),
+                row("elementwise", (2 * hidden + d + 3 * rank) * tokens),
+                row("transcendental", hidden * tokens),
+            ]
+            fast = Operation(region, f"{name}.fast", "mac", "dense", rank * (hidden + d) * tokens)
+            return [*found, fast]
         case SpikingEncoder():
             return [row("elementwise", 3 * module.width * tokens)]  # the scale, and its two signs apart and together
         case SpikingFeedforward():

@@ -15,7 +15,7 @@ from neuro.errors import UsageError
 
 HORMONES = ("dopamine", "noradrenaline", "acetylcholine", "serotonin", "cortisol")
 MIXERS = ("recurrence", "window")
-FEEDFORWARDS = ("spiking", "dense")
+FEEDFORWARDS = ("spiking", "dense", "branched")
 ENCODINGS = ("dense", "spikes")
 SKIPS = ("feedforward", "layer")
 CONTROLLERS = ("surprise", "salient", "tagged", "learned", "random", "periodic")
@@ -72,6 +72,7 @@ class CortexConfig:
     heads: int = 4  # of the window attention
     window: int = 64  # tokens the window attention sees besides the current one
     feedforward_width: int = 1024  # LIF neurons or hidden units per layer
+    branches: int = 4  # of a 'branched' feed-forward; a token goes through one, which follows from the token
     # What the projections read: 'dense' values, or 'spikes', and then no product in the cortex reads anything else.
     encoding: str = "dense"
     burst: int = 1  # spikes of an encoding neuron per token, at most
@@ -246,6 +247,7 @@ class BrainConfig:
         need(divides, "cortex.heads", f"a divisor of d_model {self.d_model}")
         need(c.window >= 1, "cortex.window", "at least 1 token")
         need(c.feedforward_width >= 1, "cortex.feedforward_width", "at least 1")
+        need(c.branches >= 2, "cortex.branches", "at least 2")
         need(c.encoding in ENCODINGS, "cortex.encoding", " or ".join(ENCODINGS))
         need(c.burst >= 1, "cortex.burst", "at least 1 spike")
         if c.encoding == "spikes":

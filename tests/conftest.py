@@ -51,6 +51,8 @@ LAYERS = {
         "cortex.feedforwards=spiking,spiking",
         "procedural.enabled=false",
     ],
+    "branched feed-forwards": ["cortex.feedforwards=branched,spiking"],
+    "branched layers skipped": ["thalamus.skips=layer", "cortex.feedforwards=spiking,branched", "cortex.branches=3"],
     "window longer than two spans": ["cortex.window=40"],
     "hormones on decay": ["endocrine.modulates_decay=true"],
     "a hormone at rest": ["endocrine.off=serotonin"],

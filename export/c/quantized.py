@@ -85,6 +85,8 @@ def check(config: BrainConfig) -> None:
     for part in ("thalamus", "amygdala", "endocrine", "cortex", "hippocampus", "procedural"):
         need(getattr(config, part).enabled, f"{part}.enabled", "false", "true")
     need(c.encoding == "dense", "cortex.encoding", f"'{c.encoding}'", "'dense'")
+    branched = "branched" in c.feedforwards
+    need(not branched, "cortex.feedforwards", "'branched'", "'spiking' or 'dense'")
     need(config.procedural.rule == "three-factor", "procedural.rule", f"'{config.procedural.rule}'", "'three-factor'")
     need(not h.contiguity, "hippocampus.contiguity", str(h.contiguity), "0")
     need(not config.procedural.through_dense, "procedural.through_dense", "true", "false")

@@ -1,4 +1,4 @@
-"""Cortex: pre-norm residual layers of a token mixer (recurrence or window) and a feed-forward (spiking or dense).
+"""Cortex: pre-norm residual layers of a token mixer (recurrence or window) and a feed-forward (spiking, dense or branched).
 
     x <- x + mixer(norm(x) * (1 + U m)),   x <- x + feedforward(norm(x), route)
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from backends import Ops
 from neuro.config import HORMONES, BrainConfig
 from neuro.layers.affine_recurrence import AffineRecurrence
+from neuro.layers.branched_feedforward import BranchedFeedforward
 from neuro.layers.dropout import LockedDropout
 from neuro.layers.fast_linear import Trace
 from neuro.layers.feedforward import DenseFeedforward, SpikingFeedforward
@@ -36,9 +37,10 @@ from neuro.state import CortexState, Held, LayerState, ProceduralState, SpanBuff
 class CortexLayer(nn.Module):
     """One mixer and one feed-forward, each with its norm."""
 
-    def __init__(self, config: BrainConfig, mixer: str, feedforward: str, ops: Ops) -> None:
+    def __init__(self, config: BrainConfig, index: int, ops: Ops) -> None:
         super().__init__()
         width, c = config.d_model, config.cortex
+        mixer, feedforward = c.layers[index]
         rank, holds = config.fast_rank, config.skips_layers
         self.mixer_norm, self.feedforward_norm = RMSNorm(width), RMSNorm(width)
         self.modulation = nn.Linear(len(HORMONES), width, bias=False)
@@ -48,11 +50,13 @@ class CortexLayer(nn.Module):
             self.mixer = AffineRecurrence(width, config.plasticity_span, rank, c, ops, holds)
         else:
             self.mixer = WindowAttention(width, c.heads, c.window, rank, ops, holds)
-        self.feedforward: Any  # SpikingFeedforward or DenseFeedforward
+        self.feedforward: Any  # SpikingFeedforward, DenseFeedforward or BranchedFeedforward
         if feedforward == "spiking":
             self.feedforward = SpikingFeedforward(width, c, rank, ops, holds)
-        else:
+        elif feedforward == "dense":
             self.feedforward = DenseFeedforward(width, c.feedforward_width, rank, ops)
+        else:
+            self.feedforward = BranchedFeedforward(config, index, ops)
         self.depth = DepthRouter(width) if holds else None
         self.channels = tuple(e.channels for e in (*self.mixer.emitters, *self.feedforward.emitters))
 
@@ -65,6 +69,7 @@ class _Given(NamedTuple):
     scaled: Tensor  # [B,T,D] what the mixer reads
     before: LayerState
     habits: Sequence[Tensor]  # fast weights [B,r,D] of the mixer and of the feed-forward, or none
+    token: Tensor | None = None  # [B,T], where a feed-forward has branches
 
 
 class _Ran(NamedTuple):
@@ -95,6 +100,8 @@ class Cortex(Region):
             self.writes = (*self.writes, "raster")
         if record_membrane:
             self.writes = (*self.writes, "membrane")
+        if any(feedforward == "branched" for _, feedforward in layers):
+            self.reads = (*self.reads, "token")
         self.skips_layers = config.skips_layers
         if self.skips_layers:
             self.reads = tuple("route_drive" if name == "route" else name for name in self.reads)
@@ -108,7 +115,7 @@ class Cortex(Region):
         self.outward = Trace(config.d_model, self.rank) if config.fast_projections > 2 * len(layers) else None
         self.through_dense = config.error_paths > 0
         self.decay_modulation = DecayModulation() if self.rank and config.modulates_decay else None
-        self.layers = nn.ModuleList(CortexLayer(config, m, f, ops) for m, f in layers)
+        self.layers = nn.ModuleList(CortexLayer(config, index, ops) for index in range(len(layers)))
         self.dropout = (
             LockedDropout()
         )  # of what comes in, of what each mixer and feed-forward adds, and of what goes out
@@ -140,7 +147,7 @@ class Cortex(Region):
         shift = torch.zeros_like(x)  # what the fast weights have added
         for index, (layer, before) in enumerate(zip(self._layers(), state.layers, strict=True)):
             scaled = layer.mixer_norm(x) * (1.0 + layer.modulation(mood))
-            given = _Given(x, shift, scaled, before, fast[2 * index : 2 * index + 2])
+            given = _Given(x, shift, scaled, before, fast[2 * index : 2 * index + 2], inputs.get("token"))
             if layer.depth is None:
                 ran = self._run(layer, given, valid, drive[..., index] * valid)
             else:
@@ -180,7 +187,7 @@ class Cortex(Region):
 
     def _run(self, layer: CortexLayer, given: _Given, valid: Tensor, gate: Tensor) -> _Ran:
         """One layer over every token; ``valid`` [B,T] is the mixer's, ``gate`` [B,T] the feed-forward's."""
-        x, shift, scaled, before, habits = given
+        x, shift, scaled, before, habits, token = given
         traces: list[Tensor] = []
 
         def add(y: Tensor, trace: Tensor) -> None:
@@ -195,7 +202,8 @@ class Cortex(Region):
         add(y, trace)
         read = [x.detach() * gate.detach().unsqueeze(-1)] if self._passes(layer) else []
         scaled = layer.feedforward_norm(x)
-        y, trace, fired, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward)
+        known = (token,) if isinstance(layer.feedforward, BranchedFeedforward) else ()
+        y, trace, fired, feedforward = layer.feedforward.scan(scaled, gate, before.feedforward, *known)
         add(y, trace)
         spikes, membranes = [], []
         for raster, u in (*said, *fired):
@@ -228,6 +236,8 @@ class Cortex(Region):
             read = [torch.zeros_like(given.x)] if self._passes(layer) else []
             return _Ran(given.x, given.shift, traces, read, spikes, [], given.before)
         few = given._replace(x=given.x[:, sent], shift=given.shift[:, sent], scaled=given.scaled[:, sent])
+        if given.token is not None:
+            few = few._replace(token=given.token[:, sent])
         ran = self._run(layer, few, gate[:, sent], gate[:, sent])
 
         def spread(part: Tensor) -> Tensor:

@@ -209,6 +209,11 @@ def _source(run: RunConfig, start: Path | None, kept: Path | None) -> Source:
             "train.sampled: a fast bias counts what all words of the vocabulary were expected to do.",
             "Set train.sampled=0 or brain.procedural.bias_rate=0: nothing of it is trained, so it can be set later.",
         )
+    if t.sampled and "branched" in run.brain.cortex.feedforwards:
+        raise UsageError(
+            "train.sampled: a branch belongs to a token's place in the whole vocabulary.",
+            "Set train.sampled=0, or brain.cortex.feedforwards without 'branched'.",
+        )
     if tasks.named(data.train):
         if t.sampled:
             raise UsageError(

@@ -21,6 +21,7 @@ from neuro.train import loop, objective
 LAYERS = {
     "recurrence and spiking": ["cortex.mixers=recurrence,recurrence", "cortex.feedforwards=spiking,spiking"],
     "window and dense": ["cortex.mixers=window,window", "cortex.feedforwards=dense,dense", "cortex.window=5"],
+    "branched": ["cortex.feedforwards=branched,branched"],
     "as it comes": [],
 }
 DEPTH = "thalamus.skips=layer"
@@ -57,7 +58,7 @@ def test_a_layer_with_skips_is_the_layer_over_the_tokens_sent_to_it(layers, piec
     """The first layer against itself without any skip, on nothing but what was sent: outputs, spikes and state."""
     brain = tiny_brain([*layers, "procedural.enabled=false"], dtype=torch.float64)
     layer, cortex = brain.regions["cortex"].layers[0], brain.regions["cortex"]
-    x = torch.randn(1, 40, 32, dtype=torch.float64)
+    x, ids = torch.randn(1, 40, 32, dtype=torch.float64), tokens(1, 40)
     gate = (torch.rand(1, 40) < 0.5).double()
     start = cortex.init_state(1, x.device).layers[0]
     start = type(start)(*(type(part)(*(leaf.double() for leaf in part)) for part in start))
@@ -65,13 +66,15 @@ def test_a_layer_with_skips_is_the_layer_over_the_tokens_sent_to_it(layers, piec
     for at in range(0, 40, pieces):
         part = slice(at, at + pieces)
         with torch.no_grad():
-            given = _Given(x[:, part], torch.zeros_like(x[:, part]), layer.mixer_norm(x[:, part]), before, ())
+            given = _Given(
+                x[:, part], torch.zeros_like(x[:, part]), layer.mixer_norm(x[:, part]), before, (), ids[:, part]
+            )
             out = cortex._skipping(layer, given, gate[:, part], torch.ones_like(gate[:, part]))
         ran.append(out.x)
         before = out.state
     only = x[:, gate[0] > 0]
     ones = torch.ones_like(only[..., 0])
-    given = _Given(only, torch.zeros_like(only), layer.mixer_norm(only), start, ())
+    given = _Given(only, torch.zeros_like(only), layer.mixer_norm(only), start, (), ids[:, gate[0] > 0])
     alone = cortex._run(layer, given, ones, ones)
     after = torch.cat(ran, 1)
     assert torch.equal(after[:, gate[0] == 0], x[:, gate[0] == 0])  # bit for bit: it passed by

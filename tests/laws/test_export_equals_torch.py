@@ -163,6 +163,18 @@ def test_errors_that_pass_dense_feed_forwards_equal_torch_too(skips, save_model,
     assert found.spike_flips <= 1 and found.realigned <= 1
 
 
+@pytest.mark.parametrize("skips", ["feedforward", "layer"])
+def test_branched_feed_forwards_equal_torch_too(skips, save_model, tmp_path, tokens, measured):
+    sets = ["cortex.feedforwards=branched,spiking", f"thalamus.skips={skips}"]
+    brain = folder.load(save_model(sets), "cpu")
+    package.write_graphs(brain, tmp_path, profile="dml")
+    ids = tokens(2, parity.TOKENS, vocab_size=280).numpy()
+    found = parity.measure(brain, Runtime(tmp_path), ids, realign=True)
+    measured("logits", found.logits_max_abs)
+    assert max(found.logits_relative, found.state_relative) <= 1e-5
+    assert found.spike_flips <= 1 and found.realigned <= 1
+
+
 def test_a_cortex_of_spikes_equals_torch_too(save_model, tmp_path, tokens, measured):
     """Every projection stands behind thresholds: a value within rounding of one is a flip, and few are."""
     sets = ["cortex.encoding=spikes", "cortex.burst=2", "procedural.enabled=false"]

@@ -49,6 +49,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "cortex.heads": ("4", {"state shapes", "logits"}),
     "cortex.window": ("5", {"state shapes", "logits"}),
     "cortex.feedforward_width": ("60", {"parameters", "state shapes"}),
+    "cortex.branches": ("3", {"parameters"}),
     "cortex.encoding": ("spikes", {"parameters", "logits"}),
     "cortex.burst": ("3", {"logits"}),
     "cortex.tau_mem_ms": ("4.0", {"logits"}),
@@ -93,7 +94,8 @@ NEEDS = {
         "cortex.mixers=recurrence,recurrence",
         "cortex.feedforwards=spiking,spiking",
         "procedural.enabled=false",
-    ]
+    ],
+    "cortex.branches": ["cortex.feedforwards=spiking,branched"],
 }
 NEEDS["hippocampus.segments"] = ["hippocampus.contiguity=0.5"]
 NEEDS["cortex.burst"] = [*NEEDS["cortex.encoding"], "cortex.encoding=spikes"]

@@ -113,7 +113,7 @@ def test_later_sets_win():
         ("trian.steps=3", r"unknown key 'trian'\.\nDid you mean 'train'\?"),
         ("brain.cortex.windwo=3", r"unknown key 'windwo'\.\nDid you mean 'window'\?"),
         ("zzz=3", r"unknown key 'zzz'\.\nKnown: brain, data, train\."),
-        ("brain.cortex=3", r"--set brain.cortex: is a table, expected one of its keys\.\nKnown: burst, .*window\."),
+        ("brain.cortex=3", r"--set brain.cortex: is a table, expected one of its keys\.\nKnown: branches, .*window\."),
         ("train.steps.x=3", r"--set train.steps.x: 'steps' has no keys below it\.\nSet steps itself\."),
         (
             "train.steps=many",
@@ -186,7 +186,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         "cortex.mixers=", "cortex.mixers=window", "cortex.heads=0", "cortex.heads=3", "cortex.window=0",
         "cortex.feedforward_width=0", "cortex.tau_mem_ms=0", "cortex.dt_ms=-1", "cortex.tau_mem_ms=NaN",
         "cortex.v_threshold=0", "cortex.v_threshold=-1", "cortex.surrogate_slope=-1", "cortex.rate_target=0",
-        "cortex.rate_target=1.5", "cortex.encoding=binary", "cortex.burst=0",
+        "cortex.rate_target=1.5", "cortex.encoding=binary", "cortex.burst=0", "cortex.branches=1",
         "hippocampus.place_cells=0", "hippocampus.sparsity=0", "hippocampus.sparsity=2", "hippocampus.key_width=0",
         "hippocampus.slots=0", "hippocampus.top_k=0", "hippocampus.top_k=33", "hippocampus.writes_per_span=0",
         "hippocampus.writes_per_span=17", "hippocampus.half_life_tokens=0", "hippocampus.segments=true",
