@@ -249,7 +249,7 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
     sets = [
         *(f"{name}.enabled=false" for name in ("hippocampus", "procedural")),
         "thalamus.skips=layer",
-        f"cortex.feedforwards={','.join(['dense'] * layers)}",
+        f"cortex.feedforwards={','.join([options.feedforward] * layers)}",
     ]
     cortex.DepthRouter = Lot  # type: ignore[misc]
     torch.manual_seed(0)
@@ -311,6 +311,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024, help="scored of each article")
     parser.add_argument("--context", type=int, default=128, help="tokens of a round of decoding")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--feedforward", default="dense", choices=("dense", "branched"), help="of what is decoded")
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.75, 0.5])
     options = parser.parse_args()
     torch.set_num_threads(1)

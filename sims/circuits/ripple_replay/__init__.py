@@ -9,8 +9,8 @@ doi:10.1016/j.neuron.2009.07.027). Place cells drive fast interneurons, which in
 
 An event's score is the rank correlation of time and place over its spikes; it is a replay when that is above what 95 % of
 `SHUFFLES` shuffles of the cells' places give. Compression is the speed of the event (slope of place on time, over replays)
-over that of the run. The ripple is the peak of the mean spectrum of the interneurons' rate over the first `RIPPLE_MS` of each
-event.
+over that of the run, its linearity the variance of place that such a line explains. The ripple is the peak of the mean
+spectrum of the interneurons' rate over the first `RIPPLE_MS` of each event.
 
 differs: the spikes of the run are drawn, not simulated. An event is set off from outside, always at the start: there is no
 replay from elsewhere and none backwards. A place cell fires once in an event, and excitation between place cells is slow
@@ -59,7 +59,7 @@ def run(seed: int, lesion: bool = False) -> Outcome:
     draws = np.random.default_rng(seed)
     weights = learnt(draws)
     (times, cells), others = _events(seed, weights, lesion)
-    scores, replays, speeds, lengths, shares = [], [], [], [], []
+    scores, replays, speeds, lines, lengths, shares = [], [], [], [], [], []
     for event in range(EVENTS):
         mine = (times >= event * EVENT_MS + BEGIN_MS) & (times < (event + 1) * EVENT_MS)
         when, who = times[mine], cells[mine]
@@ -68,6 +68,7 @@ def run(seed: int, lesion: bool = False) -> Outcome:
         replays.append(found > null)
         if found > null:
             speeds.append(np.polyfit(when * 1e-3, who * TRACK_CM / CELLS, 1)[0] / SPEED_CM_S)
+            lines.append(np.corrcoef(when, who)[0, 1] ** 2)
             lengths.append(np.ptp(when))
             shares.append(len(np.unique(who)) / CELLS)
     counts = np.histogram(others, bins=EVENTS * EVENT_MS, range=(0, EVENTS * EVENT_MS))[0]
@@ -79,6 +80,7 @@ def run(seed: int, lesion: bool = False) -> Outcome:
             "replays": float(np.mean(replays)),
             "score": float(np.mean(scores)),
             "compression": float(np.mean(speeds)) if speeds else float("nan"),
+            "linearity": float(np.mean(lines)) if speeds else float("nan"),
             "cells_share": float(np.mean(shares)) if speeds else float("nan"),
             "event_ms": float(np.mean(lengths)) if speeds else float("nan"),
             "ripple_hz": peak,
