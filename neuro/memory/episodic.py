@@ -33,6 +33,7 @@ from neuro.state import HippocampusState
 
 _EQUAL = 1e-6  # cosines closer than this count as equal
 _SAME = 0.95  # cosine from which two keys are one
+_FURTHEST = 80.0  # nats below the largest at which a score is lost in the sum of a float64 too
 
 
 class Pairs(NamedTuple):
@@ -105,7 +106,7 @@ class EpisodicMemory(nn.Module):
         novelty = 1.0 - cosine.detach().amax(-1).clamp(0.0, 1.0)
         near = score if lift is None else score - torch.exp(self.log_scale) * lift
         share = share if gain is None else share * (1.0 + gain)
-        return Recalled(share @ values, torch.logsumexp(near, -1), novelty, cosine)
+        return Recalled(share @ values, _log_sum_exp(near), novelty, cosine)
 
     def scores(
         self,
@@ -216,6 +217,12 @@ class EpisodicMemory(nn.Module):
         free = _highest(weakest, new.shape[1])[1]
         rank = (~stored).to(torch.int64).cumsum(1) - 1
         return torch.where(stored, slot, free.gather(1, rank.clamp_min(0))), keep
+
+
+def _log_sum_exp(scores: Tensor) -> Tensor:
+    """log sum exp over the last axis [..., M] -> [...]; exp of what underflows takes many times as long as of what does not."""
+    most = scores.detach().amax(-1, keepdim=True)
+    return torch.log(torch.exp((scores - most).clamp_min(-_FURTHEST)).sum(-1)) + most.squeeze(-1)
 
 
 def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

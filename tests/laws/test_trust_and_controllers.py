@@ -43,6 +43,19 @@ def test_trust_opens_the_gate(tiny_brain):
     assert (gates.diff() > 0).all() and gates[0, -1] - gates[0, 0] > 0.5
 
 
+@pytest.mark.parametrize("filled", [0, 5, 40])
+def test_the_evidence_is_the_log_of_the_sum_of_all_scores(tiny_brain, filled):
+    memory = tiny_brain(dtype=torch.float64).regions["hippocampus"].memory
+    draw = torch.Generator().manual_seed(filled)
+    query, keys = (torch.randn(2, n, 8, generator=draw, dtype=torch.float64) for n in (3, 40))
+    strengths = (torch.arange(40) < filled).double().expand(2, 40).clone().requires_grad_()
+    found = memory.read(query, keys, torch.randn(2, 40, 32, generator=draw, dtype=torch.float64), strengths).evidence
+    expected = torch.logsumexp(memory.scores(query, keys, strengths)[0], -1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(x.sum(), strengths)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
 def test_an_emptied_memory_lets_nothing_in(tiny_brain, tokens):
     brain = tiny_brain()
     state = arms.keep_only(run(brain, tokens(2, 64))[0], ("procedural",))
