@@ -22,11 +22,10 @@ import time
 import _machine
 import torch
 from torch import Tensor
+from train_tag import rebuilt
 
-import backends
-from neuro import config, folder, text
+from neuro import folder, text
 from neuro.brain import Brain
-from neuro.config import BrainConfig
 from neuro.evaluate import perplexity
 from neuro.memory import contents
 from neuro.state import detach
@@ -38,11 +37,7 @@ MEASURED = 4096  # tokens a stream for the precision
 
 def started(model: str, sets: list[str]) -> tuple[Brain, bool]:
     """The model with a natural procedural memory, its own rates kept; whether it had sensed what the cortex says before."""
-    before, where = folder.load(model, "cpu"), folder.locate(model)
-    kept = config.from_dict(BrainConfig, folder.read_record(where)["brain"], "config.json brain")
-    brain = Brain(config.apply_sets(kept, ["procedural.natural=true", *sets]), backends.select("cpu")).eval()
-    brain.tokenizer, brain.seen = before.tokenizer, before.seen
-    folder.adopt_weights(brain, where)
+    before, brain = folder.load(model, "cpu"), rebuilt(model, ["procedural.natural=true", *sets])
     rates = "regions.cortex.procedural.log_rate"
     old, new = before.state_dict()[rates], brain.state_dict()[rates]
     new[: len(old)].copy_(old)

@@ -27,14 +27,19 @@ from neuro.train import usefulness
 LENGTH = 2 * usefulness.HORIZON
 
 
-def tagged(model: str, sets: list[str]) -> Brain:
-    """The model with a tag, and ``sets``."""
+def rebuilt(model: str, sets: list[str]) -> Brain:
+    """The model with ``sets``, which may add parts: its own weights wherever they fit."""
     before, where = folder.load(model, "cpu"), folder.locate(model)
     kept = config.from_dict(BrainConfig, folder.read_record(where)["brain"], "config.json brain")
-    brain = Brain(config.apply_sets(kept, ["hippocampus.tag=true", *sets]), backends.select("cpu")).eval()
+    brain = Brain(config.apply_sets(kept, sets), backends.select("cpu")).eval()
     brain.tokenizer, brain.seen = before.tokenizer, before.seen
     folder.adopt_weights(brain, where)
     return brain
+
+
+def tagged(model: str, sets: list[str]) -> Brain:
+    """The model with a tag, and ``sets``."""
+    return rebuilt(model, ["hippocampus.tag=true", *sets])
 
 
 def main() -> None:

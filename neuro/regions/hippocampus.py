@@ -87,7 +87,6 @@ class Hippocampus(Region):
         self.phrases = phrases.Phrases() if h.phrase else None
         if self.phrases is not None:
             self.reads, self.writes = (*self.reads, "token"), (*self.writes, "pair_phrase")
-
         self.segments = Segments(FAST, SLOW, RISE, ops) if h.segments else None
 
     def init_state(self, batch: int, device: torch.device) -> HippocampusState:

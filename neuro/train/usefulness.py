@@ -3,9 +3,9 @@
     worth_m = - sum over what is read in the next 4,096 tokens of d(-log p(next token)) / d log strength_m
 
 nats by which the stream would be cheaper if pair m were somewhat stronger. A pair that says what came where nothing else said
-it is worth much; one of many that say the same little, however often it is read; one that misleads costs. About half of the
-pairs of a text read once cost, and how often a pair is read says next to nothing of it (docs/memory.md). Nothing but the tag
-of `neuro.memory.tag` is changed: one pass over training text with the procedural memory empty, and a ridge regression.
+it is worth much; one of many that say the same little, however often it is read; one that misleads costs. How
+often a pair is read says next to nothing of it (docs/memory.md). Nothing but the tag of `neuro.memory.tag` is changed: one
+pass over training text with the procedural memory empty, and a ridge regression.
 """
 
 from __future__ import annotations
