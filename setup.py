@@ -29,6 +29,7 @@ class BuildLibrary(build_ext):
                 "-g0",
                 "-std=c++17",
                 "-ffp-contract=off",
+                "-fno-trapping-math",
                 "-fvisibility=hidden",
                 "-pthread",
             ]

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <thread>
@@ -33,24 +34,41 @@
 
 using Index = std::int64_t;
 
+// Threads that somebody else keeps: runs work(data) on each of a team of them, the caller's among them, and comes back when
+// all are done. It is what OpenMP's GOMP_parallel does, members = 0 being as many as its other loops have.
+using Team = void (*)(void (*work)(void*), void* data, unsigned members, unsigned flags);
+
 namespace {
 
-// [0, all) in parts, the first of them here. Threads that are started for the call, and not OpenMP: a second OpenMP runtime
-// beside torch's would keep its own pool spinning, and its pool does not survive a fork.
+Team team = nullptr;
+
+// [0, all) in parts, which threads take one after the other. Of a team where one was lent: torch's own threads spin between
+// its operators, and a thread started beside them waits for a processor for as long as the loop takes (backends/kernels/
+// team.py). Otherwise of threads that are started for the call.
 template <class Work>
 void spread(Index all, Index part, const Work& work) {
+  if (all <= part) return work(0, all);
+  struct Job {
+    const Work& work;
+    Index all, part;
+    std::atomic<Index> next;
+  } job{work, all, part, {0}};
+  const auto take = [](void* data) {
+    Job& j = *static_cast<Job*>(data);
+    for (Index first; (first = j.next.fetch_add(j.part)) < j.all;) j.work(first, std::min(first + j.part, j.all));
+  };
+  if (team) return team(take, &job, 0, 0);
   std::vector<std::thread> helpers;
-  Index rest = std::min(part, all);
   try {
-    for (; rest < all; rest += part) {
-      const Index first = rest, last = std::min(rest + part, all);
-      helpers.emplace_back([&work, first, last] { work(first, last); });
-    }
+    for (Index first = part; first < all; first += part) helpers.emplace_back(take, &job);
   } catch (const std::exception&) {
-    work(rest, all);  // no thread to be had: this one does it all
+    // no thread to be had: those that are here do it all
   }
-  work(0, std::min(part, all));
+  take(&job);
   for (std::thread& helper : helpers) helper.join();
 }
 
 }  // namespace
+
+// Lends a team to this library, or takes it back (null).
+EXPORT void neuro_lend_team(Team lent) { team = lent; }

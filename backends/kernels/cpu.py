@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from backends.contract import LifRule
-from backends.kernels import pages, shared_library
+from backends.kernels import pages, shared_library, team
 from backends.surrogate import KINDS
 
 Constant = float | Tensor
 
-_VERSION = 3  # kVersion of scan.cpp
+_VERSION = 4  # kVersion of scan.cpp
 _REALS = {torch.float32: "float32", torch.float64: "float64"}
 _EVERY = 16  # steps between two membranes that the backward pass starts from again
 _STREAM = 1 << 22  # bytes of an output that the caches would not keep
@@ -58,7 +58,7 @@ _SIGNATURES = {
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The built library, or None."""
-    return _load(Path(__file__).parent)[0]
+    return team.lent(_load(Path(__file__).parent)[0])
 
 
 def status() -> tuple[bool, str]:
@@ -70,7 +70,7 @@ def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
     functions = {
         f"neuro_{name}_{real}": (types, None) for name, types in _SIGNATURES.items() for real in _REALS.values()
     }
-    return shared_library.load(folder, "scan", _VERSION, functions)
+    return shared_library.load(folder, "scan", _VERSION, functions | team.SIGNATURE)
 
 
 def runs(*tensors: Tensor) -> bool:
@@ -157,6 +157,7 @@ class _LifScan(torch.autograd.Function):
         tensors = _tensors(v, decay, threshold, rule)
         neuron = _neuron(current, decay, threshold, rule, tensors)
         checkpoint = None
+        ctx.set_materialize_grads(False)
         if any(ctx.needs_input_grad):
             checkpoint = v.new_empty(-(-current.shape[0] // _EVERY), *v.shape)
             ctx.save_for_backward(current, checkpoint, *tensors)
@@ -167,10 +168,14 @@ class _LifScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_spikes: Tensor, grad_v: Tensor):  # type: ignore[override]
+    def backward(ctx, grad_spikes: Tensor | None, grad_v: Tensor | None):  # type: ignore[override]
         current, checkpoint, *tensors = ctx.saved_tensors
-        grad_spikes, grad = _unit(grad_spikes), _like(current)
-        grad_v = grad_v.clone(memory_format=torch.contiguous_format)
+        grad_spikes = torch.zeros_like(current) if grad_spikes is None else _unit(grad_spikes)
+        grad = _like(current)
+        if grad_v is None:
+            grad_v = current.new_zeros(current.shape[1:])
+        else:
+            grad_v = grad_v.clone(memory_format=torch.contiguous_format)
         learned = [torch.zeros_like(grad_v) for _ in tensors[:2]]
         rows = (_rows(grad_spikes), _rows(current), _rows(grad), grad_v.data_ptr(), checkpoint.data_ptr())
         _call("lif_scan_backward", grad, *rows, *(_pointers(learned) or (None, None)), ctx.neuron)
@@ -192,12 +197,18 @@ def _tensors(v: Tensor, decay: Constant, threshold: Constant, rule: LifRule) -> 
     return [*found, found[1].nextafter(v.new_tensor(math.inf)) if rule.strict else found[1]]
 
 
+@functools.lru_cache
+def _least(threshold: float, dtype: torch.dtype, strict: bool) -> float:
+    """The least membrane of this type that fires."""
+    least = torch.tensor(threshold, dtype=dtype)
+    return (least.nextafter(least.new_tensor(math.inf)) if strict else least).item()
+
+
 def _neuron(like: Tensor, decay: Constant, threshold: Constant, rule: LifRule, tensors: list[Tensor]) -> _Neuron:
-    least = torch.tensor(0.0 if tensors else threshold, dtype=like.dtype)
-    fire = least.nextafter(least.new_tensor(math.inf)) if rule.strict else least
+    numbers = (0.0, 0.0, 0.0) if tensors else (decay, threshold, _least(float(threshold), like.dtype, rule.strict))
     return _Neuron(
         *(_pointers(tensors) or (None, None, None)),
-        *((0.0, 0.0, 0.0) if tensors else (decay, threshold, fire.item())),
+        *numbers,
         0.0 if rule.reset == "hard" else 1.0,
         rule.v_reset,
         1.0 if rule.reset == "soft" else 0.0,

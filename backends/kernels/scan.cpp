@@ -37,9 +37,16 @@
 #define INDEPENDENT
 #endif
 
+// After the parameters of a lambda that a clone calls: it is compiled with the clone's instructions only if it is inlined.
+#if defined(__GNUC__)
+#define INLINED __attribute__((always_inline))
+#else
+#define INLINED
+#endif
+
 namespace {
 
-constexpr Index kVersion = 3;            // of this interface; backends/kernels/cpu.py asks for the same
+constexpr Index kVersion = 4;            // of this interface; backends/kernels/cpu.py asks for the same
 constexpr Index kStrip = 64;             // channels of a strip: what the vectorizer sees as one loop
 constexpr Index kWidest = 1 << 14;       // channels carried at a time: their state fits the first or second cache
 constexpr Index kLifRow = 1 << 17;       // bytes of a row of the spiking loop; a quarter where more is kept of each step
@@ -170,8 +177,12 @@ INLINE void run(const AffineBackward& s, Index tokens, const Span& x) {
   }
 }
 
+// Whether a spike takes off the threshold (or nothing) and its reset carries no gradient: what most neurons do, in fewer
+// operations.
+INLINE bool plain(const Neuron& n) { return n.keep == 1 && n.attach == 0; }
+
 // A neuron's constants as a loop over channels wants them: numbers, or tensors that are read beside the membrane.
-template <class Real, bool Learned>
+template <class Real, bool Learned, bool Plain>
 struct Constants {
   const Real *decays, *thresholds, *fires;
   Real one_decay, one_threshold, one_fire, keep, lift, drop, attach;
@@ -193,16 +204,18 @@ struct Constants {
   INLINE Real threshold(Index i) const { return Learned ? thresholds[i] : one_threshold; }
   INLINE Real fire(Index i) const { return Learned ? fires[i] : one_fire; }
   INLINE Real shift(Index i) const { return lift - drop * threshold(i); }
+  INLINE Real kept(Real x) const { return Plain ? x : keep * x; }  // of what a spike leaves
+  INLINE bool attached() const { return !Plain && attach != 0; }
 };
 
 // One step of `count` channels: v moves on in place, the spikes come out.
-template <class Real, bool Delayed, bool Learned>
-INLINE void step(const Constants<Real, Learned>& c, const Real* current, Real* v,
+template <class Real, bool Delayed, bool Learned, bool Plain>
+INLINE void step(const Constants<Real, Learned, Plain>& c, const Real* current, Real* v,
                  Real* spikes, Index count) {
   INDEPENDENT
   for (Index i = 0; i < count; ++i) {
     const Real u = c.decay(i) * v[i] + current[i];
-    const Real reset = c.keep * u + c.shift(i);
+    const Real reset = c.kept(u) + c.shift(i);
     if (Delayed) {
       const Real after = v[i] >= c.fire(i) ? reset : u;
       v[i] = after;
@@ -215,13 +228,13 @@ INLINE void step(const Constants<Real, Learned>& c, const Real* current, Real* v
 }
 
 // The same step for the backward pass, which asks for membranes: u before the reset, v after it. `before` and `v` may be one.
-template <class Real, bool Delayed, bool Learned>
-INLINE void retrace(const Constants<Real, Learned>& c, const Real* current, const Real* before,
+template <class Real, bool Delayed, bool Learned, bool Plain>
+INLINE void retrace(const Constants<Real, Learned, Plain>& c, const Real* current, const Real* before,
                     Real* u_out, Real* v, Index count) {
   INDEPENDENT
   for (Index i = 0; i < count; ++i) {
     const Real u = c.decay(i) * before[i] + current[i];
-    const Real reset = c.keep * u + c.shift(i);
+    const Real reset = c.kept(u) + c.shift(i);
     u_out[i] = u;
     v[i] = (Delayed ? before[i] : u) >= c.fire(i) ? reset : u;
   }
@@ -256,23 +269,23 @@ struct Back {
   }
 };
 
-template <class Real, bool Delayed, bool Learned, int Kind>
-INLINE void back(const Constants<Real, Learned>& c, const Derivative<Real, Kind>& derivative, const Back<Real>& rows,
+template <class Real, bool Delayed, bool Learned, bool Plain, int Kind>
+INLINE void back(const Constants<Real, Learned, Plain>& c, const Derivative<Real, Kind>& derivative, const Back<Real>& rows,
                  Index count) {
   const Real *grad_spikes = rows.grad_spikes, *u = rows.u, *before = rows.before, *after = rows.after;
   Real *grad = rows.grad, *carried = rows.carried, *late = rows.late;
   Real *grad_decay = rows.grad_decay, *grad_threshold = rows.grad_threshold;
-  const bool attached = c.attach != 0;
+  const bool attached = c.attached();
   INDEPENDENT
   for (Index i = 0; i < count; ++i) {
     const Real membrane = Delayed ? after[i] : u[i];
     // dv / d(the spike of the reset)
     const Real through = attached ? (c.keep - Real(1)) * u[i] + c.shift(i) : Real(0);
     const Real surrogate = derivative(membrane - c.threshold(i));
-    const Real spike = surrogate * (grad_spikes[i] + (Delayed ? late[i] : through * carried[i]));
+    const Real spike = surrogate * (grad_spikes[i] + (Delayed ? late[i] : attached ? through * carried[i] : Real(0)));
     const Real grad_after = Delayed ? carried[i] + spike : carried[i];
     const bool fired = (Delayed ? before[i] : u[i]) >= c.fire(i);
-    const Real kept = fired ? c.keep * grad_after : grad_after;
+    const Real kept = fired ? c.kept(grad_after) : grad_after;
     const Real g = Delayed ? kept : spike + kept;
     grad[i] = g;
     carried[i] = c.decay(i) * g;
@@ -285,8 +298,8 @@ INLINE void back(const Constants<Real, Learned>& c, const Derivative<Real, Kind>
 }
 
 // Before the first step a delayed reset asks whether v_0 is above the threshold.
-template <class Real, bool Learned, int Kind>
-INLINE void back_to_start(const Constants<Real, Learned>& c, const Derivative<Real, Kind>& derivative,
+template <class Real, bool Learned, bool Plain, int Kind>
+INLINE void back_to_start(const Constants<Real, Learned, Plain>& c, const Derivative<Real, Kind>& derivative,
                           const Back<Real>& rows, Index count) {
   INDEPENDENT
   for (Index i = 0; i < count; ++i) {
@@ -329,9 +342,17 @@ INLINE void stream_done() {
 #endif
 }
 
-template <class Real, bool Delayed, bool Learned>
+// Calls work(start, channels) for the strips of a row: how long whole ones are is known when it is compiled.
+template <class Work>
+INLINE void by_strip(Index count, const Work& work) {
+  Index i = 0;
+  for (; i + kStrip <= count; i += kStrip) work(i, kStrip);
+  if (i < count) work(i, count - i);
+}
+
+template <class Real, bool Delayed, bool Learned, bool Plain>
 INLINE void forward(const LifForward& s, Index tokens, const Span& x) {
-  const Constants<Real, Learned> constants(s.neuron, x.flat);
+  const Constants<Real, Learned, Plain> constants(s.neuron, x.flat);
   Real* v = static_cast<Real*>(s.v) + x.flat;
   Real* checkpoint = static_cast<Real*>(s.checkpoint);
   alignas(64) Real passing[kStrip];
@@ -340,12 +361,11 @@ INLINE void forward(const LifForward& s, Index tokens, const Span& x) {
       std::copy_n(v, x.count, checkpoint + t / s.neuron.every * s.channels + x.flat);
     const Real* current = at<Real>(s.current, t, x.batch, x.first);
     Real* spikes = at<Real>(s.spikes, t, x.batch, x.first);
-    for (Index i = 0; i < x.count; i += kStrip) {
-      const Index count = std::min(kStrip, x.count - i);
+    by_strip(x.count, [&](Index i, Index count) INLINED {
       fetch_ahead(current + i);
       step<Real, Delayed>(constants.from(i), current + i, v + i, s.neuron.stream ? passing : spikes + i, count);
       if (s.neuron.stream) stream(spikes + i, passing, count);
-    }
+    });
   }
   if (s.neuron.stream) stream_done();
 }
@@ -353,16 +373,17 @@ INLINE void forward(const LifForward& s, Index tokens, const Span& x) {
 template <class Real>
 INLINE void run(const LifForward& s, Index tokens, const Span& x) {
   const bool delayed = s.neuron.delayed, learned = s.neuron.decays;
-  if (delayed && learned) return forward<Real, true, true>(s, tokens, x);
-  if (delayed) return forward<Real, true, false>(s, tokens, x);
-  if (learned) return forward<Real, false, true>(s, tokens, x);
-  forward<Real, false, false>(s, tokens, x);
+  if (delayed && learned) return forward<Real, true, true, false>(s, tokens, x);
+  if (delayed) return forward<Real, true, false, false>(s, tokens, x);
+  if (learned) return forward<Real, false, true, false>(s, tokens, x);
+  if (plain(s.neuron)) return forward<Real, false, false, true>(s, tokens, x);
+  forward<Real, false, false, false>(s, tokens, x);
 }
 
-template <class Real, bool Delayed, bool Learned, int Kind>
-INLINE void backward(const LifBackward& s, Index tokens, const Span& x) {
+template <class Real, bool Delayed, bool Learned, bool Plain, int Kind>
+INLINE void descend(const LifBackward& s, Index tokens, const Span& x) {
   constexpr bool kBefore = Delayed || Learned;  // every v is asked for, and not only every u
-  const Constants<Real, Learned> constants(s.neuron, x.flat);
+  const Constants<Real, Learned, Plain> constants(s.neuron, x.flat);
   const Derivative<Real, Kind> derivative(s.neuron.slope);
   const Index every = std::min(s.neuron.every, tokens), count = x.count;
   const Index rows_kept = every + 1 + (kBefore ? every + 1 : 1);
@@ -387,11 +408,11 @@ INLINE void backward(const LifBackward& s, Index tokens, const Span& x) {
       Real* const before = kBefore ? v + (t - first) * count : v;
       const Real* current = at<Real>(s.current, t, x.batch, x.first);
       Real* const after = kBefore ? before + count : v;
-      for (Index i = 0; i < count; i += kStrip) {
+      Real* const membrane = u + (t - first) * count;
+      by_strip(count, [&](Index i, Index part) INLINED {
         fetch_ahead(current + i);
-        retrace<Real, Delayed>(constants.from(i), current + i, before + i, u + (t - first) * count + i, after + i,
-                               std::min(kStrip, count - i));
-      }
+        retrace<Real, Delayed>(constants.from(i), current + i, before + i, membrane + i, after + i, part);
+      });
     }
     for (Index t = last - 1; t >= first; --t) {
       Real* grad = at<Real>(s.grad, t, x.batch, x.first);
@@ -399,35 +420,35 @@ INLINE void backward(const LifBackward& s, Index tokens, const Span& x) {
       rows.u = u + (t - first) * count;
       if (kBefore) rows.before = v + (t - first) * count, rows.after = rows.before + count;
       rows.grad = grad;
-      for (Index i = 0; i < count; i += kStrip) {
-        const Index part = std::min(kStrip, count - i);
+      by_strip(count, [&](Index i, Index part) INLINED {
         Back<Real> some = rows.from(i);
         if (s.neuron.stream) some.grad = passing;
         fetch_ahead(some.grad_spikes);
-        back<Real, Delayed, Learned, Kind>(constants.from(i), derivative, some, part);
+        back<Real, Delayed>(constants.from(i), derivative, some, part);
         if (s.neuron.stream) stream(grad + i, passing, part);
-      }
+      });
     }
   }
   if (Delayed) back_to_start(constants, derivative, rows, count);
   if (s.neuron.stream) stream_done();
 }
 
-template <class Real, bool Delayed, bool Learned>
+template <class Real, bool Delayed, bool Learned, bool Plain>
 INLINE void backward(const LifBackward& s, Index tokens, const Span& x) {
-  if (s.neuron.kind == 0) return backward<Real, Delayed, Learned, 0>(s, tokens, x);
-  if (s.neuron.kind == 1) return backward<Real, Delayed, Learned, 1>(s, tokens, x);
-  if (s.neuron.kind == 2) return backward<Real, Delayed, Learned, 2>(s, tokens, x);
-  backward<Real, Delayed, Learned, 3>(s, tokens, x);
+  if (s.neuron.kind == 0) return descend<Real, Delayed, Learned, Plain, 0>(s, tokens, x);
+  if (s.neuron.kind == 1) return descend<Real, Delayed, Learned, Plain, 1>(s, tokens, x);
+  if (s.neuron.kind == 2) return descend<Real, Delayed, Learned, Plain, 2>(s, tokens, x);
+  descend<Real, Delayed, Learned, Plain, 3>(s, tokens, x);
 }
 
 template <class Real>
 INLINE void run(const LifBackward& s, Index tokens, const Span& x) {
   const bool delayed = s.neuron.delayed, learned = s.neuron.decays;
-  if (delayed && learned) return backward<Real, true, true>(s, tokens, x);
-  if (delayed) return backward<Real, true, false>(s, tokens, x);
-  if (learned) return backward<Real, false, true>(s, tokens, x);
-  backward<Real, false, false>(s, tokens, x);
+  if (delayed && learned) return backward<Real, true, true, false>(s, tokens, x);
+  if (delayed) return backward<Real, true, false, false>(s, tokens, x);
+  if (learned) return backward<Real, false, true, false>(s, tokens, x);
+  if (plain(s.neuron)) return backward<Real, false, false, true>(s, tokens, x);
+  backward<Real, false, false, false>(s, tokens, x);
 }
 
 template <class Real, class Scan>

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from backends.contract import LifRule
-from backends.kernels import shared_library
+from backends.kernels import shared_library, team
 
-_VERSION = 1  # kVersion of spikes.cpp
+_VERSION = 2  # kVersion of spikes.cpp
 _WIDEST = 1 << 16  # inputs that a 16-bit column can name
 _RESETS = {("none", False): 0, ("soft", False): 1, ("hard", False): 2, ("soft", True): 3, ("hard", True): 4}
 _POINTER, _REAL, _INDEX = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
@@ -65,7 +65,7 @@ _SIGNATURES = {
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The built library, or None."""
-    return _load(Path(__file__).parent)[0]
+    return team.lent(_load(Path(__file__).parent)[0])
 
 
 def status() -> tuple[bool, str]:
@@ -74,7 +74,7 @@ def status() -> tuple[bool, str]:
 
 
 def _load(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    functions = {f"neuro_spikes_{name}": types for name, types in _SIGNATURES.items()}
+    functions = {f"neuro_spikes_{name}": types for name, types in _SIGNATURES.items()} | team.SIGNATURE
     return shared_library.load(folder, "spikes", _VERSION, functions)
 
 
