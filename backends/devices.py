@@ -60,6 +60,11 @@ def _line(message: object) -> str:
     return " ".join(str(message).split()) or type(message).__name__
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware: where it does not, torch does so 20 times slower than float32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
 def cpu_name() -> str:
     """The processor's model name, as the system tells it."""
     info = Path("/proc/cpuinfo")

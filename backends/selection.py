@@ -96,9 +96,7 @@ def _auto(dtype: torch.dtype | None) -> Backend:
 
 
 def _cpu(dtype: torch.dtype | None, reason: str) -> Backend:
-    # bfloat16 products pay only where the CPU multiplies them in hardware.
-    fast_bf16 = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    autocast = torch.bfloat16 if fast_bf16 else None
+    autocast = torch.bfloat16 if devices.cpu_has_bfloat16() else None
     device = torch.device("cpu")
     return Backend("cpu", device, dtype or torch.float32, native.OPS, reason, devices.cpu_name(), autocast=autocast)
 

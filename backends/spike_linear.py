@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backends import native
+from backends import devices, native
 from backends.contract import LifRule
 from backends.errors import BackendError
 from backends.kernels import spikes as kernels
@@ -52,7 +52,7 @@ def spike_linear(
     Args:
         packed: keeps what was made of the weight for the next call without gradients; without it every call packs anew.
         backward_dtype: multiply the dense products of the backward pass in this type (bfloat16: the gradients err by
-            about 3e-3, the forward pass is as without).
+            about 3e-3, the forward pass is as without). A CPU that has no bfloat16 products keeps the type of the weight.
 
     Raises:
         BackendError: shapes that do not fit.
@@ -203,4 +203,6 @@ class _SpikeLinear(torch.autograd.Function):
 
 
 def _multiply(a: Tensor, b: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return a @ b if dtype is None else (a.to(dtype) @ b.to(dtype)).to(a.dtype)
+    if dtype is None or (dtype == torch.bfloat16 and a.is_cpu and not devices.cpu_has_bfloat16()):
+        return a @ b
+    return (a.to(dtype) @ b.to(dtype)).to(a.dtype)

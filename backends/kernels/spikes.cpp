@@ -53,44 +53,198 @@ struct Rule {
 namespace {
 
 constexpr Index kVersion = 2;            // of this interface; backends/kernels/spikes.py asks for the same
-constexpr Index kLane = 16;              // float32 in one vector of AVX-512
-constexpr Index kLanes = 2;              // of a panel: one is slower below a density of 5 %, four above
-constexpr Index kWide = kLanes * kLane;
+constexpr Index kWide = 32;              // columns of a panel: 16 are slower below a density of 5 %, 64 above
+constexpr Index kSquare = 16;            // rows and columns transposed at once
 constexpr Index kBlock = 8;              // events summed before they are added to the rest
 constexpr Index kWorthAThread = 1 << 19; // additions: below, starting a thread costs more than it saves
 constexpr Index kWorthListing = 1 << 20; // inputs: likewise
 constexpr Index kGradRows = 1024;        // vectors of a panel of the gradient of y: it fits the second cache
 
+// N float32 in one vector of the processor: what is wider than its registers goes through memory, 2 times slower.
 #if defined(__GNUC__)
-typedef float Lane __attribute__((vector_size(64), aligned(4), may_alias));
-typedef std::int32_t Mask __attribute__((vector_size(64), aligned(4)));
-INLINE void fill(Lane& a, float x) { a = Lane{} + x; }
-INLINE void choose(Lane& out, const Mask& mask, const Lane& yes, const Lane& no) { out = mask ? yes : no; }
+template <Index N>
+struct Vector {
+  typedef float Lane __attribute__((vector_size(4 * N), aligned(4), may_alias));
+  typedef std::int32_t Mask __attribute__((vector_size(4 * N), aligned(4)));
+};
 #define UNROLL _Pragma("GCC unroll 8")
 #else
-struct Mask {
-  bool at[kLane];
-};
-struct Lane {
-  float at[kLane];
-};
-#define EACH(expression)                        \
-  for (Index i = 0; i < kLane; ++i) expression; \
+template <Index N>
+struct Vector {
+  struct Mask {
+    bool at[N];
+  };
+  struct Lane {
+    float at[N];
+#define EACH(Out, expression)                                    \
+  Out out;                                                       \
+  for (Index i = 0; i < N; ++i) out.at[i] = at[i] expression b.at[i]; \
   return out
-inline Lane operator+(const Lane& a, const Lane& b) { Lane out; EACH(out.at[i] = a.at[i] + b.at[i]); }
-inline Lane operator-(const Lane& a, const Lane& b) { Lane out; EACH(out.at[i] = a.at[i] - b.at[i]); }
-inline Lane operator*(const Lane& a, const Lane& b) { Lane out; EACH(out.at[i] = a.at[i] * b.at[i]); }
-inline Mask operator>(const Lane& a, const Lane& b) { Mask out; EACH(out.at[i] = a.at[i] > b.at[i]); }
-inline Mask operator>=(const Lane& a, const Lane& b) { Mask out; EACH(out.at[i] = a.at[i] >= b.at[i]); }
-inline void fill(Lane& a, float x) { std::fill_n(a.at, kLane, x); }
-inline void choose(Lane& out, const Mask& mask, const Lane& yes, const Lane& no) {
-  for (Index i = 0; i < kLane; ++i) out.at[i] = mask.at[i] ? yes.at[i] : no.at[i];
-}
+    Lane operator+(const Lane& b) const { EACH(Lane, +); }
+    Lane operator-(const Lane& b) const { EACH(Lane, -); }
+    Lane operator*(const Lane& b) const { EACH(Lane, *); }
+    Mask operator>(const Lane& b) const { EACH(Mask, >); }
+    Mask operator>=(const Lane& b) const { EACH(Mask, >=); }
+#undef EACH
+  };
+};
 #define UNROLL
 #endif
 
-INLINE const Lane& lane(const float* at) { return *reinterpret_cast<const Lane*>(at); }
-INLINE Lane& lane(float* at) { return *reinterpret_cast<Lane*>(at); }
+// A panel's columns in vectors of N, and what is done with them.
+template <Index N>
+struct Lanes {
+  using Lane = typename Vector<N>::Lane;
+  using Mask = typename Vector<N>::Mask;
+  static constexpr Index kLanes = kWide / N;
+  using Row = Lane[kLanes];
+
+  static INLINE Lane& at(float* data, Index i) { return *reinterpret_cast<Lane*>(data + i * N); }
+  static INLINE const Lane& at(const float* data, Index i) { return *reinterpret_cast<const Lane*>(data + i * N); }
+#if defined(__GNUC__)
+  static INLINE void fill(Lane& a, float x) { a = Lane{} + x; }
+  static INLINE void choose(Lane& out, const Mask& mask, const Lane& yes, const Lane& no) { out = mask ? yes : no; }
+#else
+  static INLINE void fill(Lane& a, float x) { std::fill_n(a.at, N, x); }
+  static INLINE void choose(Lane& out, const Mask& mask, const Lane& yes, const Lane& no) {
+    for (Index i = 0; i < N; ++i) out.at[i] = mask.at[i] ? yes.at[i] : no.at[i];
+  }
+#endif
+
+  // One event's row of a panel, times its value where that is not one.
+  template <bool kOnes>
+  static INLINE void take(const Events& x, Index e, const float* panel, Row& row) {
+    const float* w = panel + x.columns[e] * kWide;
+    Lane value;
+    if (!kOnes) fill(value, x.values[e]);
+    UNROLL for (Index i = 0; i < kLanes; ++i) row[i] = kOnes ? at(w, i) : value * at(w, i);
+  }
+
+  // Adds one row of events in one panel to its sums.
+  template <bool kOnes>
+  static INLINE void gather(const Events& x, Index row, const float* panel, Row& sums) {
+    const Index last = x.offsets[row + 1];
+    Index e = x.offsets[row];
+    Row part, next;
+    for (; e + kBlock <= last; e += kBlock) {
+      take<kOnes>(x, e, panel, part);
+      UNROLL for (Index j = 1; j < kBlock; ++j) {
+        take<kOnes>(x, e + j, panel, next);
+        UNROLL for (Index i = 0; i < kLanes; ++i) part[i] = part[i] + next[i];
+      }
+      UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + part[i];
+    }
+    if (e == last) return;
+    take<kOnes>(x, e, panel, part);
+    for (++e; e < last; ++e) {
+      take<kOnes>(x, e, panel, next);
+      UNROLL for (Index i = 0; i < kLanes; ++i) part[i] = part[i] + next[i];
+    }
+    UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + part[i];
+  }
+
+  // The bias of one panel's columns, zeros where there is none.
+  static INLINE void bias_of(const Panels& w, Index first, Row& bias) {
+    float padded[kWide] = {};
+    if (w.bias) std::memcpy(padded, w.bias + first, sizeof(float) * std::min(kWide, w.outputs - first));
+    UNROLL for (Index i = 0; i < kLanes; ++i) bias[i] = at(padded, i);
+  }
+
+  static INLINE void write(const Row& from, float* to, Index count) {
+    if (count == kWide) {
+      UNROLL for (Index i = 0; i < kLanes; ++i) at(to, i) = from[i];
+    } else {
+      float whole[kWide];
+      UNROLL for (Index i = 0; i < kLanes; ++i) at(whole, i) = from[i];
+      std::memcpy(to, whole, sizeof(float) * count);
+    }
+  }
+
+  // Rows [first, last) of y [rows, outputs], in one panel.
+  template <bool kOnes>
+  static INLINE void rows_of_panel(const Events& x, const Panels& w, float* y, Index p, Index first, Index last) {
+    const float* panel = w.data + p * x.width * kWide;
+    const Index count = std::min(kWide, w.outputs - p * kWide);
+    Row bias;
+    bias_of(w, p * kWide, bias);
+    for (Index row = first; row < last; ++row) {
+      Row sums = {};
+      gather<kOnes>(x, row, panel, sums);
+      if (w.bias) {
+        UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + bias[i];
+      }
+      write(sums, y + row * w.outputs + p * kWide, count);
+    }
+  }
+
+  // One panel of linear + LIF: rows are [T, B] in x, `v` is [B, outputs], before the first step and after the last.
+  template <bool kOnes, Index kReset, bool kStrict>
+  static INLINE void fire_panel(const Events& x, const Panels& w, const Rule& rule, Index batch, float* v, float* spikes, Index p) {
+    const float* panel = w.data + p * x.width * kWide;
+    const Index count = std::min(kWide, w.outputs - p * kWide);
+    std::vector<float> state(batch * kWide, 0.0f);
+    for (Index b = 0; b < batch; ++b) std::memcpy(&state[b * kWide], v + b * w.outputs + p * kWide, sizeof(float) * count);
+    Row bias;
+    Lane decay, threshold, after, zero = {}, one;
+    bias_of(w, p * kWide, bias);
+    fill(decay, static_cast<float>(rule.decay));
+    fill(threshold, static_cast<float>(rule.threshold));
+    fill(after, static_cast<float>(rule.v_reset));
+    fill(one, 1.0f);
+    for (Index row = 0, b = 0; row < x.rows; ++row, b = b + 1 < batch ? b + 1 : 0) {
+      Row sums = {};
+      gather<kOnes>(x, row, panel, sums);
+      UNROLL for (Index i = 0; i < kLanes; ++i) {
+        if (w.bias) sums[i] = sums[i] + bias[i];
+        Lane& before = at(&state[b * kWide], i);
+        Lane u = decay * before + sums[i], s;
+        const Mask fired = kStrict ? before > threshold : before >= threshold;
+        if (kReset == 3) {
+          choose(s, fired, threshold, zero);
+          u = u - s;
+        }
+        if (kReset == 4) choose(u, fired, after, u);
+        const Mask fires = kStrict ? u > threshold : u >= threshold;
+        choose(sums[i], fires, one, zero);
+        if (kReset == 1) {
+          choose(s, fires, threshold, zero);
+          u = u - s;
+        }
+        if (kReset == 2) choose(u, fires, after, u);
+        before = u;
+      }
+      write(sums, spikes + row * w.outputs + p * kWide, count);
+    }
+    for (Index b = 0; b < batch; ++b) std::memcpy(v + b * w.outputs + p * kWide, &state[b * kWide], sizeof(float) * count);
+  }
+
+  template <bool kOnes>
+  static INLINE void fire_rule(const Events& x, const Panels& w, const Rule& r, Index batch, float* v, float* spikes, Index p) {
+    switch (2 * r.reset + (r.strict ? 1 : 0)) {
+      case 0: return fire_panel<kOnes, 0, false>(x, w, r, batch, v, spikes, p);
+      case 1: return fire_panel<kOnes, 0, true>(x, w, r, batch, v, spikes, p);
+      case 2: return fire_panel<kOnes, 1, false>(x, w, r, batch, v, spikes, p);
+      case 3: return fire_panel<kOnes, 1, true>(x, w, r, batch, v, spikes, p);
+      case 4: return fire_panel<kOnes, 2, false>(x, w, r, batch, v, spikes, p);
+      case 5: return fire_panel<kOnes, 2, true>(x, w, r, batch, v, spikes, p);
+      case 6: return fire_panel<kOnes, 3, false>(x, w, r, batch, v, spikes, p);
+      case 7: return fire_panel<kOnes, 3, true>(x, w, r, batch, v, spikes, p);
+      case 8: return fire_panel<kOnes, 4, false>(x, w, r, batch, v, spikes, p);
+      default: return fire_panel<kOnes, 4, true>(x, w, r, batch, v, spikes, p);
+    }
+  }
+
+  template <bool kOnes>
+  static INLINE void add_to_grad(const Events& x, const float* panel, float* grad) {
+    for (Index column = 0; column < x.rows; ++column) {
+      if (x.offsets[column] == x.offsets[column + 1]) continue;
+      Row sums;
+      UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = at(grad + column * kWide, i);
+      gather<kOnes>(x, column, panel, sums);
+      UNROLL for (Index i = 0; i < kLanes; ++i) at(grad + column * kWide, i) = sums[i];
+    }
+  }
+};
 
 // `spread` in as many parts as there are threads.
 template <class Work>
@@ -152,140 +306,42 @@ CLONES void count(const float* x, Index stride, Index width, Index* counts, Inde
   }
 }
 
-// One event's row of a panel, times its value where that is not one.
-template <bool kOnes>
-INLINE void take(const Events& x, Index e, const float* panel, Lane (&row)[kLanes]) {
-  const float* w = panel + x.columns[e] * kWide;
-  Lane value;
-  if (!kOnes) fill(value, x.values[e]);
-  UNROLL for (Index i = 0; i < kLanes; ++i) row[i] = kOnes ? lane(w + i * kLane) : value * lane(w + i * kLane);
-}
+// The three loops over panels, each compiled for vectors of N with the instructions that have them.
+struct Loops {
+  void (*product)(const Events&, const Panels&, float*, Index, Index, Index);
+  void (*fire)(const Events&, const Panels&, const Rule&, Index, float*, float*, Index);
+  void (*add_grad)(const Events&, const float*, float*);
+};
 
-// Adds one row of events in one panel to its sums.
-template <bool kOnes>
-INLINE void gather(const Events& x, Index row, const float* panel, Lane (&sums)[kLanes]) {
-  const Index last = x.offsets[row + 1];
-  Index e = x.offsets[row];
-  Lane part[kLanes], next[kLanes];
-  for (; e + kBlock <= last; e += kBlock) {
-    take<kOnes>(x, e, panel, part);
-    UNROLL for (Index j = 1; j < kBlock; ++j) {
-      take<kOnes>(x, e + j, panel, next);
-      UNROLL for (Index i = 0; i < kLanes; ++i) part[i] = part[i] + next[i];
-    }
-    UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + part[i];
-  }
-  if (e == last) return;
-  take<kOnes>(x, e, panel, part);
-  for (++e; e < last; ++e) {
-    take<kOnes>(x, e, panel, next);
-    UNROLL for (Index i = 0; i < kLanes; ++i) part[i] = part[i] + next[i];
-  }
-  UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + part[i];
-}
+#define LOOPS(name, N, instructions)                                                                             \
+  instructions void product_##name(const Events& x, const Panels& w, float* y, Index p, Index first, Index last) { \
+    if (x.values) return Lanes<N>::rows_of_panel<false>(x, w, y, p, first, last);                                \
+    Lanes<N>::rows_of_panel<true>(x, w, y, p, first, last);                                                      \
+  }                                                                                                              \
+  instructions void fire_##name(const Events& x, const Panels& w, const Rule& r, Index batch, float* v,          \
+                                float* spikes, Index p) {                                                        \
+    if (x.values) return Lanes<N>::fire_rule<false>(x, w, r, batch, v, spikes, p);                               \
+    Lanes<N>::fire_rule<true>(x, w, r, batch, v, spikes, p);                                                     \
+  }                                                                                                              \
+  instructions void add_grad_##name(const Events& x, const float* panel, float* grad) {                          \
+    if (x.values) return Lanes<N>::add_to_grad<false>(x, panel, grad);                                           \
+    Lanes<N>::add_to_grad<true>(x, panel, grad);                                                                 \
+  }                                                                                                              \
+  constexpr Loops name{product_##name, fire_##name, add_grad_##name};
 
-// The bias of one panel's columns, zeros where there is none.
-INLINE void bias_of(const Panels& w, Index first, Lane (&bias)[kLanes]) {
-  float padded[kWide] = {};
-  if (w.bias) std::memcpy(padded, w.bias + first, sizeof(float) * std::min(kWide, w.outputs - first));
-  UNROLL for (Index i = 0; i < kLanes; ++i) bias[i] = lane(padded + i * kLane);
-}
+LOOPS(plain, 4, )
+#if defined(__GNUC__) && defined(__x86_64__)
+LOOPS(avx2, 8, __attribute__((target("avx2"))))
+LOOPS(avx512, 16, __attribute__((target("avx512f"))))
+#endif
 
-INLINE void write(const Lane (&from)[kLanes], float* to, Index count) {
-  if (count == kWide) {
-    UNROLL for (Index i = 0; i < kLanes; ++i) lane(to + i * kLane) = from[i];
-  } else {
-    float whole[kWide];
-    UNROLL for (Index i = 0; i < kLanes; ++i) lane(whole + i * kLane) = from[i];
-    std::memcpy(to, whole, sizeof(float) * count);
-  }
-}
-
-// Rows [first, last) of y [rows, outputs], in one panel.
-template <bool kOnes>
-INLINE void rows_of_panel(const Events& x, const Panels& w, float* y, Index p, Index first, Index last) {
-  const float* panel = w.data + p * x.width * kWide;
-  const Index count = std::min(kWide, w.outputs - p * kWide);
-  Lane bias[kLanes];
-  bias_of(w, p * kWide, bias);
-  for (Index row = first; row < last; ++row) {
-    Lane sums[kLanes] = {};
-    gather<kOnes>(x, row, panel, sums);
-    if (w.bias) {
-      UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = sums[i] + bias[i];
-    }
-    write(sums, y + row * w.outputs + p * kWide, count);
-  }
-}
-
-CLONES void product(const Events& x, const Panels& w, float* y, Index p, Index first, Index last) {
-  if (x.values)
-    rows_of_panel<false>(x, w, y, p, first, last);
-  else
-    rows_of_panel<true>(x, w, y, p, first, last);
-}
-
-// One panel of linear + LIF: rows are [T, B] in x, `v` is [B, outputs], before the first step and after the last.
-template <bool kOnes, Index kReset, bool kStrict>
-INLINE void fire_panel(const Events& x, const Panels& w, const Rule& rule, Index batch, float* v, float* spikes, Index p) {
-  const float* panel = w.data + p * x.width * kWide;
-  const Index count = std::min(kWide, w.outputs - p * kWide);
-  std::vector<float> state(batch * kWide, 0.0f);
-  for (Index b = 0; b < batch; ++b) std::memcpy(&state[b * kWide], v + b * w.outputs + p * kWide, sizeof(float) * count);
-  Lane bias[kLanes], decay, threshold, after, zero = {}, one;
-  bias_of(w, p * kWide, bias);
-  fill(decay, static_cast<float>(rule.decay));
-  fill(threshold, static_cast<float>(rule.threshold));
-  fill(after, static_cast<float>(rule.v_reset));
-  fill(one, 1.0f);
-  for (Index row = 0, b = 0; row < x.rows; ++row, b = b + 1 < batch ? b + 1 : 0) {
-    Lane sums[kLanes] = {};
-    gather<kOnes>(x, row, panel, sums);
-    UNROLL for (Index i = 0; i < kLanes; ++i) {
-      if (w.bias) sums[i] = sums[i] + bias[i];
-      Lane& before = lane(&state[b * kWide + i * kLane]);
-      Lane u = decay * before + sums[i], s;
-      const Mask fired = kStrict ? before > threshold : before >= threshold;
-      if (kReset == 3) {
-        choose(s, fired, threshold, zero);
-        u = u - s;
-      }
-      if (kReset == 4) choose(u, fired, after, u);
-      const Mask fires = kStrict ? u > threshold : u >= threshold;
-      choose(sums[i], fires, one, zero);
-      if (kReset == 1) {
-        choose(s, fires, threshold, zero);
-        u = u - s;
-      }
-      if (kReset == 2) choose(u, fires, after, u);
-      before = u;
-    }
-    write(sums, spikes + row * w.outputs + p * kWide, count);
-  }
-  for (Index b = 0; b < batch; ++b) std::memcpy(v + b * w.outputs + p * kWide, &state[b * kWide], sizeof(float) * count);
-}
-
-template <bool kOnes>
-INLINE void fire_rule(const Events& x, const Panels& w, const Rule& r, Index batch, float* v, float* spikes, Index p) {
-  switch (2 * r.reset + (r.strict ? 1 : 0)) {
-    case 0: return fire_panel<kOnes, 0, false>(x, w, r, batch, v, spikes, p);
-    case 1: return fire_panel<kOnes, 0, true>(x, w, r, batch, v, spikes, p);
-    case 2: return fire_panel<kOnes, 1, false>(x, w, r, batch, v, spikes, p);
-    case 3: return fire_panel<kOnes, 1, true>(x, w, r, batch, v, spikes, p);
-    case 4: return fire_panel<kOnes, 2, false>(x, w, r, batch, v, spikes, p);
-    case 5: return fire_panel<kOnes, 2, true>(x, w, r, batch, v, spikes, p);
-    case 6: return fire_panel<kOnes, 3, false>(x, w, r, batch, v, spikes, p);
-    case 7: return fire_panel<kOnes, 3, true>(x, w, r, batch, v, spikes, p);
-    case 8: return fire_panel<kOnes, 4, false>(x, w, r, batch, v, spikes, p);
-    default: return fire_panel<kOnes, 4, true>(x, w, r, batch, v, spikes, p);
-  }
-}
-
-CLONES void fire(const Events& x, const Panels& w, const Rule& r, Index batch, float* v, float* spikes, Index p) {
-  if (x.values)
-    fire_rule<false>(x, w, r, batch, v, spikes, p);
-  else
-    fire_rule<true>(x, w, r, batch, v, spikes, p);
+const Loops& loops() {
+#if defined(__GNUC__) && defined(__x86_64__)
+  static const Loops& best = __builtin_cpu_supports("avx512f") ? avx512 : __builtin_cpu_supports("avx2") ? avx2 : plain;
+  return best;
+#else
+  return plain;
+#endif
 }
 
 // Columns [first, last) of one row of y: the sum of the rows of W' [width, outputs] in its list.
@@ -330,9 +386,9 @@ CLONES void whole_rows(const Events& x, const float* weight, const float* bias, 
 
 // from [rows, columns] to its transpose, with the given distances between rows, in squares that fit the first cache.
 CLONES void transpose(const float* from, Index from_row, float* to, Index to_row, Index rows, Index columns) {
-  for (Index column = 0; column < columns; column += kLane)
-    for (Index row = 0; row < rows; row += kLane) {
-      const Index width = std::min(kLane, columns - column), height = std::min(kLane, rows - row);
+  for (Index column = 0; column < columns; column += kSquare)
+    for (Index row = 0; row < rows; row += kSquare) {
+      const Index width = std::min(kSquare, columns - column), height = std::min(kSquare, rows - row);
       const float* __restrict a = from + row * from_row + column;
       float* __restrict b = to + column * to_row + row;
       for (Index j = 0; j < width; ++j)
@@ -362,24 +418,6 @@ void by_column(const Events& x, Index first, Index last, ByColumn& out) {
     }
 }
 
-template <bool kOnes>
-INLINE void add_to_grad(const Events& x, const float* panel, float* grad) {
-  for (Index column = 0; column < x.rows; ++column) {
-    if (x.offsets[column] == x.offsets[column + 1]) continue;
-    Lane sums[kLanes];
-    UNROLL for (Index i = 0; i < kLanes; ++i) sums[i] = lane(grad + column * kWide + i * kLane);
-    gather<kOnes>(x, column, panel, sums);
-    UNROLL for (Index i = 0; i < kLanes; ++i) lane(grad + column * kWide + i * kLane) = sums[i];
-  }
-}
-
-CLONES void add_grad(const Events& x, const float* panel, float* grad) {
-  if (x.values)
-    add_to_grad<false>(x, panel, grad);
-  else
-    add_to_grad<true>(x, panel, grad);
-}
-
 // Panels [first, last) of the gradient of W [outputs, width], from that of y [rows, outputs].
 void weight_grad(const std::vector<ByColumn>& events, const Events& x, const float* grad_y, Index outputs, float* grad_w,
                  Index first, Index last) {
@@ -392,8 +430,8 @@ void weight_grad(const std::vector<ByColumn>& events, const Events& x, const flo
       for (Index r = 0; r < rows; ++r)
         std::memcpy(&panel[r * kWide], grad_y + (start + r) * outputs + p * kWide, sizeof(float) * count);
       const ByColumn& e = events[part];
-      add_grad(Events{e.rows.data(), x.values ? e.values.data() : nullptr, e.offsets.data(), x.width, rows}, panel.data(),
-               sums.data());
+      const Events columns{e.rows.data(), x.values ? e.values.data() : nullptr, e.offsets.data(), x.width, rows};
+      loops().add_grad(columns, panel.data(), sums.data());
     }
     transpose(sums.data(), kWide, grad_w + p * kWide * x.width, x.width, x.width, count);
   }
@@ -468,10 +506,10 @@ EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
   threads = threads_for(x.offsets[x.rows] * w.outputs, threads);
   if (panels >= threads)
     return divide(panels, threads, [&](Index first, Index last) {
-      for (Index p = first; p < last; ++p) product(x, w, y, p, 0, x.rows);
+      for (Index p = first; p < last; ++p) loops().product(x, w, y, p, 0, x.rows);
     });
   divide(x.rows, threads, [&](Index first, Index last) {
-    for (Index p = 0; p < panels; ++p) product(x, w, y, p, first, last);
+    for (Index p = 0; p < panels; ++p) loops().product(x, w, y, p, first, last);
   });
 }
 
@@ -480,15 +518,15 @@ EXPORT void neuro_spikes_product(Events x, Panels w, float* y, Index threads) {
 EXPORT void neuro_spikes_lif(Events x, Panels w, Rule rule, Index batch, float* v, float* spikes, Index threads) {
   const Index panels = (w.outputs + kWide - 1) / kWide;
   divide(panels, threads_for(x.offsets[x.rows] * w.outputs, threads), [&](Index first, Index last) {
-    for (Index p = first; p < last; ++p) fire(x, w, rule, batch, v, spikes, p);
+    for (Index p = first; p < last; ++p) loops().fire(x, w, rule, batch, v, spikes, p);
   });
 }
 
 // The same from W' [width, outputs], for few rows.
 EXPORT void neuro_spikes_few(Events x, const float* weight, const float* bias, Index outputs, float* y, Index threads) {
-  const Index lanes = (outputs + kLane - 1) / kLane;
-  divide(lanes, threads_for(x.offsets[x.rows] * outputs, threads), [&](Index first, Index last) {
-    whole_rows(x, weight, bias, outputs, y, first * kLane, std::min(last * kLane, outputs));
+  const Index parts = (outputs + kSquare - 1) / kSquare;  // whole cache lines
+  divide(parts, threads_for(x.offsets[x.rows] * outputs, threads), [&](Index first, Index last) {
+    whole_rows(x, weight, bias, outputs, y, first * kSquare, std::min(last * kSquare, outputs));
   });
 }
 

@@ -27,7 +27,8 @@ class SpikingLinear(nn.Module):
         in_features: K.
         neuron: what the currents drive.
         bias: add a current of its own to each neuron.
-        backward_dtype: the type of the backward pass's dense products, e.g. bfloat16; the spikes are the same.
+        backward_dtype: the type of the backward pass's dense products, e.g. bfloat16 (where the CPU has such products); the
+            spikes are the same.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from backends import LifRule, devices, native, portable, reference
-from backends.kernels import cpu, cuda
+from backends.kernels import cpu, cuda, team
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +75,45 @@ def test_a_product_of_many_rows_is_the_same_on_every_number_of_threads(columns, 
     assert torch.equal(*found)
     truth = weight.double() @ x.double() + bias.double()
     assert float((found[0].double() - truth).abs().max()) <= (1e-12 if dtype == torch.float64 else 1e-4)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def large_product():
+    """(x [64], weight [9001, 64], bias [9001]): enough for several threads."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator) for shape in ((64,), (9001, 64), (9001,))]
+
+
+@pytest.mark.skipif(cpu.library() is None, reason="the C++ library is not here")
+def test_threads_of_its_own_give_what_those_of_torch_give(three_threads, large_product):
+    lent = team._pool()
+    if sys.platform == "linux":
+        assert lent is not None  # torch's wheels bring GNU OpenMP
+    found = cpu.product(*large_product)
+    cpu.library().neuro_lend_team(None)
+    try:
+        assert torch.equal(cpu.product(*large_product), found)
+    finally:
+        cpu.library().neuro_lend_team(lent)
+
+
+@pytest.mark.skipif(cpu.library() is None or not hasattr(os, "fork"), reason="no C++ library, or no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads is what is asked about
+def test_a_forked_process_does_not_wait_for_threads_it_has_not(three_threads, large_product):
+    found = cpu.product(*large_product)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if torch.equal(cpu.product(*large_product), found) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_triton_takes_what_lies_on_one_cuda_device_in_one_type(monkeypatch):
