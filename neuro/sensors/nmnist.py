@@ -7,6 +7,7 @@ k - 1 of the MNIST training images, number 60,000 + k image k - 1 of the test im
 from __future__ import annotations
 
 import dataclasses
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -41,13 +42,13 @@ def load(root: str | Path | None = None) -> list[Recording]:
 
     Raises:
         MissingError: the archive is not there.
-        FormatError: it is truncated or foreign, a recording is broken, or one has no label.
+        FormatError: it is truncated or foreign, a recording is broken or has no label, or there is none.
     """
     path = locate(ARCHIVE, root)
     found: dict[int, Events] = {}
     labels: dict[int, int] = {}
     try:
-        with tarfile.open(path) as archive:  # compressed as one stream: read in order
+        with tarfile.open(path, "r:xz") as archive:  # compressed as one stream: read in order
             for member in archive:
                 name, file = Path(member.name), archive.extractfile(member)
                 if file is None:
@@ -56,8 +57,10 @@ def load(root: str | Path | None = None) -> list[Recording]:
                     found[int(name.stem)] = camera(file.read(), f"{path}, {name.name}")
                 elif name.suffix == ".txt":
                     labels |= _labels(file.read().decode("ascii"))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise FormatError(f"{path}: not the archive of N-MNIST recordings ({error}).", "Use another copy.") from error
+    if not found:
+        raise FormatError(f"{path}: no recording NUMBER.bs2 in it.", "Use another copy.")
     for number in found:
         if labels.get(number) not in range(10):
             raise FormatError(f"{path}: recording {number} has no label from 0 to 9.", "Use another copy.")

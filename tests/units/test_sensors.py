@@ -102,8 +102,13 @@ def test_broken_archives_are_named(tmp_path):
     path = put(tmp_path, nmnist.ARCHIVE, tar_xz({"1.bs2": encode([1], [2], [1], [3])}))
     with pytest.raises(FormatError, match=r"recording 1 has no label from 0 to 9.\nUse another copy"):
         nmnist.load(tmp_path)
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(FormatError, match="not the archive of N-MNIST recordings"):
+    whole = path.read_bytes()
+    for broken in (whole[:60], whole[:60] + bytes(len(whole) - 60), b"", b"no archive"):
+        path.write_bytes(broken)
+        with pytest.raises(FormatError, match="not the archive of N-MNIST recordings"):
+            nmnist.load(tmp_path)
+    path.write_bytes(tar_xz({"train1K.txt": b"1\t0\n"}))
+    with pytest.raises(FormatError, match=r"no recording NUMBER.bs2 in it.\nUse another copy"):
         nmnist.load(tmp_path)
 
 
