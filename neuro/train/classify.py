@@ -51,6 +51,9 @@ class Plan:
                 "expected at least 1, at least 1 and above 0.",
                 "Correct the value.",
             )
+        for name in ("weight_decay", "rate_target", "rate_weight"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"plan: got {name} {getattr(self, name)}, expected 0 or more.", "Correct the value.")
 
 
 @dataclasses.dataclass(frozen=True)

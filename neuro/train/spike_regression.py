@@ -41,6 +41,24 @@ class RegressionConfig:
     learning_rate: float = 5e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        again = "Correct the value."
+        if self.hidden < 1 or self.steps < 0:
+            raise UsageError(
+                f"oxford: got {self.hidden} hidden neurons and {self.steps} steps, expected at least 1 and at least 0.",
+                again,
+            )
+        for name in ("learning_rate", "slope", "dt_ms"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UsageError(f"oxford: got {name} {getattr(self, name)}, expected more than 0.", again)
+        for name in ("tau_mem_ms", "tau_distance_ms"):
+            if not self.dt_ms <= getattr(self, name) < math.inf:
+                raise UsageError(
+                    f"oxford: got {name} {getattr(self, name)} with a step of {self.dt_ms} ms, "
+                    "expected a time constant of at least a step.",
+                    "Time constants are in milliseconds; give a longer one or a smaller dt_ms.",
+                )
+
 
 class SpikeMap(nn.Module):
     """Spikes [T,B,I] -> spikes [T,B,O] of 0 and 1, by way of ``hidden`` neurons."""

@@ -114,6 +114,9 @@ def test_what_cannot_learn_is_named():
         UsageError, match=r"plan: got 0 epochs, batch 50 and learning rate 0.002, .*\nCorrect the value"
     ):
         Plan(epochs=0)
+    for name in ("weight_decay", "rate_target", "rate_weight"):
+        with pytest.raises(UsageError, match=rf"plan: got {name} -0.5, expected 0 or more.\nCorrect the value"):
+            Plan(**{name: -0.5})
 
     def broken(samples, generator):
         x = draw(samples, generator)

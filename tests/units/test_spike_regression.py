@@ -78,3 +78,22 @@ def test_trains_that_cannot_be_compared_are_named():
         van_rossum(torch.zeros(5, 1, 1), torch.zeros(6, 1, 1), 10.0, 1.0, CPU.ops)
     with pytest.raises(UsageError, match="expected equal shapes and a tau of at least a step"):
         van_rossum(torch.zeros(5, 1, 1), torch.zeros(5, 1, 1), 0.5, 1.0, CPU.ops)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"hidden": 0}, "0 hidden neurons and -?[0-9]+ steps"),
+        ({"steps": -1}, "256 hidden neurons and -1 steps"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"slope": -1.0}, "slope -1.0"),
+        ({"dt_ms": 0.0}, "dt_ms 0.0"),
+        ({"dt_ms": -1.0}, "dt_ms -1.0"),
+        ({"tau_mem_ms": -2.0}, "tau_mem_ms -2.0 with a step of 1.0 ms"),
+        ({"tau_mem_ms": 0.5}, "tau_mem_ms 0.5 with a step of 1.0 ms"),
+        ({"tau_distance_ms": 0.5}, "tau_distance_ms 0.5 with a step of 1.0 ms"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(options, what):
+    with pytest.raises(UsageError, match=f"oxford: got {what}"):
+        RegressionConfig(**options)
