@@ -79,7 +79,7 @@ def run(circuit: Circuit, seconds: float, precision: str = "float32", in_numpy: 
     In C++ where the library was built, otherwise (or with ``in_numpy``) in numpy: in float64 the same spikes.
 
     Raises:
-        UsageError: seconds not positive and finite, an unknown precision.
+        UsageError: seconds not positive and finite, or more steps than memory holds a count of; an unknown precision.
     """
     if precision not in PRECISIONS:
         raise UsageError(
@@ -87,13 +87,25 @@ def run(circuit: Circuit, seconds: float, precision: str = "float32", in_numpy: 
         )
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"seconds: got {seconds:g}, expected more than 0.", "Give a time such as --seconds 1.")
-    num_steps = max(1, round(seconds * 1e3 / circuit.dt_ms))
+    asked = seconds * 1e3 / circuit.dt_ms
+    try:
+        num_steps = max(1, round(asked))
+        counts = np.zeros(num_steps, np.int64)
+    except (OverflowError, ValueError, MemoryError) as error:
+        raise UsageError(
+            f"seconds: got {seconds:g}, expected fewer steps than {asked:g} of {circuit.dt_ms:g} ms: memory cannot count them.",
+            "Simulate less at a time.",
+        ) from error
     loop: native.Loop | NumpyLoop
     loop = NumpyLoop(circuit, precision) if in_numpy or native.library() is None else native.Loop(circuit, precision)
-    counts, neurons = zip(*_pieces(circuit, loop, num_steps), strict=True)
-    fired = np.concatenate(neurons)
+    first, pieces = 0, []
+    for fired_at, neurons in _pieces(circuit, loop, num_steps):
+        counts[first : first + len(fired_at)] = fired_at
+        pieces.append(neurons)
+        first += len(fired_at)
+    fired = np.concatenate(pieces)
     return Spikes(
-        steps=np.repeat(np.arange(num_steps), np.concatenate(counts)),
+        steps=np.repeat(np.arange(num_steps), counts),
         neurons=fired,
         num_steps=num_steps,
         dt_ms=circuit.dt_ms,

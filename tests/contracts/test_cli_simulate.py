@@ -113,6 +113,20 @@ def test_doctor_says_whether_networks_run_in_the_library(built, capsys, monkeypa
             [f"coba: got --lesion, expected one of {', '.join(STUDIES)} with it.", "Leave --lesion out."],
         ),
         (["coba", "--seconds", "-1"], ["seconds: got -1, expected more than 0.", "Give a time such as --seconds 1."]),
+        (
+            ["coba", "--seconds", "1e12"],
+            [
+                "seconds: got 1e+12, expected fewer steps than 1e+16 of 0.1 ms: memory cannot count them.",
+                "Simulate less at a time.",
+            ],
+        ),
+        (
+            ["coba", "--seconds", "1e308"],
+            [
+                "seconds: got 1e+308, expected fewer steps than inf of 0.1 ms: memory cannot count them.",
+                "Simulate less at a time.",
+            ],
+        ),
         (["coba", "--eta", "1"], ["coba: got eta, expected none of them.", "Only brunel takes --g and --eta."]),
         (
             ["coba", "--precision", "float16"],
