@@ -138,7 +138,7 @@ class Recorder:
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UsageError(
                 f"recorder: got {self.folder}, which is not empty, expected an empty or a new folder.",
-                "Give another folder; to go on with a recording of the same signals, resume it.",
+                "Give another folder; from Python, Recorder(..., resume=True) goes on with a recording of the same signals.",
             )
         atomic.refuse_unwritable(self.folder, as_folder=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from neuro import accounting, plots, recorder
+from neuro import accounting, folder, plots, recorder
 from neuro.cli import _model, refuse
 from neuro.cli.show import VIEWS
 from neuro.config import HORMONES
@@ -66,6 +66,13 @@ class Run(NamedTuple):
 
 def _of_model(args: argparse.Namespace, view: str, out: Path) -> Path | None:
     if not args.text and view not in ("weights", "surrogate"):
+        try:
+            folder.locate(args.model)
+        except MissingError:
+            raise MissingError(
+                f"{args.model}: no recording and no model here.",
+                'Give the folder of a --record, or a model and a text: neuro show small "Once upon a time" --spikes',
+            ) from None
         raise UsageError(
             "neuro show --spikes: no text to run.", 'Give one: neuro show small "Once upon a time" --spikes'
         )

@@ -98,7 +98,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_read(model, re
         2,
         [
             f"recorder: got {recording}, which is not empty, expected an empty or a new folder.",
-            "Give another folder; to go on with a recording of the same signals, resume it.",
+            "Give another folder; from Python, Recorder(..., resume=True) goes on with a recording of the same signals.",
         ],
     )
 
@@ -163,6 +163,26 @@ def test_wrong_views_and_names_are_refused(model, recording, tmp_path, capsys):
             2,
             [f"neuro show: {option[0]} has no effect without --spikes.", "Add --spikes, or leave it out."],
         )
+
+
+@pytest.mark.parametrize("name", ["recordings/gone", "empty", "The fox"])
+def test_what_is_neither_a_recording_nor_a_model_is_named(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert refused(capsys, "show", name, "--spikes") == (
+        3,
+        [
+            f"{name}: no recording and no model here.",
+            'Give the folder of a --record, or a model and a text: neuro show small "Once upon a time" --spikes',
+        ],
+    )
+
+
+def test_a_model_without_a_text_has_nothing_to_show(model, capsys):
+    assert refused(capsys, "show", model, "--spikes") == (
+        2,
+        ["neuro show --spikes: no text to run.", 'Give one: neuro show small "Once upon a time" --spikes'],
+    )
 
 
 def test_a_recording_without_spikes_or_membranes_says_so(tmp_path, capsys):

@@ -325,7 +325,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
                 Recorder(folder, KINDS, resume=resume)
             assert said(caught.value) == (
                 f"recorder: got {folder}, which is not empty, expected an empty or a new folder.",
-                "Give another folder; to go on with a recording of the same signals, resume it.",
+                "Give another folder; from Python, Recorder(..., resume=True) goes on with a recording of the same signals.",
             )
 
 
