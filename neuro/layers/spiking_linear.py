@@ -8,7 +8,7 @@ with the membrane as their only state (LIF, IF) are one sweep (`backends.spike_l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +29,24 @@ class SpikingLinear(nn.Module):
         bias: add a current of its own to each neuron.
         backward_dtype: the type of the backward pass's dense products, e.g. bfloat16 (where the CPU has such products); the
             spikes are the same.
+
+    Raises:
+        UsageError: no input, or what is no neuron.
     """
 
     def __init__(
         self, in_features: int, neuron: Neuron, bias: bool = True, backward_dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
+        if in_features < 1:
+            raise UsageError(
+                f"SpikingLinear: got {in_features} inputs, expected at least 1.", "Give their number first."
+            )
+        if not isinstance(neuron, Neuron):
+            raise UsageError(
+                f"SpikingLinear: got {type(neuron).__name__}, expected a neuron of neuro.neurons.",
+                "Give one, such as LIF(128, tau_mem_ms=20.0).",
+            )
         start = nn.Linear(in_features, neuron.neurons, bias)
         self.weight, self.bias = start.weight, start.bias
         self.neuron, self.backward_dtype = neuron, backward_dtype
@@ -76,6 +88,17 @@ class SpikingLinear(nn.Module):
         """One step of `scan`: (spikes [B,K], state) -> (spikes [B,N], state)."""
         out, state = self.scan(spikes.unsqueeze(0), state)
         return out[0], state
+
+    def forward(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused, as of a neuron.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "SpikingLinear: got a call, expected scan or step, which take the state and give it back.",
+            "Write spikes, state = layer.scan(spikes, layer.init_state(batch)).",
+        )
 
     def _check(self, spikes: Tensor, state: Any) -> None:
         outputs, inputs = self.weight.shape

@@ -9,7 +9,7 @@ Euler's rule turns a time constant into the decay of a step: decay = 1 - dt / ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,10 @@ class Neuron(nn.Module):
     def __init__(self, neurons: int, dt_ms: float) -> None:
         super().__init__()
         self.name = type(self).__name__
-        if neurons < 1:
-            raise UsageError(f"{self.name}: got {neurons} neurons, expected at least 1.", "Give the layer's width.")
+        if not neurons >= 1 or neurons % 1:
+            raise UsageError(
+                f"{self.name}: got {neurons} neurons, expected a whole number of at least 1.", "Give the layer's width."
+            )
         if not 0.0 < dt_ms < float("inf"):
             raise UsageError(f"{self.name} dt_ms: got {dt_ms}, expected more than 0.", "Give the step in milliseconds.")
         self.neurons, self.dt_ms = neurons, float(dt_ms)
@@ -77,6 +79,17 @@ class Neuron(nn.Module):
         spikes, after = self._scan(current, state)
         self._check_numbers(current, after, "scan")
         return spikes, after
+
+    def forward(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused: the state would have nowhere to go.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{self.name}: got a call, expected scan or step, which take the state and give it back.",
+            "Write spikes, state = layer.scan(current, layer.init_state(batch)).",
+        )
 
     def extra_repr(self) -> str:
         return f"{self.neurons}, dt_ms={self.dt_ms:g}"
@@ -177,13 +190,25 @@ def reset(u: Tensor, s: Tensor, threshold: Constant, rule: LifRule) -> Tensor:
     return u * (1.0 - s) + rule.v_reset * s if rule.reset == "hard" else u
 
 
+def is_rule(name: str, rule: LifRule) -> LifRule:
+    """The rule, if it is one.
+
+    Raises:
+        UsageError: it is something else, such as the name of a reset.
+    """
+    if not isinstance(rule, LifRule):
+        form = f'LifRule("{rule}")' if rule in ("soft", "hard", "none") else "LifRule()"
+        raise UsageError(f"{name} rule: got {rule!r}, expected a LifRule.", f"Take {form} of backends.")
+    return rule
+
+
 def at_once(name: str, rule: LifRule) -> LifRule:
     """The rule, where a model has no delayed reset.
 
     Raises:
-        UsageError: it asks for one.
+        UsageError: it asks for one, or is no rule.
     """
-    if rule.delayed:
+    if is_rule(name, rule).delayed:
         raise UsageError(f"{name} rule: got a delayed reset, expected one at once.", "Leave delayed out.")
     return rule
 
@@ -192,13 +217,16 @@ def per_neuron(where: str, value: Number, neurons: int) -> Constant:
     """A number as it is, or a tensor [N].
 
     Raises:
-        UsageError: another number of values, or one that is not finite.
+        UsageError: another number of values, one that is not finite, or what is no number.
     """
     if isinstance(value, int | float):
         if value != value or abs(value) == float("inf"):
             raise UsageError(f"{where}: got {value}, expected a finite number.", "Correct the value.")
         return float(value)
-    found = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    try:
+        found = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{where}: got {value!r}, expected numbers.", "Give a number, or one per neuron.") from error
     if not found.is_floating_point() or not isinstance(value, Tensor):
         found = found.to(torch.get_default_dtype())
     if found.numel() == 1:

@@ -31,7 +31,13 @@ def rate_hz(spikes: Tensor, dt_ms: float) -> Tensor:
 
 
 def first_spike(spikes: Tensor) -> Tensor:
-    """[T,...] -> [...] int64: the step of the first spike, T where there is none."""
+    """[T,...] -> [...] int64: the step of the first spike, T where there is none.
+
+    Raises:
+        UsageError: no step.
+    """
+    if not len(spikes):
+        raise UsageError("first_spike: got no step of spikes, expected [T,...].", "Give at least one step.")
     fired = spikes > 0
     return torch.where(fired.any(0), fired.to(torch.int8).argmax(0), fired.shape[0])
 

@@ -24,9 +24,14 @@ def rate(x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
     """Probabilities [...] -> Bernoulli spikes [T,...] of the same type, drawn with ``generator``.
 
     Raises:
-        UsageError: a value outside 0 to 1, or no step.
+        UsageError: a value outside 0 to 1, no step, or no generator.
     """
     _check("rate", x, steps)
+    if not isinstance(generator, torch.Generator):
+        raise UsageError(
+            f"rate generator: got {type(generator).__name__}, expected a torch.Generator.",
+            "Give torch.Generator().manual_seed(0).",
+        )
     drawn = torch.rand(steps, *x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return (drawn < x).to(x.dtype)
 
@@ -49,10 +54,12 @@ def delta(signal: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     `neuro.neurons.decoders.delta` gives the signal back to within ``threshold``.
 
     Raises:
-        UsageError: a threshold that is not above 0, or a signal with NaN or infinity.
+        UsageError: a threshold that is not above 0, a signal with NaN or infinity, or one without a step.
     """
     if not 0.0 < threshold < math.inf:
         raise UsageError(f"delta threshold: got {threshold}, expected more than 0.", "Give the step of the reference.")
+    if not len(signal):
+        raise UsageError("delta: got no step of the signal, expected [T,...] with T >= 1.", "Give at least one step.")
     if not bool(signal.isfinite().all()):
         raise UsageError("delta: got NaN or infinity in the signal, expected numbers.", "Clean the signal first.")
     # Rounded towards where the reference stands, so that it never overshoots the signal.

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from backends import LifRule, Surrogate
 from neuro.errors import UsageError
-from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of, fold
+from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of, fold, is_rule
 
 
 class GifState(NamedTuple):
@@ -114,7 +114,7 @@ class GIF(Neuron):
         super().__init__(neurons, dt_ms)
         if levels < 1:
             raise UsageError(f"GIF levels: got {levels}, expected at least 1.", "1 is a binary spike.")
-        if rule.reset != "soft" or rule.delayed:
+        if is_rule("GIF", rule).reset != "soft" or rule.delayed:
             got = f"a {'delayed ' if rule.delayed else ''}{rule.reset} reset"
             raise UsageError(f"GIF rule: got {got}, expected a soft one at once.", "A count takes off what it says.")
         self.levels, self.rule = levels, rule

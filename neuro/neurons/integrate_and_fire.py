@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backends import LifRule, Ops, native
 from neuro.neurons import lif
-from neuro.neurons.base import SOFT, Constant, Neuron, Number
+from neuro.neurons.base import SOFT, Constant, Neuron, Number, is_rule
 from neuro.state import LifState
 
 
@@ -53,7 +53,7 @@ class IF(Neuron):
         ops: Ops = native.OPS,
     ) -> None:
         super().__init__(neurons, dt_ms)
-        self.rule, self.ops = rule, ops
+        self.rule, self.ops = is_rule(self.name, rule), ops
         self._keep("threshold", threshold, learn_threshold)
 
     def _scan(self, current: Tensor, state: LifState) -> tuple[Tensor, LifState]:

@@ -69,7 +69,8 @@ def from_snntorch(neuron: Any, neurons: int, dt_ms: float = 1.0) -> Neuron:
     """
     snn: Any = require("snntorch", "snn")
     if not isinstance(neuron, snn.SpikingNeuron):
-        inside = [module for module in neuron.modules() if isinstance(module, snn.SpikingNeuron)]
+        parts = neuron.modules() if isinstance(neuron, nn.Module) else ()
+        inside = [module for module in parts if isinstance(module, snn.SpikingNeuron)]
         if any(module.init_hidden for module in inside):
             _global_state(type(neuron).__name__)
         _refuse(
@@ -151,7 +152,9 @@ def to_snntorch(neuron: Neuron) -> nn.Module:
     snn: Any = require("snntorch", "snn")
     if not isinstance(neuron, LIF | IF | Synaptic):
         _refuse(
-            "to_snntorch", f"got {neuron.name}, expected IF, LIF, PLIF or Synaptic", "snntorch has no other in common."
+            "to_snntorch",
+            f"got {type(neuron).__name__}, expected IF, LIF, PLIF or Synaptic",
+            "snntorch has no other in common.",
         )
     rule, box = neuron.rule, getattr(neuron, "decay_input", False)
     mechanism, late = _snntorch_reset(neuron, box)
@@ -246,7 +249,9 @@ def to_norse(neuron: Neuron) -> nn.Module:
     """
     norse: Any = require("norse.torch", "norse")
     if type(neuron) not in (LIF, IF, Synaptic):
-        _refuse("to_norse", f"got {neuron.name}, expected IF, LIF or Synaptic", "norse has no other in common.")
+        _refuse(
+            "to_norse", f"got {type(neuron).__name__}, expected IF, LIF or Synaptic", "norse has no other in common."
+        )
     assert isinstance(neuron, LIF | IF | Synaptic)
     rule, slope = neuron.rule, (neuron.rule.surrogate.kind, neuron.rule.surrogate.slope)
     soft_box = rule.reset == "soft" and isinstance(neuron, LIF)

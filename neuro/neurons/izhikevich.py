@@ -18,9 +18,11 @@ from torch import Tensor
 
 from backends import Surrogate
 from backends.surrogate import spike
+from neuro.errors import UsageError
 from neuro.neurons.base import Constant, Neuron, Number, fold
 
 THRESHOLD_MV = 30.0
+LONGEST_STEP_MS = 1.0
 SLOPE = Surrogate(slope=0.1)
 
 
@@ -72,6 +74,10 @@ class Izhikevich(Neuron):
         a: per millisecond; b: per millivolt; c: mV after a spike; d: what a spike adds to w. Each one or [N].
         surrogate: slope per mV.
         detach_reset: what a spike does to v and w is a constant of the backward pass.
+        dt_ms: at most 1 ms.
+
+    Raises:
+        UsageError: a longer step, or constants that do not fit the neurons.
     """
 
     state_type = IzhikevichState
@@ -93,6 +99,11 @@ class Izhikevich(Neuron):
         dt_ms: float = 0.5,
     ) -> None:
         super().__init__(neurons, dt_ms)
+        if dt_ms > LONGEST_STEP_MS:
+            raise UsageError(
+                f"Izhikevich dt_ms: got {dt_ms:g} ms, expected at most {LONGEST_STEP_MS:g}.",
+                "Euler's rule is unstable above: in the end a neuron fires at every step.",
+            )
         self.surrogate, self.detach_reset = surrogate, detach_reset
         for name, value in {"a": a, "b": b, "c": c, "d": d}.items():
             self._keep(name, value)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from backends import LifRule, Ops, native
-from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of
+from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of, is_rule
 from neuro.state import LifState
 
 
@@ -79,7 +79,7 @@ class LIF(Neuron):
         ops: Ops = native.OPS,
     ) -> None:
         super().__init__(neurons, dt_ms)
-        self.rule, self.ops, self.decay_input = rule, ops, decay_input
+        self.rule, self.ops, self.decay_input = is_rule(self.name, rule), ops, decay_input
         self._keep_decay(decay_of(f"{self.name} tau_mem_ms", tau_mem_ms, dt_ms, neurons, "beta", beta))
         self._keep("threshold", threshold, learn_threshold)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from backends import LifRule, Ops, native
-from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of
+from neuro.neurons.base import SOFT, Constant, Neuron, Number, decay_of, is_rule
 
 
 class SynapticState(NamedTuple):
@@ -89,7 +89,7 @@ class Synaptic(Neuron):
         ops: Ops = native.OPS,
     ) -> None:
         super().__init__(neurons, dt_ms)
-        self.rule, self.ops, self.decay_input = rule, ops, decay_input
+        self.rule, self.ops, self.decay_input = is_rule(self.name, rule), ops, decay_input
         self._keep("alpha", decay_of("Synaptic tau_syn_ms", tau_syn_ms, dt_ms, neurons, "alpha", alpha))
         self._keep("decay", decay_of("Synaptic tau_mem_ms", tau_mem_ms, dt_ms, neurons, "beta", beta))
         self._keep("threshold", threshold, learn_threshold)

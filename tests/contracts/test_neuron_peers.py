@@ -212,6 +212,8 @@ def refused(what: str, do: str, call: Callable[..., Any], *args: Any) -> None:
         ),
         (r"got Sequential, expected one neuron", "one by one", lambda s: nn.Sequential(nn.Linear(2, 2), s.Leaky(0.9))),
         (r"got ReLU, expected one neuron", "one by one", lambda s: nn.ReLU()),
+        (r"got type, expected one neuron", "one by one", lambda s: s.Leaky),
+        (r"got NoneType, expected one neuron", "one by one", lambda s: None),
         (
             r"got RLeaky, expected Leaky.*a layer of their own",
             "docs/neurons.md",
@@ -248,6 +250,7 @@ def test_what_snntorch_says_and_ours_cannot_is_refused(what, do, make, snn):
     ("what", "do", "neuron"),
     [
         (r"got ALIF, expected IF, LIF, PLIF or Synaptic", "no other", ALIF(2, 20.0)),
+        (r"got ReLU, expected IF, LIF, PLIF or Synaptic", "no other", nn.ReLU()),
         (r"LIF with a soft reset, at once, detached", r'LifRule\("soft", delayed=True\)', LIF(2, 20.0)),
         (r"IF with a hard reset, delayed, detached", r'LifRule\("hard"\)', IF(2, rule=LifRule("hard", delayed=True))),
         (

@@ -95,6 +95,10 @@ def test_a_trace_is_an_exponential():
             lambda: encoders.rate(torch.tensor([math.nan]), 2, draw()),
         ),
         (r"rate: got values of torch.int64, expected floating", lambda: encoders.rate(torch.tensor([1]), 2, draw())),
+        (
+            r"rate generator: got int, expected a torch.Generator.\nGive torch.Generator\(\).manual_seed\(0\)",
+            lambda: encoders.rate(torch.rand(2), 2, 0),
+        ),
         (r"latency steps: got 0, expected at least 1.\nGive", lambda: encoders.latency(torch.rand(2), 0)),
         (r"latency: got values from -1 to 0, expected 0 to 1", lambda: encoders.latency(torch.tensor([-1.0, 0.0]), 3)),
         (r"delta threshold: got 0.0, expected more than 0.\nGive", lambda: encoders.delta(torch.rand(3), 0.0)),
@@ -102,6 +106,11 @@ def test_a_trace_is_an_exponential():
             r"delta: got NaN or infinity in the signal.*\nClean",
             lambda: encoders.delta(torch.tensor([0.0, math.inf]), 1.0),
         ),
+        (
+            r"delta: got no step of the signal, expected \[T,...\] with T >= 1",
+            lambda: encoders.delta(torch.rand(0, 2), 1.0),
+        ),
+        (r"first_spike: got no step of spikes, expected \[T,...\]", lambda: decoders.first_spike(torch.rand(0, 2))),
         (
             r"population width: got -1.0, expected more than 0.\nGive",
             lambda: encoders.population(torch.rand(2), torch.rand(3), -1.0),

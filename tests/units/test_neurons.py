@@ -166,7 +166,7 @@ def test_a_graph_is_captured_whole():
 @pytest.mark.parametrize(
     ("what", "do", "make"),
     [
-        (r"LIF: got 0 neurons, expected at least 1", "width", lambda: LIF(0, 20.0)),
+        (r"LIF: got 0 neurons, expected a whole number of at least 1", "width", lambda: LIF(0, 20.0)),
         (r"LIF dt_ms: got -1.0, expected more than 0", "milliseconds", lambda: LIF(1, 20.0, dt_ms=-1.0)),
         (r"LIF tau_mem_ms and beta: got neither, expected one of them", "1 - dt_ms / tau", lambda: LIF(1)),
         (r"LIF tau_mem_ms and beta: got both, expected one of them", "beta is", lambda: LIF(1, 20.0, beta=0.9)),
@@ -196,10 +196,27 @@ def test_a_graph_is_captured_whole():
         (r"AdEx tau_w_ms: got 0.05, expected at least dt_ms, 0.1", "Correct", lambda: AdEx(1, tau_w_ms=0.05)),
         (r"AdEx slope_mv: got -2, expected more than 0", "Correct", lambda: AdEx(1, slope_mv=-2.0)),
         (r"SlidingParallel taps: got 0, expected at least 1", "this step", lambda: SlidingParallel(1, 0)),
+        (r"LIF: got 2.5 neurons, expected a whole number of at least 1", "width", lambda: LIF(2.5, 20.0)),
+        (r"LIF tau_mem_ms: got '20', expected numbers", "Give a number", lambda: LIF(1, "20")),
+        (r"LIF rule: got 'hard', expected a LifRule", r'LifRule\("hard"\)', lambda: LIF(1, 9.0, rule="hard")),
+        (r"IF rule: got 'soft', expected a LifRule", "backends", lambda: IF(1, rule="soft")),
+        (r"Synaptic rule: got None, expected a LifRule", "backends", lambda: Synaptic(1, 5.0, 9.0, rule=None)),
+        (r"ALIF rule: got 'soft', expected a LifRule", "backends", lambda: ALIF(1, 9.0, rule="soft")),
+        (r"GIF rule: got 'soft', expected a LifRule", "backends", lambda: GIF(1, 9.0, rule="soft")),
+        (r"Izhikevich dt_ms: got 5 ms, expected at most 1", "fires at every step", lambda: Izhikevich(1, dt_ms=5.0)),
     ],
 )
 def test_constants_that_cannot_be_are_refused(what, do, make):
     refused(what, do, make)
+
+
+def test_a_layer_that_is_called_says_what_to_call():
+    for call in (lambda: LIF(3, 20.0)(torch.rand(5, 2, 3)), lambda: Parallel(3, 9.0)(torch.rand(5, 2, 3), None)):
+        refused(
+            "got a call, expected scan or step, which take the state and give it back",
+            r"spikes, state = layer.scan\(current, layer.init_state\(batch\)\)",
+            call,
+        )
 
 
 def test_input_that_does_not_fit_is_refused():
@@ -275,9 +292,9 @@ def test_nan_is_found_wherever_it_came_in(neuron):
 
 
 def test_a_state_that_breaks_is_named():
-    neuron = Izhikevich(1, dt_ms=50.0)
+    neuron = Izhikevich(1, dt_ms=1.0)
     x, state = torch.zeros(2000, 1, 1), neuron.init_state(1)._replace(v=torch.tensor([[-1e25]]))
-    refused(r"Izhikevich.scan: got a state that became NaN", r"dt_ms=50 is too long", neuron.scan, x, state)
+    refused(r"Izhikevich.scan: got a state that became NaN", r"dt_ms=1 is too long", neuron.scan, x, state)
     broken = LifState(torch.full((1, 1), math.nan))
     refused(r"LIF.step: got a state that became NaN", "came in broken", LIF(1, 20.0).step, torch.zeros(1, 1), broken)
 

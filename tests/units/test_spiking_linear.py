@@ -93,6 +93,28 @@ def test_a_sum_of_membranes_beyond_their_type_is_no_mistake():
     assert spikes.all() and state.v.isfinite().all() and not state.v.sum().isfinite()
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: SpikingLinear(0, LIF(4, 20.0)),
+            "SpikingLinear: got 0 inputs, expected at least 1.\nGive their number first.",
+        ),
+        (
+            lambda: SpikingLinear(5, torch.nn.ReLU()),
+            "SpikingLinear: got ReLU, expected a neuron of neuro.neurons.\nGive one, such as LIF(128, tau_mem_ms=20.0).",
+        ),
+        (
+            lambda: SpikingLinear(5, LIF(4, 20.0))(torch.zeros(3, 2, 5)),
+            "SpikingLinear: got a call, expected scan or step, which take the state and give it back.\n"
+            "Write spikes, state = layer.scan(spikes, layer.init_state(batch)).",
+        ),
+    ],
+)
+def test_a_layer_that_cannot_be_made_or_called_says_so(make, text):
+    assert refused(UsageError, make) == text
+
+
 def test_shapes_that_do_not_fit_are_named():
     given = torch.zeros(2, 5), torch.zeros(3, 4), torch.zeros(3)
     assert refused(BackendError, lambda: operator.spike_linear(*given)) == (
