@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -169,6 +172,37 @@ def test_killed_between_chunk_and_index_the_index_decides(tmp_path, monkeypatch)
         assert again.saved == 20
         again.add(part(truth, 20, 50))
     assert np.array_equal(Recording(tmp_path / "run").read("u"), truth["u"])
+
+
+FOREVER = """
+import sys
+import numpy as np
+from neuro.recorder import Recorder
+recorder = Recorder(sys.argv[1], {"step": "values", "spikes": "spikes"}, chunk_steps=16)
+while True:
+    steps = np.arange(recorder.steps, recorder.steps + 7)[:, None]
+    recorder.add({"step": steps, "spikes": steps % 2})
+    print(recorder.saved, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
+@pytest.mark.parametrize("reached", [16, 200, 1000])
+def test_a_process_that_is_killed_leaves_every_chunk_it_wrote(reached, tmp_path):
+    """By SIGKILL, which no handler sees, while it writes as fast as it can."""
+    run = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", FOREVER, str(run)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = next(int(line) for line in process.stdout if int(line) >= reached)
+        process.kill()
+    reader = Recording(run)
+    assert reader.steps >= said
+    assert np.array_equal(reader.read("step")[:, 0], np.arange(reader.steps))
+    assert np.array_equal(reader.read("spikes")[:, 0], np.arange(reader.steps) % 2)
+    with Recorder(run, {"step": "values", "spikes": "spikes"}, chunk_steps=16, resume=True) as again:
+        assert again.saved == reader.steps
+        again.add({"step": np.full((3, 1), reader.steps), "spikes": np.zeros((3, 1))})
+    assert Recording(run).steps == reader.steps + 3
 
 
 def test_an_error_in_the_run_leaves_what_was_added(tmp_path):
