@@ -78,6 +78,7 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
         f"train.steps={options.steps}",
         f"train.seed={options.seed}",
         f"train.learning_rate={getattr(options, f'{arm}_learning_rate')}",
+        f"train.optimizer={getattr(options, f'{arm}_optimizer')}",
         f"train.eval_every={max(1, options.steps // 4)}",
         "train.spans_per_step=2",
         "train.rehearsal=0",
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--rate-target", type=float, default=0.137, help="spikes per synapse that the budget aims at")
     for arm, rate in RATES.items():
         parser.add_argument(f"--{arm}-learning-rate", type=float, default=rate)
+        parser.add_argument(f"--{arm}-optimizer", choices=("adamw", "muon"), default="adamw")
     options = parser.parse_args()
     torch.set_num_threads(1)
     words = documents(options.data, options.out, options.vocab)
