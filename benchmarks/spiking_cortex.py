@@ -65,7 +65,7 @@ def configured(options: argparse.Namespace, arm: str) -> RunConfig:
     sets = [
         "brain.hippocampus.enabled=false",
         f"brain.d_model={options.width}",
-        f"brain.cortex.feedforward_width={4 * options.width}",
+        f"brain.cortex.feedforward_width={options.feedforward_width or 4 * options.width}",
         f"brain.cortex.mixers={','.join(['recurrence'] * options.layers)}",
         f"brain.cortex.feedforwards={','.join([ARMS[arm]] * options.layers)}",
         f"brain.cortex.encoding={arm}",
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--feedforward-width", type=int, default=0, help="neurons; 0: four times the width")
     parser.add_argument("--vocab", type=int, default=2048)
     parser.add_argument("--rate-target", type=float, default=0.137, help="spikes per synapse that the budget aims at")
     for arm, rate in RATES.items():
