@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from neuro import folder, tensor_file, training_text
+from neuro import folder, training_text
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     if not 0 <= options.share <= 1:
         parser.error(f"--share: got {options.share}, expected 0 to 1")
     brain = folder.load(options.second, "cpu", sets=options.set)
-    first, _ = tensor_file.read(folder.locate(options.first) / "model.safetensors", folder.SCHEMA)
+    first = folder.read_weights(folder.locate(options.first))
     own = brain.state_dict()
     shared = [name for name, tensor in first.items() if name in own and own[name].shape == tensor.shape]
     for name in shared:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from neuro import rounding
 from neuro.config_text import apply_sets as apply_sets
 from neuro.config_text import from_dict as from_dict
 from neuro.config_text import load as load
@@ -22,6 +23,7 @@ CONTROLLERS = ("surprise", "salient", "tagged", "learned", "random", "periodic")
 RULES = ("three-factor", "delta")
 OPTIMIZERS = ("adamw", "muon")
 PARALLEL = ("none", "ddp", "fsdp")
+GRIDS = ("none", *rounding.RECIPES)
 
 
 def _need(ok: bool, where: str, got: object, expected: str) -> None:
@@ -346,6 +348,7 @@ class TrainConfig:
     average: float = (
         0.0  # decay a step of the moving average of the weights that is evaluated and saved; 0: the weights
     )
+    quantize: str = "none"  # or the export's 'int8' or 'int4': learn, evaluate and end with weights as it rounds them
     only: tuple[str, ...] = ()  # parts of parameters' dotted names (a region, 'sense'): only these learn; empty: all
     warmup_steps: int = 100
     final_share: float = 0.05  # cosine ends at this share of the learning rate
@@ -387,6 +390,7 @@ class TrainConfig:
         for key in ("weight_decay", "rate_weight", "place_weight", "route_weight"):
             need(0 <= getattr(self, key) < math.inf, key, "at least 0")
         need(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
+        need(self.quantize in GRIDS, "quantize", " or ".join(GRIDS))
         need(self.sampled >= 0, "sampled", "at least 0")
         for key in ("dropout", "embedding_dropout", "average"):
             need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
@@ -399,6 +403,7 @@ class TrainConfig:
             need(self.optimizer == "adamw", "optimizer", "adamw with train.parallel=fsdp")
             need(not self.average, "average", "0 with train.parallel=fsdp")
             need(not self.only, "only", "nothing with train.parallel=fsdp")
+            need(self.quantize == "none", "quantize", "none with train.parallel=fsdp")
         for key in ("final_share", "rehearsal", "memory_dropout", "spike_anneal"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
 

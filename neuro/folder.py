@@ -1,5 +1,6 @@
-"""A model as a folder: config.json, model.safetensors (float16), tokenizer.json, and training_text.safetensors where it is
-known what was read in training; what `neuro.load` reads.
+"""A model as a folder: config.json, model.safetensors, tokenizer.json, and training_text.safetensors where it is known what
+was read in training; what `neuro.load` reads. Weights are float16; matrices on the grid of a quantized export
+(`neuro.rounding`) are its levels and scales, and come back bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 import backends
-from neuro import atomic, config, presets, tensor_file, training_text
+from neuro import atomic, config, levels, presets, tensor_file, training_text
 from neuro.brain import Brain
 from neuro.config import BrainConfig
 from neuro.errors import FormatError, MissingError, nearest
@@ -61,9 +62,10 @@ def locate(model: str | Path) -> Path:
 def save(brain: Brain, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
     """Write the model; ``about`` (JSON-able) is kept in config.json as the record of its making."""
     folder = Path(folder)
-    weights = tensor_file.floats(dict(brain.state_dict()), torch.float16)
+    weights = dict(brain.state_dict())
     weights.pop("regions.readout.weight", None)  # tied to the embedding
-    tensor_file.write(folder / "model.safetensors", weights, {"schema": SCHEMA})
+    exact, rest = levels.packed(weights)
+    tensor_file.write(folder / "model.safetensors", tensor_file.floats(rest, torch.float16) | exact, {"schema": SCHEMA})
     brain.tokenizer.save(folder / "tokenizer.json")
     if brain.seen is not None:
         training_text.write(folder, brain.seen)
@@ -126,11 +128,23 @@ def load(
             f"({brain_config.vocab_size} tokens).",
             "Put the model's own tokenizer.json back.",
         )
-    tensors, _ = tensor_file.read(folder / "model.safetensors", SCHEMA)
+    tensors = read_weights(folder)
     brain = Brain(brain_config, backends.select(backend), record_raster, record_membrane)
     load_weights(brain, tensors, str(folder / "model.safetensors"))
     brain.tokenizer, brain.seen = tokenizer, training_text.read(folder)
     return brain.eval()
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, as `Brain.state_dict` has them but for what is tied.
+
+    Raises:
+        MissingError: no such file.
+        FormatError: truncated, foreign, or levels without their scales.
+    """
+    path = folder / "model.safetensors"
+    tensors, _ = tensor_file.read(path, SCHEMA)
+    return levels.unpacked(tensors, str(path))
 
 
 def load_weights(brain: Brain, tensors: dict[str, torch.Tensor], where: str) -> None:
@@ -157,7 +171,7 @@ def adopt_weights(brain: Brain, model: Path) -> None:
     Raises:
         FormatError: not a model folder, or nothing in it fits.
     """
-    tensors, _ = tensor_file.read(model / "model.safetensors", SCHEMA)
+    tensors = read_weights(model)
     own = dict(brain.state_dict())
     fits = {name: x for name, x in tensors.items() if name in own and own[name].shape == x.shape}
     if not fits:

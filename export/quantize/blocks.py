@@ -3,8 +3,8 @@
     w = scale_b (q - zero_b),  q in 0..15,  b = one of ceil(K / 32) blocks of an output's K inputs
 
 Products are ``com.microsoft.MatMulNBits`` at accuracy level 4 (the kernel rounds the activations to int8, one scale per block
-and row); a token's row is ``GatherBlockQuantized`` of the same bytes. Scale and zero point of a block are the best, by squared
-error, of `_SHRINKS` ranges: a clipped outlier is often cheaper than 31 coarse weights. `remainders` adds bits to frequent rows.
+and row); a token's row is ``GatherBlockQuantized`` of the same bytes. The grid is `neuro.rounding`'s; `remainders` adds bits to
+frequent rows.
 With a calibration text the levels are those that cost the products least on it (`compensated`); those of the vocabulary matrix
 stay the nearest, since its rows are looked up too.
 """
@@ -23,10 +23,8 @@ from export.onnx_graph import EMBEDDING
 from export.quantize import remainders, rewrites, weights
 from export.quantize.calibrated import Feed
 from export.quantize.compensated import compensated, error_of, moments
+from neuro.rounding import BLOCK, LEVELS, Blocks, read, rounded
 
-BLOCK = 32
-_LEVELS = 15
-_SHRINKS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
 _DOMAIN = "com.microsoft"
 
 
@@ -55,8 +53,8 @@ def int4(step: Path, calibration: Iterable[Feed] = ()) -> dict[str, Any]:
             parts = plain = rounded(matrix)
             if known and name in fed:
                 moment = known[fed[name]]
-                parts = (compensated(matrix, plain, moment, _LEVELS), *plain[1:])
-                errors.append([error_of(read(levels, matrix), matrix, moment) for levels in (plain, parts)])
+                parts = (compensated(matrix, plain, moment, LEVELS), *plain[1:])
+                errors.append([error_of(read(levels, inputs), matrix, moment) for levels in (plain, parts)])
             _store(graph, name, parts)
         packed = [f"{name}_q4", f"{name}{weights.SCALES}", f"{name}_zeros"]
         product = helper.make_node(
@@ -68,7 +66,7 @@ def int4(step: Path, calibration: Iterable[Feed] = ()) -> dict[str, Any]:
     rows = 0
     if EMBEDDING in found:
         matrix = numpy_helper.to_array(found[EMBEDDING])
-        rows = remainders.finer_rows(model, matrix, read(rounded(matrix), matrix), remainders.SHARE["int4"])
+        rows = remainders.finer_rows(model, matrix, read(rounded(matrix), matrix.shape[1]), remainders.SHARE["int4"])
     rewrites.sort_nodes(model)
     weights.drop_unread(model)
     account = weights.account("int4", before, model) | {"finer_rows": rows}
@@ -89,34 +87,7 @@ def int4(step: Path, calibration: Iterable[Feed] = ()) -> dict[str, Any]:
     }
 
 
-def rounded(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[N,K] -> levels [N,C,32] and zeros [N,C] in 0..15, scales [N,C] in float32; C blocks, the last filled up with zeros."""
-    rows, inputs = matrix.shape
-    blocks = np.pad(matrix.astype(np.float32), ((0, 0), (0, -inputs % BLOCK))).reshape(rows, -1, BLOCK)
-    low, high = np.minimum(blocks.min(-1), 0.0), np.maximum(blocks.max(-1), 0.0)
-    levels = np.zeros(blocks.shape, np.uint8)
-    scales, zeros = np.ones(low.shape, np.float32), np.zeros(low.shape, np.uint8)
-    least = np.full(low.shape, np.inf, np.float32)
-    for shrink in _SHRINKS:
-        scale = np.maximum((high - low) * (shrink / _LEVELS), np.float32(1e-12))
-        zero = np.clip(np.rint(-low * shrink / scale), 0, _LEVELS)
-        level = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], 0, _LEVELS)
-        error = np.square((level - zero[..., None]) * scale[..., None] - blocks).sum(-1)
-        better = error < least
-        least = np.where(better, error, least)
-        scales, zeros = np.where(better, scale, scales), np.where(better, zero, zeros).astype(np.uint8)
-        levels = np.where(better[..., None], level, levels).astype(np.uint8)
-    return levels, scales, zeros
-
-
-def read(parts: tuple[np.ndarray, np.ndarray, np.ndarray], matrix: np.ndarray) -> np.ndarray:
-    """Levels, scales and zeros of ``matrix`` [N,K] -> [N,K] as the graph reads it back."""
-    levels, scales, zeros = parts
-    steps = levels.astype(np.float32) - zeros[..., None]
-    return np.asarray((steps * scales[..., None]).reshape(len(matrix), -1)[:, : matrix.shape[1]])
-
-
-def _store(graph: onnx.GraphProto, name: str, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def _store(graph: onnx.GraphProto, name: str, parts: Blocks) -> None:
     """Append packed rows: two levels a byte, the lower half first."""
     levels, scales, zeros = parts
     if zeros.shape[1] % 2:

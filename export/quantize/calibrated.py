@@ -21,7 +21,7 @@ from export.onnx_graph import EMBEDDING
 from export.ports import INTO
 from export.quantize import rewrites, weights
 from export.quantize.dynamic import MIDDLE, finish
-from neuro import text
+from neuro import rounding, text
 from neuro.brain import Brain
 from neuro.errors import NeuroError, UsageError
 from neuro.state import leaves
@@ -151,8 +151,8 @@ def _ranges(
 
 def _columns(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[K,N] -> int8 of the same shape, as uint8 around `MIDDLE`, and the scales [N]."""
-    scale = np.maximum(np.abs(matrix).max(0) / 127.0, 1e-12).astype(np.float32)
-    return (np.clip(np.rint(matrix / scale), -127, 127) + MIDDLE).astype(np.uint8), scale
+    levels, scale = rounding.channels(matrix.T)
+    return (levels.T + MIDDLE).astype(np.uint8), scale
 
 
 def _constants(graph: onnx.GraphProto, values: dict[str, np.ndarray]) -> None:

@@ -34,6 +34,7 @@ def int8(step: Path) -> dict[str, Any]:
     weights.turn_embedding(model)
     found = weights.float_matrices(model)
     matrix = numpy_helper.to_array(found[EMBEDDING]) if EMBEDDING in found else None
+    weights.put_on_grid(model)
     thick = {node.name for node in weights.thick_products(model)}
     thin = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in thick]
     turned, result = step.with_suffix(".turned.onnx"), step.with_suffix(".int8.onnx")

@@ -1,12 +1,13 @@
-"""What eight bits leave over, where it decides something: a second eight bits of activations, four more of frequent rows.
+"""What eight bits leave over: a second eight bits of activations, four more of frequent rows.
 
     x = s (u - z) + (s / 254) (r - 128),                 u, r in 0..255: 16 bits of an activation as two products with one W
     row_v = restored_v + scale_v (n_v - 8) / 16,         n_v in 0..15, of the first fifth (int4: tenth) of the vocabulary
 
-A spike and a place cell are on one side of a threshold or on the other, so the products in front of them amplify rounding;
-those behind them (keys, values, the readout) hardly feel it and stay at one product. Spikes are exact as they are. The token's
-row is the input of everything, so its rounding counts most, and a tokenizer numbers its tokens by how frequent they were:
-a fifth of the rows is most of what is read. Both are ONNX's own operators, so that every profile has them.
+A spike and a place cell are on one side of a threshold or on the other, so the products in front of them amplify rounding, and
+what the memories keep of a token is read again for thousands. Only the readout, behind which nothing follows and which is a
+third of all products, stays at one. Spikes are exact as they are. The token's row is the input of everything, so its rounding
+counts most, and a tokenizer numbers its tokens by how frequent they were: a fifth of the rows is most of what is read. Rows
+that lie on the grid have no rest. Both are ONNX's own operators, so that every profile has them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from onnx import TensorProto, helper, numpy_helper
 from export.onnx_graph import EMBEDDING
 from export.quantize import weights
 
-PARTS = ("cortex.", "thalamus.", "place_cells.")  # whose products are in front of spikes, routes and place cells
 SHARE = {
     "int8": 5,
     "int4": 10,
@@ -32,9 +32,10 @@ _SHAPES = ("Transpose", "Reshape", "Unsqueeze", "Squeeze")
 
 
 def second_activations(model: onnx.ModelProto) -> list[str]:
-    """Add the remainder's product to those of `PARTS` in a dynamically quantized graph -> their weights' names.
+    """Add the remainder's product to the products of a dynamically quantized graph -> their weights' names.
 
-    The pattern is that of ``quantize_dynamic``: DynamicQuantizeLinear, MatMulInteger, Cast, Mul by both scales.
+    The pattern is that of ``quantize_dynamic``: DynamicQuantizeLinear, MatMulInteger, Cast, Mul by both scales; the teaching
+    signal's (`rewrites`) is another. The readout's is left.
     """
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -45,12 +46,12 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
     found, prepared = [], set()
     for product in [node for node in graph.node if node.op_type == "MatMulInteger"]:
         source, weight = makers[product.input[0]], product.input[1]
-        if not any(part in weight for part in PARTS) or _fires(makers, source.input[0]):
-            continue
-        x, (quantized, scale, zero) = source.input[0], source.output
         cast = readers[product.output[0]][0]
         scaled = readers[cast.output[0]][0]
         both = makers[scaled.input[1]]
+        if both.op_type != "Mul" or weight.startswith(weights.TURNED) or _fires(makers, source.input[0]):
+            continue
+        x, (quantized, scale, zero) = source.input[0], source.output
         weight_scale = next(name for name in both.input if name != scale)
         if x not in prepared:
             prepared.add(x)
@@ -123,6 +124,8 @@ def finer_rows(model: onnx.ModelProto, matrix: np.ndarray, restored: np.ndarray,
     if not rows or width % 2 or not looked_up:
         return 0
     left = matrix[:rows] - restored[:rows]
+    if not left.any():  # trained onto the grid
+        return 0
     scale = np.abs(left).max(1, keepdims=True) * np.float32(_LEVELS / (_LEVELS // 2 - 0.5))
     nibbles = np.clip(np.rint(left / np.maximum(scale, 1e-30) * _LEVELS) + _LEVELS // 2, 0, _LEVELS - 1).astype(
         np.uint8

@@ -24,7 +24,7 @@ from export.onnx_graph import EMBEDDING
 
 _VALUES, _STRENGTHS, _PHRASES = (f"state.regions.hippocampus.{name}" for name in ("values", "strengths", "phrases"))
 EVERY_ROW = f"{EMBEDDING}.all"  # the matrix made float32 again, when the graph is loaded
-_LIKELY = 32  # tokens whose share of the teaching signal is summed in floats
+_LIKELY = 256  # tokens whose share of the teaching signal is summed in floats
 NAMES = (
     "recall from the chosen slots",
     f"teaching in integers but for the {_LIKELY} likeliest tokens",

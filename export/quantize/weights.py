@@ -13,10 +13,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from export.onnx_graph import EMBEDDING
+from neuro import rounding
 from neuro.errors import NeuroError
 
 LEAST_SHARE = 0.95  # of the bytes of all weight matrices
-THIN = 16  # a matrix thinner than this is a gate or a hormone's effect: nothing to save, much to disturb
 TURNED = EMBEDDING + ".T"
 SCALES = "_scales"  # ends the name of the float scales that belong to a quantized matrix
 
@@ -45,7 +45,7 @@ def thick_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node
         for node in model.graph.node
-        if node.op_type == "MatMul" and node.input[1] in found and min(found[node.input[1]].dims) >= THIN
+        if node.op_type == "MatMul" and node.input[1] in found and min(found[node.input[1]].dims) >= rounding.THIN
     ]
 
 
@@ -61,6 +61,14 @@ def turn_embedding(model: onnx.ModelProto) -> None:
                 reader.input[:] = [TURNED if name == node.output[0] else name for name in reader.input]
             graph.node.remove(node)
             return
+
+
+def put_on_grid(model: onnx.ModelProto) -> None:
+    """Round the matrices of `thick_products` to int8 by `neuro.rounding`, whose grid a quantizer then finds again."""
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in {node.input[1] for node in thick_products(model)}:
+        matrix = rounding.once(numpy_helper.to_array(held[name]).T, "int8").T
+        held[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(matrix), name))
 
 
 def drop_unread(model: onnx.ModelProto) -> None:

@@ -33,6 +33,7 @@ from neuro.train import checkpoint, compiled, distributed, gradient, objective, 
 from neuro.train.average import Average
 from neuro.train.distributed import Team, sum_of_squares
 from neuro.train.examples import Examples, held_out_answers
+from neuro.train.quantized import Quantized
 from neuro.train.sampled import Sampler
 from neuro.train.streams import Streams
 
@@ -91,6 +92,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
         folder.adopt_weights(brain, start)
     adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay, t.optimizer, t.only)
     average = Average(brain, t.average)
+    grid = Quantized(brain, t.quantize)
     streams = data.streams
     initial = brain.init_state(t.batch)
     state = initial
@@ -135,11 +137,12 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
             generator = dropout.begin(brain, t.dropout, _draw(t.seed, step), chosen.device)
             entering = objective.fresh_rows(state, initial, fresh)
             adam.zero_grad(set_to_none=True)
-            if data.sampler is None:
-                loss = gradient.of_window(brain, tokens, entering, t, scored, team)
-            else:
-                loss = objective.sampled_loss(brain, data.sampler.draw(step, tokens), entering, t, generator)
-                loss.total.backward()
+            with grid.held():
+                if data.sampler is None:
+                    loss = gradient.of_window(brain, tokens, entering, t, scored, team)
+                else:
+                    loss = objective.sampled_loss(brain, data.sampler.draw(step, tokens), entering, t, generator)
+                    loss.total.backward()
             norm = clip_gradient(brain.parameters(), t.clip_norm, team.squares)
             if not math.isfinite(norm):
                 streams.restore(position)
@@ -171,7 +174,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
                 }
             )
             if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
-                with average.held():
+                with average.held(), grid.held():
                     found = team.first_alone(lambda: data.held_out(brain))
                 emit({"event": "eval", "step": step + 1, **(found or {})})
                 save()
@@ -184,6 +187,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
     spiking_encoder.anneal(brain, 0, 0.0)
     dropout.begin(brain, 0.0, 0, chosen.device)
     average.settle()
+    grid.settle()
     brain.requires_grad_(True).eval()
     if team.rank:
         return brain

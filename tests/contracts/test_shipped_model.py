@@ -8,16 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import neuro
-from neuro import accounting, remember, text
+from neuro import accounting, remember, rounding, text
 from neuro.brain import Brain
 from neuro.evaluate import perplexity, repeat
 from neuro.evaluate.stream import Stream, evaluating
 from neuro.items import Item
 from neuro.session import Session
+from neuro.train.quantized import matrices
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIGRAM_FLOOR = 235.4  # WikiText-2 test, interpolated Kneser-Ney over the closed vocabulary
@@ -131,3 +133,12 @@ def test_search_names_the_item_that_is_asked_for(brain):
     for number, fact in enumerate(facts):
         found = remember.search(memory, fact)
         assert found[0][0] == number and found[0][1] > 3 * found[1][1]
+
+
+@pytest.mark.parametrize(("model", "recipe"), [("small", "int8"), ("small-int4", "int4")])
+def test_a_shipped_model_lies_on_the_grid_of_its_export(model, recipe):
+    found = matrices(neuro.load(model, "cpu"))
+    assert len(found) == 32
+    for name, p in found.items():
+        matrix = p.detach().numpy()
+        assert np.array_equal(rounding.once(matrix, recipe), matrix), name

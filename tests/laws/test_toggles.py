@@ -220,6 +220,7 @@ TRAIN: dict[str, str] = {
     "dropout": "0.3",
     "embedding_dropout": "0.3",
     "average": "0.9",
+    "quantize": "int4",
     "only": "cortex",
     "warmup_steps": "3",
     "final_share": "0.9",

@@ -28,7 +28,7 @@ def losses(matrix: np.ndarray, moment: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """What plain and compensated rounding cost each output."""
     plain = blocks.rounded(matrix)
     better = (compensated.compensated(matrix, plain, moment, MOST), *plain[1:])
-    return tuple(compensated.loss(blocks.read(parts, matrix) - matrix, moment) for parts in (plain, better))
+    return tuple(compensated.loss(blocks.read(parts, matrix.shape[1]) - matrix, moment) for parts in (plain, better))
 
 
 @pytest.mark.parametrize(("inputs", "tokens"), [(64, 500), (70, 500), (130, 40), (32, 1)])
@@ -49,7 +49,7 @@ def test_inputs_that_do_not_go_together_have_nothing_to_make_good():
 def test_a_matrix_of_its_own_levels_stays_itself(silent):
     """Where plain rounding loses nothing, and where the text moves no input at all."""
     matrix, moment = fed(8, 70, 500)
-    matrix = matrix if silent else blocks.read(blocks.rounded(matrix), matrix)
+    matrix = matrix if silent else blocks.read(blocks.rounded(matrix), matrix.shape[1])
     plain = blocks.rounded(matrix)
     levels = compensated.compensated(matrix, plain, 0.0 * moment if silent else moment, MOST)
     assert np.array_equal(levels, plain[0])
