@@ -46,12 +46,14 @@ def second_activations(model: onnx.ModelProto) -> list[str]:
     found, prepared = [], set()
     for product in [node for node in graph.node if node.op_type == "MatMulInteger"]:
         source, weight = makers[product.input[0]], product.input[1]
+        if source.op_type != "DynamicQuantizeLinear" or weight.startswith(weights.TURNED):
+            continue
+        if _fires(makers, source.input[0]):
+            continue
+        x, (quantized, scale, zero) = source.input[0], source.output
         cast = readers[product.output[0]][0]
         scaled = readers[cast.output[0]][0]
         both = makers[scaled.input[1]]
-        if both.op_type != "Mul" or weight.startswith(weights.TURNED) or _fires(makers, source.input[0]):
-            continue
-        x, (quantized, scale, zero) = source.input[0], source.output
         weight_scale = next(name for name in both.input if name != scale)
         if x not in prepared:
             prepared.add(x)

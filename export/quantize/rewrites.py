@@ -2,7 +2,7 @@
 
 Recall:    the content is a sum over the slots that were chosen, so only those are read, not all of the memory.
            differs: of slots as close as the k-th best, at most 2 k are kept instead of all.
-Teaching:  the expected embedding sum_v p_v E_v is a product of integers, but for the most likely tokens.
+Teaching:  the expected embedding sum_v p_v E_v is a product of integers, 16 bits of each probability.
            differs: by rounding. Leaving the other tokens out, or their mean for them, is an error in the same direction at
            every token, as large as the mean of the true ones, which fast weights with a natural gradient learn.
 Norms:     x / sqrt(mean(x^2) + eps) is written as the form that ONNX Runtime fuses (Pow, ReduceMean, Add, Sqrt, Div, Mul).
@@ -24,12 +24,7 @@ from export.onnx_graph import EMBEDDING
 
 _VALUES, _STRENGTHS, _PHRASES = (f"state.regions.hippocampus.{name}" for name in ("values", "strengths", "phrases"))
 EVERY_ROW = f"{EMBEDDING}.all"  # the matrix made float32 again, when the graph is loaded
-_LIKELY = 256  # tokens whose share of the teaching signal is summed in floats
-NAMES = (
-    "recall from the chosen slots",
-    f"teaching in integers but for the {_LIKELY} likeliest tokens",
-    "norms that fuse",
-)
+NAMES = ("recall from the chosen slots", "teaching in integers of 16 bits", "norms that fuse")
 
 
 def rewrite(model: onnx.ModelProto) -> None:
@@ -112,23 +107,24 @@ def read_chosen_slots(model: onnx.ModelProto) -> None:
 
 
 def sum_in_integers(model: onnx.ModelProto) -> None:
-    """Softmax p [B,T,V] times the vocabulary matrix E -> the likeliest rows as floats, the rest as uint8 times uint8.
+    """Softmax p [B,T,V] times the vocabulary matrix E -> a product of uint8 and uint8, 16 bits of each probability.
 
-        E = s Q,  Q in -127..127,   x = p s,   least = the k-th largest of x
-        sum_v p_v E_v = sum_{v among the k} (x_v - least) Q_v + sum_v min(x_v, least) Q_v
+        E = s Q,  Q in -127..127,   x = p s = step (u + r / 255),   step = max x / 255,   u and r in 0..255
+        sum_v p_v E_v = step (sum_v u_v Q_v + sum_v r_v Q_v / 255)
 
-    Without the k the step of x would be too coarse for a tail that is a sixth of the probability. Q and s are computed from E
-    by nodes: ONNX Runtime does that when it loads the graph, so that the file holds E alone, in whatever form it has there.
-    Q is stored as Q + 128: of uint8 times int8 a processor without VNNI adds pairs in 16 bits, which overflow.
+    Eight bits would be too coarse for a tail that is a sixth of the probability, and the fast weights carry a stream apart by
+    what they are wrong. u and r are two rows of one product, which reads Q once. Q and s are computed from E by nodes: ONNX
+    Runtime does that when it loads the graph, so that the file holds E alone, in whatever form it has there. Q is stored as
+    Q + 128: of uint8 times int8 a processor without VNNI adds pairs in 16 bits, which overflow.
     """
     graph = model.graph
-    held = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] == EMBEDDING]:
         out, shares = node.output[0], node.input[0]
-        constants = {"most": np.array([min(_LIKELY, held[EMBEDDING].dims[0])]), "last": np.array([-1])}
-        constants |= {"two": np.array([2]), "middle": np.array(128, np.uint8)}
+        constants = {"one": np.array([1]), "last": np.array([-1]), "zero": np.array(0, np.uint8)}
+        constants |= {"middle": np.array(128, np.uint8), "worth": np.array([[[1.0], [1.0 / 255.0]]], np.float32)}
         constants |= {
-            name: np.array(value, np.float32) for name, value in (("most_levels", 127), ("tiny", 1e-12), ("shift", 128))
+            name: np.array(value, np.float32)
+            for name, value in (("levels", 127), ("bytes", 255), ("shift", 128), ("tiny", 1e-12), ("smallest", 1e-30))
         }
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, f"{out}.{name}"))
@@ -136,29 +132,29 @@ def sum_in_integers(model: onnx.ModelProto) -> None:
         steps: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
             ("Abs", [EMBEDDING], ["sizes"], {}),
             ("ReduceMax", ["sizes", "last"], ["largest"], {"keepdims": 1}),
-            ("Div", ["largest", "most_levels"], ["steps"], {}),
+            ("Div", ["largest", "levels"], ["steps"], {}),
             ("Max", ["steps", "tiny"], ["column"], {}),
             ("Squeeze", ["column", "last"], ["scale"], {}),
             ("Div", [EMBEDDING, "column"], ["exact"], {}),
             ("Round", ["exact"], ["rounded"], {}),
             ("Add", ["rounded", "shift"], ["shifted"], {}),
-            ("Cast", ["shifted"], ["bytes"], {"to": TensorProto.UINT8}),
+            ("Cast", ["shifted"], ["rows"], {"to": TensorProto.UINT8}),
             ("Mul", ["shares", "scale"], ["scaled"], {}),
-            ("TopK", ["scaled", "most"], ["large", "ids"], {"axis": -1, "sorted": 0}),
-            ("ReduceMin", ["large", "last"], ["least"], {"keepdims": 1}),
-            ("Sub", ["large", "least"], ["over"], {}),
-            ("Unsqueeze", ["over", "two"], ["row"], {}),
-            ("Gather", ["bytes", "ids"], ["rows"], {"axis": 0}),
-            ("Cast", ["rows"], ["floats"], {"to": TensorProto.FLOAT}),
-            ("Sub", ["floats", "shift"], ["levels"], {}),
-            ("MatMul", ["row", "levels"], ["wide"], {}),
-            ("Squeeze", ["wide", "two"], ["likely"], {}),
-            ("Min", ["scaled", "least"], ["rest"], {}),
-            ("DynamicQuantizeLinear", ["rest"], ["uint8", "step", "zero"], {}),
-            ("MatMulInteger", ["uint8", "bytes", "zero", "middle"], ["sum"], {}),
+            ("ReduceMax", ["scaled", "last"], ["most"], {"keepdims": 1}),
+            ("Div", ["most", "bytes"], ["even_step"], {}),
+            ("Max", ["even_step", "smallest"], ["step"], {}),
+            ("Div", ["scaled", "step"], ["ratio"], {}),
+            ("Floor", ["ratio"], ["whole"], {}),
+            ("Sub", ["ratio", "whole"], ["part"], {}),
+            ("Mul", ["part", "bytes"], ["fine"], {}),
+            ("Round", ["fine"], ["parts"], {}),
+            ("Concat", ["whole", "parts"], ["both"], {"axis": 1}),
+            ("Cast", ["both"], ["uint8"], {"to": TensorProto.UINT8}),
+            ("MatMulInteger", ["uint8", "rows", "zero", "middle"], ["sum"], {}),
             ("Cast", ["sum"], ["float"], {"to": TensorProto.FLOAT}),
-            ("Mul", ["float", "step"], ["unlikely"], {}),
-            ("Add", ["likely", "unlikely"], [""], {}),
+            ("Mul", ["float", "worth"], ["worths"], {}),
+            ("ReduceSum", ["worths", "one"], ["in_steps"], {"keepdims": 1}),
+            ("Mul", ["in_steps", "step"], [""], {}),
         )
         for operator, into, outs, more in steps:
             read, made = ([names.get(name, f"{out}.{name}") for name in part] for part in (into, outs))
