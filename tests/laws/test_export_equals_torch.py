@@ -15,9 +15,8 @@ import torch
 from export import check, directml, onnx_graph, package, parity, quantize
 from export import manifest as manifests
 from export.ports import INTO
-from export.quantize import weights
 from export.runtime import HORMONES, Runtime
-from neuro import folder, text
+from neuro import folder, rounding, text
 from neuro.cli import main
 from neuro.errors import CheckError, NeuroError, UsageError
 from neuro.state import leaves
@@ -235,7 +234,7 @@ def test_the_int8_graph_is_smaller_and_close(save_model, tmp_path, measured):
 
 
 def test_a_quantizer_that_leaves_weights_alone_is_an_error(save_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "THIN", 10_000)  # nothing is thick enough
+    monkeypatch.setattr(rounding, "THIN", 10_000)  # nothing is thick enough
     with pytest.raises(NeuroError, match="weight bytes"):
         package.export_onnx(save_model(), tmp_path / "out", "int8")
     assert not list(tmp_path.iterdir())
