@@ -36,11 +36,12 @@ MEASURED = 4096  # tokens a stream for the precision
 
 
 def started(model: str, sets: list[str]) -> tuple[Brain, bool]:
-    """The model with a natural procedural memory, its own rates kept; whether it had sensed what the cortex says before."""
+    """The model with a natural procedural memory, its own rates if it had; whether it sensed what the cortex says."""
     before, brain = folder.load(model, "cpu"), rebuilt(model, ["procedural.natural=true", *sets])
     rates = "regions.cortex.procedural.log_rate"
-    old, new = before.state_dict()[rates], brain.state_dict()[rates]
-    new[: len(old)].copy_(old)
+    if rates in before.state_dict():
+        old, new = before.state_dict()[rates], brain.state_dict()[rates]
+        new[: len(old)].copy_(old)
     return brain, "regions.cortex.outward.sense" in before.state_dict()
 
 

@@ -337,6 +337,9 @@ class Brain(nn.Module):
 
     def _surprise(self, tokens: Tensor, logits: Tensor, valid: Tensor, state: BrainState) -> tuple[Tensor, Tensor]:
         """-log p of each token under the logits made just before it: the shift is in the data flow, not in an index."""
+        predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
+        if not logits.shape[-1]:  # a vocabulary of no words, while nobody listens (`neuro.train.sampled`)
+            return torch.zeros_like(predicted), predicted
         # Written out: exporters lose the reduction of a negative log-likelihood.
         chances = torch.log_softmax(state.logits, -1).unsqueeze(-1)
         nats = -self.ops.take_rows(chances, tokens[:, :1]).squeeze(-1)
@@ -345,7 +348,6 @@ class Brain(nn.Module):
             following = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
             inside = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
             nats = torch.cat([nats, inside.reshape(tokens.shape)[:, :-1]], 1)
-        predicted = torch.cat([state.started.unsqueeze(1), valid[:, :-1]], 1) * valid
         return nats * predicted, predicted
 
     def _missed(

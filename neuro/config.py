@@ -345,6 +345,7 @@ class TrainConfig:
     sampled: int = 0  # draws from the vocabulary a step is made over, besides its own tokens; 0: the whole vocabulary
     dropout: float = 0.0  # of units, the same ones for a whole span
     embedding_dropout: float = 0.0  # of tokens, wherever they stand in a window; with `sampled`
+    spelling: int = 0  # parts of words' spelling that the vocabulary's rows share while they learn; with `sampled`
     average: float = (
         0.0  # decay a step of the moving average of the weights that is evaluated and saved; 0: the weights
     )
@@ -395,6 +396,9 @@ class TrainConfig:
         for key in ("dropout", "embedding_dropout", "average"):
             need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
         need(not self.embedding_dropout or self.sampled > 0, "embedding_dropout", "0 where train.sampled is 0")
+        need(self.spelling >= 0, "spelling", "at least 0")
+        whole_rows = not self.spelling or (self.sampled > 0 and self.quantize == "none")
+        need(whole_rows, "spelling", "0 where train.sampled is 0 or train.quantize rounds")
         whole = self.accumulate == 1 and self.parallel == "none"  # the batch goes through the brain at once
         plain = whole and not self.compile and not self.checkpoint_activations
         need(not self.sampled or plain, "sampled", "0 with accumulate, checkpoint_activations, compile or parallel")

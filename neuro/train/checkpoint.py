@@ -27,6 +27,7 @@ FIXED = (
     "seed",
     "init",
     "optimizer",
+    "spelling",
     "only",
 )  # of [train]: the state has so many rows, and the others are spent
 

@@ -29,12 +29,13 @@ from neuro.layers import dropout, spiking_encoder
 from neuro.regions.thalamus import Thalamus
 from neuro.state import detach
 from neuro.tokenizer import Tokenizer
-from neuro.train import checkpoint, compiled, distributed, gradient, objective, optimizer
+from neuro.train import checkpoint, compiled, distributed, gradient, objective, optimizer, spelling
 from neuro.train.average import Average
 from neuro.train.distributed import Team, sum_of_squares
 from neuro.train.examples import Examples, held_out_answers
 from neuro.train.quantized import Quantized
 from neuro.train.sampled import Sampler
+from neuro.train.spelling import Spelling
 from neuro.train.streams import Streams
 
 Record = dict[str, Any]
@@ -90,6 +91,8 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
     brain.tokenizer = data.tokenizer
     if start:
         folder.adopt_weights(brain, start)
+    if t.spelling:
+        brain.spelling = Spelling(brain, data.tokenizer, t.spelling, fresh=start is None)
     adam = optimizer.make(brain, chosen, t.learning_rate, t.weight_decay, t.optimizer, t.only)
     average = Average(brain, t.average)
     grid = Quantized(brain, t.quantize)
@@ -174,7 +177,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
                 }
             )
             if progress["step"] % t.eval_every == 0 or progress["step"] == t.steps:
-                with average.held(), grid.held():
+                with average.held(), spelling.held(brain), grid.held():
                     found = team.first_alone(lambda: data.held_out(brain))
                 emit({"event": "eval", "step": step + 1, **(found or {})})
                 save()
@@ -187,6 +190,7 @@ def _train(run: RunConfig, out: Path, chosen: backends.Backend, report: Callable
     spiking_encoder.anneal(brain, 0, 0.0)
     dropout.begin(brain, 0.0, 0, chosen.device)
     average.settle()
+    spelling.settle(brain)
     grid.settle()
     brain.requires_grad_(True).eval()
     if team.rank:

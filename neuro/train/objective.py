@@ -18,6 +18,7 @@ from neuro.regions.cortex import Cortex
 from neuro.state import BrainState, detach, tree_map
 from neuro.train import sampled
 from neuro.train.shard import Shard
+from neuro.train.spelling import Spelling
 
 
 class WindowLoss(NamedTuple):
@@ -41,13 +42,16 @@ def sampled_loss(
         generator: of the tokens that are dropped, every one of a kind at once.
     """
     rows = brain.embedding.index_select(0, candidates.ids)
+    if isinstance(spelling := getattr(brain, "spelling", None), Spelling):
+        rows = rows + spelling.rows(candidates.ids)
     read = rows
     if config.embedding_dropout:
         drawn = torch.rand(len(rows), 1, generator=generator, device=rows.device)
         read = rows * ((drawn >= config.embedding_dropout).to(rows.dtype) / (1.0 - config.embedding_dropout))
-    entering = sampled.entering(state, candidates)
+    entering = sampled.entering(state, brain, candidates)
+    among = (candidates, rows)
     loss = sampled.within(
-        brain, rows, read, lambda: window_loss(brain, candidates.tokens, entering, config, candidates=candidates)
+        brain, rows, read, lambda: window_loss(brain, candidates.tokens, entering, config, among=among)
     )
     return loss._replace(state=sampled.leaving(loss.state, state))
 
@@ -59,7 +63,7 @@ def window_loss(
     config: TrainConfig,
     scored: Tensor | None = None,
     shard: Shard | None = None,
-    candidates: sampled.Candidates | None = None,
+    among: tuple[sampled.Candidates, Tensor] | None = None,
 ) -> WindowLoss:
     """Scan and commit every span of ``tokens`` [B, T]; the last may be shorter.
 
@@ -70,13 +74,13 @@ def window_loss(
             counts all.
         shard: which rows of a larger batch these are; then the budgets are held by the whole batch, and the gradients of
             all shards have the gradient of the batch as their mean.
-        candidates: the part of the vocabulary that the brain runs on (`sampled_loss`).
+        among: the part of the vocabulary that the brain runs on, and its rows [S,D] (`sampled_loss`).
     """
     device = brain.backend.device
     autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
     if config.mixed_precision and brain.backend.autocast is not None:
         autocast = torch.autocast(device.type, brain.backend.autocast)
-    surprises, predicted, rates, routes, shares, features, logits = [], [], [], [], [], [], []
+    surprises, predicted, rates, routes, shares, features = [], [], [], [], [], []
     with autocast:
         for span in tokens.split(brain.config.plasticity_span, 1):
             if config.checkpoint_activations:
@@ -86,8 +90,6 @@ def window_loss(
             surprises.append(out.aux.surprise)
             predicted.append(out.aux.predicted.sum())
             features.append(out.aux.features)
-            if candidates is not None:
-                logits.append(out.logits)
             rates.append(out.aux.layer_rates.mean((0, 1)))
             if out.aux.route.numel():
                 routes.append(out.aux.route.mean())
@@ -100,8 +102,8 @@ def window_loss(
         share = torch.stack(shares).mean() if shares else torch.zeros_like(count)
         if shard is not None:
             count, layer_rates, route, share = shard.means(count, layer_rates, route, share)
-        if candidates is not None:
-            mean_nats = sampled.nats(torch.cat(logits, 1), candidates).mean()
+        if among is not None:
+            mean_nats = sampled.mean_nats(torch.cat(features, 1), among[1], among[0])
         elif scored is None:
             mean_nats = torch.stack([nats.sum() for nats in surprises]).sum() / count.clamp_min(1.0)
         elif brain.config.points or brain.config.fast_bias:  # the features are not all that predicts

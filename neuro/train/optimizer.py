@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from backends import Backend
-from neuro.errors import MissingError, UsageError, nearest
+from neuro.errors import UsageError, nearest
+from neuro.train.muon import Muon
 
 BETAS = (0.9, 0.99)
 EPS = 1e-8
+VOCABULARY = ("embedding", "spelling.parts")  # tables whose rows are looked up: no matrices
 
 
 class PortableAdamW(torch.optim.Optimizer):
@@ -90,19 +92,21 @@ def make(
     kind: str = "adamw",
     only: Sequence[str] = (),
 ) -> torch.optim.Optimizer | Joined:
-    """AdamW over a model; matrices decay, vectors and the embedding do not.
+    """AdamW over a model; matrices decay, vectors and the vocabulary do not.
+
+    Where tokens have parts (`neuro.train.spelling`), what a row has of its own decays: a word that is seldom seen is its parts.
 
     Args:
-        kind: "muon" orthogonalises the updates of the matrices (Jordan et al. 2024; arXiv:2502.16982 for the scale that
-            lets them share AdamW's learning rate), as torch does; the others stay with AdamW.
+        kind: "muon" makes the updates of the matrices orthogonal (`neuro.train.muon`); the others stay with AdamW.
         only: parts of dotted names of parameters; the others ask for no gradient from here on.
 
     Raises:
-        UsageError: no parameter has such a part, or a device without torch's optimizers for "muon".
-        MissingError: a torch without Muon.
+        UsageError: no parameter has such a part.
     """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
+    rows: list[nn.Parameter] = []
+    spelled = hasattr(model, "spelling")
     parts = {part for name, _ in model.named_parameters() for part in name.split(".")}
     for part in only:
         if part not in parts:
@@ -110,18 +114,18 @@ def make(
     for name, p in model.named_parameters():
         p.requires_grad_(not only or not set(only).isdisjoint(name.split(".")))
         if p.requires_grad:
-            (matrices if p.dim() == 2 and name != "embedding" else rest).append(p)
+            own = name == "embedding" and spelled
+            (rows if own else matrices if p.dim() == 2 and name not in VOCABULARY else rest).append(p)
     if kind == "muon":
-        if not backend.torch_optimizers:
-            raise UsageError(f"train.optimizer: 'muon' does not run on {backend.name}.", "Set train.optimizer=adamw.")
-        if not hasattr(torch.optim, "Muon"):
-            raise MissingError(
-                f"train.optimizer: torch {torch.__version__} has no Muon.",
-                "Install torch 2.9 or newer, or set train.optimizer=adamw.",
-            )
-        muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        return Joined(muon, torch.optim.AdamW(rest, lr=learning_rate, betas=BETAS, eps=EPS, weight_decay=0.0))
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        muon = Muon(matrices, learning_rate, weight_decay)
+        return Joined(muon, _adamw(rows, rest, backend, learning_rate, weight_decay))
+    return _adamw([*matrices, *rows], rest, backend, learning_rate, weight_decay)
+
+
+def _adamw(
+    decaying: list[nn.Parameter], rest: list[nn.Parameter], backend: Backend, learning_rate: float, decay: float
+) -> torch.optim.Optimizer:
+    groups = [{"params": decaying, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     if backend.torch_optimizers:
         return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=EPS)
     return PortableAdamW(groups, learning_rate)

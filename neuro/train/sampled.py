@@ -11,20 +11,21 @@ the smaller vocabulary. Source of drawing with a correction by log q: Bengio & S
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from neuro.brain import Brain
+from neuro.config import BrainConfig
 from neuro.errors import UsageError
 from neuro.layers.norm import wide
 from neuro.state import BrainState
 
 Result = TypeVar("Result")
+_PART = 512  # tokens whose logits are held at once
 _POWER = 0.75  # of a token's count among the draws (Mikolov et al. 2013, arXiv:1310.4546)
 
 
@@ -70,17 +71,26 @@ class Sampler:
         )
 
 
+def hears_itself(brain: BrainConfig) -> bool:
+    """Whether a region reads how surprising a token was or how wrong its prediction; else no span needs logits of its own."""
+    return brain.amygdala.enabled or brain.endocrine.enabled or brain.hippocampus.enabled or brain.fast_rank > 0
+
+
 def within(brain: Brain, rows: Tensor, read: Tensor, run: Callable[[], Result]) -> Result:
-    """``run()`` while the brain's vocabulary is ``rows`` [S,D]; ``read`` [S,D] is what tokens are embedded from."""
-    names = {"brain.embedding": read, "brain.regions.readout.weight": rows}
+    """``run()`` while the brain's vocabulary is ``rows`` [S,D]; ``read`` [S,D] is what tokens are embedded from.
+
+    A brain that does not hear itself predicts nothing meanwhile: its logits are of no words.
+    """
+    said = rows if hears_itself(brain.config) else rows[:0]
+    names = {"brain.embedding": read, "brain.regions.readout.weight": said}
     return functional_call(_Within(brain), names, (run,), tie_weights=False)
 
 
-def entering(state: BrainState, candidates: Candidates) -> BrainState:
+def entering(state: BrainState, brain: Brain, candidates: Candidates) -> BrainState:
     """``state`` for a window over candidates: its last prediction was over others, so the first token goes unscored."""
+    words = len(candidates.ids) if hears_itself(brain.config) else 0
     return state._replace(
-        logits=state.logits.new_zeros(state.logits.shape[0], len(candidates.ids)),
-        started=torch.zeros_like(state.started),
+        logits=state.logits.new_zeros(state.logits.shape[0], words), started=torch.zeros_like(state.started)
     )
 
 
@@ -89,16 +99,47 @@ def leaving(state: BrainState, before: BrainState) -> BrainState:
     return state._replace(logits=torch.zeros_like(before.logits))
 
 
-def nats(logits: Tensor, candidates: Candidates) -> Tensor:
-    """logits [B,T,S] of a whole window -> [B,T-1] the loss of each token but the first."""
-    if logits.shape[1] < 2:
+def mean_nats(features: Tensor, rows: Tensor, candidates: Candidates) -> Tensor:
+    """features [B,T,D] of a whole window, rows [S,D] -> [] the mean loss of each token but the first."""
+    if features.shape[1] < 2:
         raise UsageError("train.sampled: a window of one token has nothing to predict.", "Set more spans_per_step.")
     target = candidates.tokens[:, 1:].flatten()
-    scores = wide(logits[:, :-1]).flatten(0, 1)
-    chance = candidates.log_chance.to(scores.dtype)
-    # The token that came is there for certain.
-    scores = (scores - chance).scatter_add(1, target.unsqueeze(1), chance[target].unsqueeze(1))
-    return F.cross_entropy(scores, target, reduction="none").reshape(logits.shape[0], -1)
+    return cast(Tensor, _CrossEntropy.apply(features[:, :-1].flatten(0, 1), rows, candidates.log_chance, target))
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The mean loss of N tokens, a part at a time, so that N x S logits never lie in memory; gradients on the way."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, features: Tensor, rows: Tensor, log_chance: Tensor, target: Tensor
+    ) -> Tensor:
+        """features [N,D], rows [S,D], log_chance [S], target [N] -> []."""
+        chance = log_chance.to(wide(rows).dtype)
+        of_features, of_rows = torch.empty_like(features), torch.zeros_like(rows)
+        nats = chance.new_zeros(())
+        count = len(target)
+        for begin in range(0, count, _PART):
+            here, came = features[begin : begin + _PART], target[begin : begin + _PART].unsqueeze(1)
+            scores = wide(here @ rows.T) - chance
+            scores.scatter_add_(1, came, chance[came])  # the token that came is there for certain
+            said = scores.gather(1, came)
+            most = scores.amax(1, keepdim=True)
+            chances = scores.sub_(most).exp_()
+            total = chances.sum(1, keepdim=True)
+            nats += (total.log() + most - said).sum()
+            error = chances.div_(total * count)
+            error.scatter_add_(1, came, error.new_full((1, 1), -1.0 / count).expand_as(came))
+            error = error.to(features.dtype)
+            of_features[begin : begin + _PART] = error @ rows
+            of_rows += error.T @ here
+        ctx.save_for_backward(of_features, of_rows)
+        return nats / count
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        of_features, of_rows = ctx.saved_tensors
+        return of_features * upstream.to(of_features.dtype), of_rows * upstream.to(of_rows.dtype), None, None
 
 
 class _Within(nn.Module):

@@ -2,8 +2,10 @@
 
 A stream reads documents in random order without a gap. Now and then it is shown an earlier part of itself again
 (rehearsal), so that recalling pays; now and then it starts afresh at a document, so that an empty memory is familiar.
-A document longer than a stream usually lives before that has several places to start at, one such life apart; the document's
-first token (<bos>) is read there too. Otherwise a text that is one long document would never be read beyond its opening.
+All streams take their documents from one shuffled bag, which is filled again when it is empty: a pass over the text shows
+every document once. A document longer than a stream usually lives lies in it as several parts, one such life apart; the
+document's first token (<bos>) is read before each. Otherwise a text that is one long document would never be read beyond its
+opening.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from neuro.errors import FormatError
 
 FRESH_START = 0.02  # chance per stream and window
+LIFE_SPANS = 200  # of a document's parts: what a stream of windows of four spans lives
 REHEARSAL_REACH = (2, 64)  # spans back; as many from 2 to 4 as from 32 to 64
 
 
@@ -42,13 +45,25 @@ class Streams:
         self, tokens: np.ndarray, starts: np.ndarray, batch: int, span: int, rehearsal: float, seed: int
     ) -> None:
         self.tokens, self.batch, self.span, self.rehearsal = tokens, batch, span, rehearsal
-        self.starts, self.ends = starts, np.append(starts[1:], len(tokens))
+        self.starts = starts
         self.text = zlib.crc32(tokens.tobytes())
         self.random = np.random.default_rng(seed)
-        self.document = self.random.integers(0, len(self.starts), batch)
-        # Streams begin at random places so that they do not march in step.
-        self.offset = (self.random.random(batch) * (self.ends - self.starts)[self.document]).astype(np.int64)
+        life = LIFE_SPANS * span
+        ends = np.append(starts[1:], len(tokens))
+        self.parts = [
+            (int(first), place, min(place + life, int(end)))
+            for first, end in zip(starts, ends, strict=True)
+            for place in range(int(first), int(end), life)
+        ]
+        self.bag: list[int] = []  # parts that this pass has not shown yet; the last is the next
+        self.waiting: list[list[int]] = [[] for _ in range(batch)]  # a document's first token, where it is to be read
+        self.place, self.end = [0] * batch, [0] * batch
         self.history: list[list[np.ndarray]] = [[] for _ in range(batch)]
+        for row in range(batch):
+            self._next_part(row)
+            # Streams begin at random places so that they do not march in step.
+            self.waiting[row] = []
+            self.place[row] += int(self.random.random() * (self.end[row] - self.place[row]))
 
     def window(self, spans: int) -> Window:
         """The next ``spans`` spans of every stream."""
@@ -56,52 +71,49 @@ class Streams:
         rows = []
         for row in range(self.batch):
             if fresh[row]:
-                self._new_document(row)
-                self._start_inside(row, life=int(spans * self.span / FRESH_START))
+                self._next_part(row)
                 self.history[row].clear()
-            rows.append(np.concatenate([self._span(row, bool(fresh[row]) and not n) for n in range(spans)]))
+            rows.append(np.concatenate([self._span(row) for _ in range(spans)]))
         return Window(np.stack(rows), fresh)
 
-    def _span(self, row: int, opens: bool) -> np.ndarray:
+    def _span(self, row: int) -> np.ndarray:
         history = self.history[row]
         low, high = REHEARSAL_REACH
         if len(history) > low and self.random.random() < self.rehearsal:
             reach = min(high, len(history)) / low
             return history[-int(low * reach ** self.random.random())]
-        parts, missing = [], self.span
-        if opens and self.offset[row]:
-            first = self.starts[self.document[row]]
-            parts, missing = [self.tokens[first : first + 1].astype(np.int64)], self.span - 1
+        parts: list[np.ndarray] = []
+        missing = self.span
         while missing:
-            start, end = self.starts[self.document[row]] + self.offset[row], self.ends[self.document[row]]
-            part = self.tokens[start : min(start + missing, end)].astype(np.int64)
-            parts.append(part)
+            if self.waiting[row]:
+                part = self.tokens[self.waiting[row].pop()][None]
+            else:
+                part = self.tokens[self.place[row] : min(self.place[row] + missing, self.end[row])]
+                self.place[row] += len(part)
+            parts.append(part.astype(np.int64))
             missing -= len(part)
-            self.offset[row] += len(part)
-            if start + len(part) >= end:
-                self._new_document(row)
+            if self.place[row] == self.end[row]:
+                self._next_part(row)
         span = np.concatenate(parts)
         history.append(span)
         del history[: -high - 1]
         return span
 
-    def _new_document(self, row: int) -> None:
-        lengths = self.ends - self.starts
-        self.document[row] = self.random.choice(len(lengths), p=lengths / lengths.sum())
-        self.offset[row] = 0
-
-    def _start_inside(self, row: int, life: int) -> None:
-        """Move to one of the places, ``life`` tokens apart, where the document of a fresh stream may be begun."""
-        length = int((self.ends - self.starts)[self.document[row]])
-        if length > life:
-            self.offset[row] = int(self.random.integers(0, length)) // life * life
+    def _next_part(self, row: int) -> None:
+        if not self.bag:
+            self.bag = self.random.permutation(len(self.parts)).tolist()
+        first, self.place[row], self.end[row] = self.parts[self.bag.pop()]
+        self.waiting[row] = [first] if self.place[row] > first else []
 
     def state(self) -> dict[str, Any]:
         """JSON-able position; `restore` continues from it exactly."""
         return {
             "text": self.text,
-            "document": self.document.tolist(),
-            "offset": self.offset.tolist(),
+            "parts": len(self.parts),
+            "bag": list(self.bag),
+            "waiting": [list(first) for first in self.waiting],
+            "place": list(self.place),
+            "end": list(self.end),
             "history": [[span.tolist() for span in history] for history in self.history],
             "random": self.random.bit_generator.state,
         }
@@ -110,11 +122,17 @@ class Streams:
         """Continue from a position.
 
         Raises:
-            FormatError: it is a position in another text.
+            FormatError: it is a position in another text, or of a version that read documents in another way.
         """
         if state.get("text", self.text) != self.text:
             raise FormatError("streams: the training text is not the one this run began with.", "Put it back.")
-        self.document = np.array(state["document"])
-        self.offset = np.array(state["offset"])
+        if state.get("parts") != len(self.parts):
+            raise FormatError(
+                "streams: this run was begun by a version that read documents in another order.",
+                "Go on with that version, or begin anew in another --out.",
+            )
+        self.bag = list(state["bag"])
+        self.waiting = [list(first) for first in state["waiting"]]
+        self.place, self.end = list(state["place"]), list(state["end"])
         self.history = [[np.array(span) for span in history] for history in state["history"]]
         self.random.bit_generator.state = state["random"]

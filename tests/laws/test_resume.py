@@ -136,8 +136,9 @@ AT_SPEED = dict(
     dropout=0.2,
     embedding_dropout=0.2,
     average=0.9,
-    optimizer="muon" if hasattr(torch.optim, "Muon") else "adamw",  # older torches, which DirectML needs, have none
-    only=("embedding", "cortex"),
+    optimizer="muon",
+    spelling=30,
+    only=("embedding", "spelling", "cortex"),
 )
 
 
@@ -150,9 +151,11 @@ def test_what_is_drawn_and_averaged_goes_on_exactly(text, tmp_path):
     brain = loop.train(run, tmp_path / "cut")
     assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
     tensors, _ = tensor_file.read(tmp_path / "whole" / "checkpoint.safetensors", checkpoint.SCHEMA)
-    assert not torch.equal(tensors["average.embedding"], tensors["model.embedding"])
-    saved = neuro.load(tmp_path / "whole" / "model").embedding
-    assert torch.equal(saved, tensors["average.embedding"].half().float())
+    name = "regions.cortex.layers.0.mixer.project.weight"
+    assert not torch.equal(tensors[f"average.{name}"], tensors[f"model.{name}"])
+    assert not torch.equal(tensors["average.spelling.parts"], tensors["model.spelling.parts"])
+    saved = neuro.load(tmp_path / "whole" / "model").get_parameter(name)
+    assert torch.equal(saved, tensors[f"average.{name}"].half().float())
     assert all(p.requires_grad for p in brain.parameters()) and brain.regions["cortex"].dropout.share == 0.0
 
 

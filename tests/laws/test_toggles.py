@@ -219,6 +219,7 @@ TRAIN: dict[str, str] = {
     "sampled": "64",
     "dropout": "0.3",
     "embedding_dropout": "0.3",
+    "spelling": "40",
     "average": "0.9",
     "quantize": "int4",
     "only": "cortex",
@@ -310,7 +311,7 @@ def test_every_field_of_the_training_is_alive(field, folder, trained, tmp_path, 
         needs = [f"brain.{item}" for item in NEEDS["cortex.burst"]]
     if field == "place_weight":  # only learned thresholds have a budget
         needs = ["brain.hippocampus.learned_sparsity=true"]
-    if field == "embedding_dropout":
+    if field in ("embedding_dropout", "spelling"):
         needs = ["train.sampled=64"]
     if needs:
         trained = train(folder, tmp_path / "base", needs, monkeypatch)

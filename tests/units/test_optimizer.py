@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 import backends
-from neuro.errors import MissingError, UsageError
+from neuro.errors import UsageError
 from neuro.layers import dropout
 from neuro.layers.dropout import LockedDropout
-from neuro.train import optimizer
+from neuro.tokenizer import Tokenizer
+from neuro.train import muon, optimizer
 from neuro.train.average import Average
+from neuro.train.spelling import Spelling
 
 CPU = backends.select("cpu")
 
@@ -71,22 +73,63 @@ def test_a_precision_is_no_matrix_of_weights(tiny_brain):
     """It begins as the identity: decay would forget the scale of every error, and Muon takes matrices only."""
     brain = tiny_brain(["procedural.natural=true"])
     precision = brain.regions["cortex"].procedural.precision
-    for kind in ("adamw", "muon") if hasattr(torch.optim, "Muon") else ("adamw",):
+    for kind in ("adamw", "muon"):
         rule = optimizer.make(brain, CPU, 1e-3, 0.1, kind)
         (decay,) = {g["weight_decay"] for g in rule.param_groups for p in g["params"] if p is precision}
         assert decay == 0.0
 
 
-def test_muon_needs_torchs_optimizers(tiny_brain):
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_what_a_spelled_row_has_of_its_own_decays_and_parts_do_not(kind, tiny_brain):
+    """Without parts no row decays: nothing would be left of a word that is seldom seen."""
     brain = tiny_brain()
-    with pytest.raises(UsageError, match="does not run on directml"):
-        optimizer.make(brain, dataclasses.replace(CPU, name="directml", torch_optimizers=False), 1e-3, 0.1, "muon")
+
+    def decays() -> dict[str, float]:
+        rule = optimizer.make(brain, CPU, 1e-3, 0.1, kind)
+        of = {id(p): group["weight_decay"] for group in rule.param_groups for p in group["params"]}
+        return {name: of[id(p)] for name, p in brain.named_parameters()}
+
+    assert decays()["embedding"] == 0.0
+    brain.spelling = Spelling(brain, Tokenizer.train(["one boat, two boats, three boats"] * 20, 300), 20, fresh=True)
+    found = decays()
+    assert found["embedding"] == 0.1 and found["spelling.parts"] == 0.0
+    assert found["regions.cortex.layers.0.mixer.project.weight"] == 0.1
 
 
-def test_a_torch_without_muon_says_so(tiny_brain, monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(MissingError, match=r"has no Muon.\nInstall torch 2.9 or newer, or set train.optimizer=adamw"):
-        optimizer.make(tiny_brain(), CPU, 1e-3, 0.1, "muon")
+@pytest.mark.parametrize("shape", [(3, 24, 16), (1, 16, 24), (2, 16, 16)])
+def test_the_polar_factor_is_that_of_the_definition_in_float64(shape):
+    """Five steps of the polynomial on every singular value, which leave those of a random matrix near 1."""
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
+    values = values / values.square().sum(1, keepdim=True).sqrt()
+    for _ in range(muon.STEPS):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    found = muon.polar(matrices)
+    assert torch.allclose(found.double(), (left * values.unsqueeze(1)) @ right, atol=1e-4)
+    assert not muon.polar(torch.zeros(shape)).any()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9 has none to compare with")
+def test_muon_takes_the_steps_of_torchs_own_but_for_its_bfloat16():
+    ours, theirs = (nn.Linear(24, 16, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    before = ours.weight.detach().clone()
+    rules = (
+        muon.Muon([ours.weight], 1e-2, 0.1),
+        torch.optim.Muon([theirs.weight], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    learn(ours, rules[0], 0)
+    learn(theirs, rules[1], 0)
+    moved = (ours.weight - before).norm()
+    assert moved > 0.05 and (ours.weight - theirs.weight).norm() < 0.02 * moved
+
+
+def test_muon_runs_where_adam_is_our_own(tiny_brain):
+    brain = tiny_brain()
+    before = brain.embedding.detach().clone()
+    rule = optimizer.make(brain, dataclasses.replace(CPU, torch_optimizers=False), 1e-3, 0.1, "muon")
+    learn(brain, rule, 0, steps=1)
+    assert torch.allclose((brain.embedding - before).abs(), torch.full_like(before, 1e-3), rtol=1e-3)
 
 
 def test_the_average_is_the_recursion_and_the_weights_come_back():

@@ -23,6 +23,11 @@ def everything(tokens: torch.Tensor, vocab: int) -> Candidates:
     return Candidates(torch.arange(vocab), torch.zeros(vocab), tokens)
 
 
+def nats(logits: torch.Tensor, candidates: Candidates) -> torch.Tensor:
+    """The mean loss of features that are the logits themselves."""
+    return sampled.mean_nats(logits, torch.eye(logits.shape[2], dtype=logits.dtype), candidates)
+
+
 def test_with_every_candidate_it_is_the_whole_softmax(tiny_brain, tokens):
     """Loss, gradient of every parameter and the state that goes on, from fresh streams."""
     brain = tiny_brain(dtype=torch.float64)
@@ -65,7 +70,8 @@ def test_the_sum_over_candidates_is_right_in_the_mean():
             other = int(places[0, 2 - t])
             if ids[other] not in drawn.ids:
                 only[:, :, other] = -1e9
-            found.append((t, float(sampled.nats(only, candidates)[0, t])))
+            pair = candidates._replace(tokens=candidates.tokens[:, t : t + 2])
+            found.append((t, float(nats(only[:, t : t + 2], pair))))
     for t, target in enumerate((1, 40)):
         mean = np.mean([np.exp(nats) for at, nats in found if at == t])
         whole = float(torch.exp(torch.logsumexp(scores, 0) - scores[target]))
@@ -84,8 +90,8 @@ def test_a_step_draws_the_same_again_and_another_something_else():
 def test_a_word_that_the_text_never_has_is_a_finite_candidate():
     sampler = Sampler(np.zeros(50, dtype=np.int64), 4, 3, seed=0)
     drawn = sampler.draw(0, torch.tensor([[0, 3]]))
-    loss = sampled.nats(torch.zeros(1, 2, len(drawn.ids)), drawn)
-    assert drawn.ids.tolist() == [0, 3] and bool(torch.isfinite(loss).all())
+    loss = nats(torch.zeros(1, 2, len(drawn.ids)), drawn)
+    assert drawn.ids.tolist() == [0, 3] and bool(torch.isfinite(loss))
 
 
 def test_dropped_tokens_are_dropped_where_they_are_read_and_not_where_they_are_said(tiny_brain, tokens):
@@ -133,11 +139,53 @@ def test_settings_that_mean_nothing_are_refused(sets, said):
 
 def test_one_token_is_nothing_to_predict():
     with pytest.raises(UsageError, match="nothing to predict"):
-        sampled.nats(torch.zeros(1, 1, 4), everything(torch.zeros(1, 1, dtype=torch.int64), 4))
+        nats(torch.zeros(1, 1, 4), everything(torch.zeros(1, 1, dtype=torch.int64), 4))
 
 
-def test_nats_are_cross_entropy_without_a_correction():
-    logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
-    tokens = torch.randint(0, 9, (2, 5), generator=torch.Generator().manual_seed(1))
-    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    torch.testing.assert_close(sampled.nats(logits, everything(tokens, 9)), expected.reshape(2, 4))
+@pytest.mark.parametrize("part", [4, 512])
+def test_the_loss_in_parts_is_cross_entropy_and_so_is_its_gradient(part, monkeypatch):
+    """Of scores less the log chance of a candidate, and not of the token that came."""
+    monkeypatch.setattr(sampled, "_PART", part)
+    generator = torch.Generator().manual_seed(0)
+    features, rows, chance = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 8, 5), (9, 5), (9,))
+    )
+    tokens = torch.randint(0, 9, (2, 8), generator=generator)
+    features.requires_grad_()
+    rows.requires_grad_()
+    there = -chance.abs()
+    scores = (features[:, :-1] @ rows.T - there).flatten(0, 1)
+    target = tokens[:, 1:].flatten()
+    scores = scores + F.one_hot(target, 9) * there
+    expected = 3.0 * F.cross_entropy(scores, target)
+    found = 3.0 * sampled.mean_nats(features, rows, Candidates(torch.arange(9), there, tokens))
+    torch.testing.assert_close(found, expected)
+    for got, want in zip(*(torch.autograd.grad(loss, (features, rows)) for loss in (found, expected)), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_a_brain_that_nobody_listens_to_learns_the_same(tiny_brain, tokens, monkeypatch):
+    """Without regions that read a surprise no span computes logits; loss, gradients and state are those with them."""
+    regions = ("thalamus", "amygdala", "endocrine", "hippocampus", "procedural")
+    brain = tiny_brain([f"{name}.enabled=false" for name in regions], dtype=torch.float64)
+    ids, state = tokens(3, 32), brain.init_state(3)
+    found = []
+    for hears in (False, True):
+        assert not sampled.hears_itself(brain.config)
+        with monkeypatch.context() as patch:
+            if hears:
+                patch.setattr(sampled, "hears_itself", lambda config: True)
+            brain.zero_grad(set_to_none=True)
+            loss = objective.sampled_loss(brain, everything(ids, brain.config.vocab_size), state, TRAIN)
+        loss.total.backward()
+        gradients = {name: p.grad.clone() for name, p in brain.named_parameters() if p.grad is not None}
+        found.append((loss, gradients))
+    (silent, quiet), (heard, loud) = found
+    torch.testing.assert_close(silent.nats, heard.nats)
+    assert quiet.keys() == loud.keys()
+    for name in loud:
+        torch.testing.assert_close(quiet[name], loud[name], msg=name)
+    for (name, got), (_, expected) in zip(leaves(silent.state), leaves(heard.state), strict=True):
+        assert got.shape == expected.shape, name
+        if "surprise" not in name:  # what nobody reads
+            torch.testing.assert_close(got, expected, msg=name)

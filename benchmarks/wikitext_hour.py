@@ -1,0 +1,107 @@
+"""WikiText-2 over its closed vocabulary, from nothing, in an hour of two cores: the model without memories, then its memories.
+
+    python benchmarks/wikitext_hour.py --data $NEURO_DATA --out runs/hour
+    neuro eval runs/hour/memory/model $NEURO_DATA/wikitext-2/test.txt.gz --suite perplexity --set hippocampus.slots=16384
+
+1. the preset `wikitext2-word` without memories (`neuro train`);
+2. a procedural memory on it: how its errors vary, then its sensing and rates (`benchmarks/train_procedural.py`);
+3. an episodic memory with a pointer, over the whole vocabulary, alone (`neuro train`, ``train.only``).
+
+After 1 no weight of the model without memories moves, so with its memories off it is the model that was trained without. Every
+stage is a command of its own and is printed; one that was done is not done again. Prints one JSON object: seconds of wall
+clock of each stage as it was done (start and reading of the text included), parameters, and the machine. On two cores nothing
+else should run; seed 0 throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import _machine
+
+import neuro
+from neuro import atomic
+
+HABITS = {
+    "enabled": "true",
+    "rank": "40",
+    "rate": "0.02625",
+    "max_step": "1.5",
+    "max_norm": "9",
+    "half_life_tokens": "36864",
+    "outward_half_life_tokens": "2048",
+    "bias_rate": "0.015",
+    "through_dense": "true",
+}
+MOMENTS = {"slots": "4096", "key_width": "96", "place_cells": "256", "pointer": "true", "key_direct": "true"}
+ALONE = {
+    "only": "hippocampus",
+    "batch": "8",
+    "sampled": "0",
+    "spelling": "0",
+    "dropout": "0",
+    "embedding_dropout": "0",
+    "optimizer": "adamw",
+    "learning_rate": "8e-3",
+    "warmup_steps": "10",
+    "memory_dropout": "0.25",
+    "rehearsal": "0.08",
+    "eval_every": "1000",
+    "eval_tokens": "4096",
+}
+
+
+def sets(part: str, values: dict[str, str]) -> list[str]:
+    return [word for key, value in values.items() for word in ("--set", f"{part}.{key}={value}")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with wikitext-2/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--static-steps", type=int, default=2700)
+    parser.add_argument("--procedural-steps", type=int, default=40)
+    parser.add_argument("--episodic-steps", type=int, default=57)
+    options = parser.parse_args()
+    out, here = options.out, Path(__file__).parent
+    times = out / "seconds.json"
+    seconds: dict[str, float] = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
+
+    def stage(name: str, *command: object) -> None:
+        if name in seconds:
+            return
+        words = [sys.executable, *map(str, command)]
+        print(" ".join(words), file=sys.stderr)
+        began = time.perf_counter()
+        subprocess.run(words, check=True, stdout=sys.stderr)
+        seconds[name] = round(time.perf_counter() - began, 1)
+        out.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(times, json.dumps(seconds))
+
+    words = out / "words"
+    train = ("-m", "neuro", "train", words / "train.toml", "--out")
+    none = ("--set", "brain.hippocampus.enabled=false", "--set", "brain.procedural.enabled=false")
+    stage("prepare", here / "prepare_corpus.py", "--data", options.data, "--out", words, "--words")
+    stage("static", *train, out / "static", *none, "--set", f"train.steps={options.static_steps}")
+    text = options.data / "wikitext-2" / "train.txt.gz"
+    habits = ("--out", out / "habits", "--steps", options.procedural_steps, *sets("procedural", HABITS))
+    stage("procedural", here / "train_procedural.py", out / "static" / "model", text, *habits)
+    given = ("--set", f"train.init={out / 'habits'}", "--set", f"train.steps={options.episodic_steps}")
+    brain = (*sets("brain.procedural", HABITS | {"natural": "true"}), *sets("brain.hippocampus", MOMENTS))
+    stage("episodic", *train, out / "memory", *given, *sets("train", ALONE), *brain)
+    parameters = {
+        name: sum(neuro.load(out / name, "cpu").parameter_counts().values())
+        for name in ("static/model", "memory/model")
+    }
+    report = {"benchmark": "wikitext_hour", "machine": _machine.describe(), "seed": 0}
+    report |= {"seconds": seconds, "training_seconds": round(sum(seconds.values()) - seconds["prepare"], 1)}
+    print(json.dumps(report | {"parameters": parameters}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
