@@ -8,9 +8,9 @@
 3. an episodic memory with a pointer, over the whole vocabulary, alone (`neuro train`, ``train.only``).
 
 After 1 no weight of the model without memories moves, so with its memories off it is the model that was trained without. Every
-stage is a command of its own and is printed; one that was done is not done again. Prints one JSON object: seconds of wall
-clock of each stage as it was done (start and reading of the text included), parameters, and the machine. On two cores nothing
-else should run; seed 0 throughout.
+stage is a command of its own and is printed; a folder that exists is refused, for what was broken off has no wall clock. Prints
+one JSON object: seconds of each stage (start and reading of the text included), parameters, and the machine. On two cores
+nothing else should run; seed 0 throughout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 import _machine
 
 import neuro
-from neuro import atomic
 
 HABITS = {
     "enabled": "true",
@@ -69,19 +68,16 @@ def main() -> None:
     parser.add_argument("--episodic-steps", type=int, default=57)
     options = parser.parse_args()
     out, here = options.out, Path(__file__).parent
-    times = out / "seconds.json"
-    seconds: dict[str, float] = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
+    if out.exists():
+        parser.error(f"{out} exists: give another --out")
+    seconds: dict[str, float] = {}
 
     def stage(name: str, *command: object) -> None:
-        if name in seconds:
-            return
         words = [sys.executable, *map(str, command)]
         print(" ".join(words), file=sys.stderr)
         began = time.perf_counter()
         subprocess.run(words, check=True, stdout=sys.stderr)
         seconds[name] = round(time.perf_counter() - began, 1)
-        out.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(times, json.dumps(seconds))
 
     words = out / "words"
     train = ("-m", "neuro", "train", words / "train.toml", "--out")

@@ -133,6 +133,6 @@ def _changed(stored: dict[str, Any], own: dict[str, Any], at: str = "") -> list[
         path, was, now = f"{at}{key}", stored.get(key), own.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             found += _changed(was, now, f"{path}.")
-        elif was != now and (at != "train." or key in FIXED):
+        elif was != now and (at != "train." or (key in FIXED and key in stored)):
             found.append(f"{path} = {json.dumps(was)}, expected {json.dumps(now)}")
     return found

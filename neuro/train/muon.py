@@ -5,7 +5,7 @@
 polar(u) is approached by five Newton-Schulz steps X <- a X + (b A + c A A) X, A = X X^T, from u over its Frobenius norm; they
 leave singular values between about 0.7 and 1.2. Sources: Jordan et al. 2024 (the rule and a, b, c), arXiv:2502.16982 (the
 scale, which gives an update the size of AdamW's, so that both share a learning rate). torch's own computes in bfloat16, which
-on a processor without such products takes twenty times as long.
+on a processor without such products takes many times as long (`benchmarks/muon.py`).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 A stream reads documents in random order without a gap. Now and then it is shown an earlier part of itself again
 (rehearsal), so that recalling pays; now and then it starts afresh at a document, so that an empty memory is familiar.
 All streams take their documents from one shuffled bag, which is filled again when it is empty: a pass over the text shows
-every document once. A document longer than a stream usually lives lies in it as several parts, one such life apart; the
-document's first token (<bos>) is read before each. Otherwise a text that is one long document would never be read beyond its
-opening.
+every document once, whole unless its stream starts afresh in it. A document longer than a stream usually lives lies in it as
+several parts, one such life apart; the document's first token (<bos>) is read before each. Otherwise a text that is one long
+document would never be read beyond its opening.
 """
 
 from __future__ import annotations

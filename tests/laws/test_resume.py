@@ -159,6 +159,17 @@ def test_what_is_drawn_and_averaged_goes_on_exactly(text, tmp_path):
     assert all(p.requires_grad for p in brain.parameters()) and brain.regions["cortex"].dropout.share == 0.0
 
 
+def test_a_run_of_a_version_that_read_in_another_order_says_that(text, tmp_path):
+    """And not that a key which did not exist then has another value."""
+    loop.train(make_run(text, steps=2), tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, header = tensor_file.read(path, checkpoint.SCHEMA)
+    del header["config"]["train"]["spelling"], header["streams"]["parts"]
+    tensor_file.write(path, tensors, header)
+    with pytest.raises(FormatError, match=r"begun by a version that read documents in another order\.\nGo on with"):
+        loop.train(make_run(text, steps=4), tmp_path)
+
+
 def test_a_checkpoint_of_another_average_is_refused(text, tmp_path):
     loop.train(make_run(text, steps=1), tmp_path)
     with pytest.raises(FormatError, match="averages 0 tensors"):

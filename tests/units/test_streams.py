@@ -131,9 +131,11 @@ def test_a_fresh_row_begins_a_document_and_forgets_its_past():
     assert 0.3 < seen / (300 * 8) / module.FRESH_START < 3
 
 
+@pytest.mark.parametrize("life", [module.LIFE_SPANS, 2])
 @pytest.mark.parametrize("steps", [0, 1, 17, 40])
-def test_restoring_a_position_continues_exactly(steps):
-    """Through JSON, into a stream of another seed."""
+def test_restoring_a_position_continues_exactly(steps, life, monkeypatch):
+    """Through JSON, into a stream of another seed; documents whole and in parts."""
+    monkeypatch.setattr(module, "LIFE_SPANS", life)
     streams = make(0.4)
     for _ in range(steps):
         streams.window(2)
