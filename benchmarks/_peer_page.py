@@ -10,6 +10,7 @@ import numpy as np
 from neuro import atomic
 
 NAMES = {"xl": "Transformer-XL", "compressive": "Compressive Transformer"}
+OURS = {"real": "ours, memories on", "off": "ours, memories emptied", "static": "ours, trained without memories"}
 
 
 def tables(record: dict[str, Any]) -> str:
@@ -26,10 +27,8 @@ def tables(record: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|---|",
         ]
         for name in found["test"]:
-            brain = name in ("real", "off")
-            model = found["models"]["brain" if brain else name]
-            label = {"real": "ours, memories on", "off": "ours, memories emptied"}.get(name, "")
-            label = label or f"{NAMES[name]}, memory {' + '.join(str(m) for m in model['memory'] if m)}"
+            model = found["models"]["brain" if name in ("real", "off") else name]
+            label = OURS.get(name) or f"{NAMES[name]}, memory {' + '.join(str(m) for m in model['memory'] if m)}"
             nats = "" if name == "off" else f"{model['nats']:.3f}"
             score, again = found["test"][name], found["repeat"][name]
             change = "" if name == "real" else f"{100 * score['change']:+.1f} % {percent(score['change_interval'])}"
@@ -39,6 +38,9 @@ def tables(record: dict[str, Any]) -> str:
                 f"{again['ratio']:.3f} {bracketed(again['interval'], 3)} | {model['elements']:,} |"
             )
         lines.append("")
+        for kind, row in found["static"].items():
+            change = f"{100 * row['change']:+.1f} % {percent(row['change_interval'])}"
+            lines += [f"Ours trained without memories against the {NAMES[kind]}: {change}.", ""]
         holds = found["repeat"].get("xl that holds the sample")
         if holds:
             ratio = f"{holds['ratio']:.3f} {bracketed(holds['interval'], 3)}"

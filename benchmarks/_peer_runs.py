@@ -13,9 +13,10 @@ from typing import Any
 import _memory_transformer as peers
 import _peer_training as training
 
+import backends
 from neuro import atomic
 from neuro.brain import Brain
-from neuro.config import RunConfig
+from neuro.config import RunConfig, apply_sets
 from neuro.errors import UsageError
 from neuro.train import loop
 from neuro.train.examples import Examples
@@ -82,6 +83,22 @@ def trained_brain(runs: dict[float, RunConfig], out: Path, trial: int) -> dict[s
     nats = {f"{rate:g}": go(rate, trial)["nats"] for rate in runs}
     best = min(runs, key=lambda rate: nats[f"{rate:g}"])
     return go(best, None) | {"rates": nats, "rate": best}
+
+
+def without_memories(runs: dict[float, RunConfig], parameters: int) -> dict[float, RunConfig]:
+    """The same runs of a brain without memories, its feed-forwards so wide that it has about so many parameters."""
+
+    def wide(run: RunConfig, width: int) -> RunConfig:
+        off = [f"brain.{memory}.enabled=false" for memory in ("hippocampus", "procedural")]
+        return apply_sets(run, [*off, f"brain.cortex.feedforward_width={width}"])
+
+    def count(width: int) -> int:
+        return sum(Brain(wide(some, width).brain, backends.select("cpu")).parameter_counts().values())
+
+    some = next(iter(runs.values()))
+    each = count(2) - count(1)
+    width = 1 + round((parameters - count(1)) / each)
+    return {rate: wide(run, width) for rate, run in runs.items()}
 
 
 def trained_peer(

@@ -40,7 +40,9 @@ class Learner:
     def __init__(self, size: peers.Size, windows: Streams | Examples, train: TrainConfig, segment: int) -> None:
         torch.manual_seed(train.seed)
         self.model, self.windows, self.train, self.segment = peers.MemoryTransformer(size), windows, train, segment
-        self.adam = optimizer.make(self.model, backends.select("cpu"), train.learning_rate, train.weight_decay)
+        cpu = backends.select("cpu")
+        self.adam = optimizer.make(self.model, cpu, train.learning_rate, train.weight_decay)
+        self.products = cpu.autocast if train.mixed_precision else None
         self.memory, self.step = self.model.empty(train.batch), 0
 
     def run(self, until: int) -> None:
@@ -49,8 +51,7 @@ class Learner:
         while self.step < until:
             window = self.windows.window(self.train.spans_per_step)
             self.memory = peers.emptied(self.memory, torch.from_numpy(window.fresh))
-            mixed = self.train.mixed_precision
-            with torch.autocast("cpu", torch.bfloat16) if mixed else contextlib.nullcontext():
+            with torch.autocast("cpu", self.products) if self.products else contextlib.nullcontext():
                 nats, compression, self.memory = window_loss(self.model, window, self.memory, self.segment)
             self.adam.zero_grad(set_to_none=True)
             (nats + compression).backward()

@@ -4,14 +4,16 @@
 
 text     WikiText-2 train as natural English in the byte BPE of the shipped model of that size (small: 8,192 types, micro: 320),
          whole softmax for all. Every model sees the windows that `neuro train` draws from the seed, rehearsed spans and
-         fresh starts among them.
+         fresh starts among them. The brain has dense feed-forwards and, of the regions, cortex, hippocampus and readout.
+static   the brain trained without memories, its feed-forwards as much wider as makes it as large as the one with them.
 mqar     the mixture of the preset `mqar`, the same examples for all.
 peers    a window is one segment (of MQAR, in the compressive one, several); rate 4. Their feed-forward width is what
-         brings them within 1 % of the brain's parameters. Weights are float32, products bfloat16 in training.
+         brings them within 1 % of the brain's parameters. Products are bfloat16 in training where the processor has them.
 rates    each model starts at both learning rates; after `--trial` of its steps the one better on valid goes on.
 scores   WikiText-2 test, one stream, batch 1: word perplexity with an open vocabulary as in `neuro/evaluate/perplexity.py`.
          Of the memories in `TEXTS` a peer has the one that valid prefers. `repeat`: the passages, gap and ratio of
-         `neuro/evaluate/repeat.py`. The brain with 16,384 slots, memories on and, same weights, emptied at every commit.
+         `neuro/evaluate/repeat.py`. The brain with 16,384 slots, memories on and, same weights, emptied at every commit;
+         and the static one.
 
 Each finished piece is a file in `--out`; a run that was broken off goes on. Intervals: 95 %, bootstrap (seed 0, 1,000 draws)
 over articles, and over samples and their blocks; differences are paired. Prints one JSON object; progress goes to stderr.
@@ -45,6 +47,13 @@ from neuro.evaluate.stream import Stream, evaluating
 from neuro.train.streams import Streams
 
 SLOTS = 16_384  # of the brain where text is scored
+PLAIN = tuple(f"brain.{region}.enabled=false" for region in ("thalamus", "amygdala", "endocrine"))
+MEMORIES = (
+    "brain.hippocampus.pointer=true",
+    "brain.hippocampus.key_direct=true",
+    "brain.procedural.through_dense=true",
+    "brain.procedural.bias_rate=0.015",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +70,11 @@ TEXTS = {
     "small": Text(
         "small",
         (
+            *PLAIN,
+            *MEMORIES,
             "brain.d_model=128",
-            "brain.cortex.feedforward_width=512",
+            "brain.cortex.feedforwards=dense,dense,dense,dense",
+            "brain.cortex.feedforward_width=416",
             "brain.hippocampus.slots=2048",
             "brain.procedural.rank=24",
             "train.batch=8",
@@ -74,6 +86,9 @@ TEXTS = {
     "micro": Text(
         "micro",
         (
+            *PLAIN,
+            *MEMORIES,
+            "brain.cortex.feedforwards=dense,dense",
             "brain.hippocampus.slots=1024",
             "brain.hippocampus.half_life_tokens=65536.0",
             "train.memory_dropout=0.25",
@@ -146,6 +161,9 @@ def on_text(options: argparse.Namespace, kept: runs_of.Kept) -> dict[str, Any]:
     run = runs[size.rates[0]]
     found = {"brain": kept.once("text-brain", lambda: runs_of.trained_brain(runs, options.out / "text-brain", trial))}
     brain = neuro.load(found["brain"]["folder"], "cpu", sets=[f"brain.hippocampus.slots={SLOTS}"]).eval()
+    bare = runs_of.without_memories(runs, sum(brain.parameter_counts().values()))
+    found["static"] = kept.once("text-static", lambda: runs_of.trained_brain(bare, options.out / "text-static", trial))
+    static = neuro.load(found["static"]["folder"], "cpu").eval()
     peer = runs_of.peer_sizes(brain, {kind: memories[0] for kind, memories in size.grown.items()})
     ids = corpus.prepare(run.data, brain.config.vocab_size)
     t, models = run.train, {}
@@ -170,16 +188,21 @@ def on_text(options: argparse.Namespace, kept: runs_of.Kept) -> dict[str, Any]:
         slots = size.grown[kind][int(np.argmin(tried))]
         models[kind] = longer[slots]
         found[kind] |= {"memory": slots, "nats_by_memory": tried, "elements": training.elements(models[kind].size)}
-    found["brain"] |= {
-        "parameters": sum(brain.parameter_counts().values()),
-        "elements": recall.state_elements(brain)["state"],
-    }
+    for name, ours in (("brain", brain), ("static", static)):
+        found[name] |= {
+            "parameters": sum(ours.parameter_counts().values()),
+            "elements": recall.state_elements(ours)["state"],
+        }
     shown = {"models": found, "step_tokens": t.batch * window, "valid_tokens": t.eval_tokens}
-    return shown | scored(options, kept, brain, models)
+    return shown | scored(options, kept, brain, static, models)
 
 
 def scored(
-    options: argparse.Namespace, kept: runs_of.Kept, brain: Brain, models: dict[str, peers.MemoryTransformer]
+    options: argparse.Namespace,
+    kept: runs_of.Kept,
+    brain: Brain,
+    static: Brain,
+    models: dict[str, peers.MemoryTransformer],
 ) -> dict[str, Any]:
     """WikiText-2 test, and passages of it that come again."""
     raw = text.read_text(options.data / "wikitext-2" / "test.txt.gz")
@@ -194,6 +217,7 @@ def scored(
     readers: dict[str, Callable[[list[int]], np.ndarray]] = {
         "real": lambda ids: brain_nats(brain, "real", ids),
         "off": lambda ids: brain_nats(brain, "off", ids),
+        "static": lambda ids: brain_nats(static, "off", ids),
     }
     for kind, model in models.items():
         readers[kind] = lambda ids, model=model: training.surprises(model, np.array([ids]))[0]
@@ -221,6 +245,7 @@ def scored(
         "tokens": len(stream) - 1,
         "words": sum(words),
         "test": {name: test_row(cost, words, nats["real"]) for name, cost in nats.items()},
+        "static": {kind: test_row(nats["static"], words, nats[kind]) for kind in models},
         "repeat": rows,
     }
 

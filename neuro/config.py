@@ -145,6 +145,7 @@ class ProceduralConfig:
     outward_half_life_tokens: float = 0.0
     # Of a write to the fast bias, one number a token of the vocabulary; 0: there is none.
     bias_rate: float = 0.0
+    bias_half_life_tokens: float = 0.0  # of the fast bias; 0: it lives as long as a fast weight is set to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +263,7 @@ class BrainConfig:
         need(h.place_cells >= 1, "hippocampus.place_cells", "at least 1")
         need(0 < h.sparsity <= 1, "hippocampus.sparsity", "in (0, 1]")
         need(h.key_width >= 1, "hippocampus.key_width", "at least 1")
+        need(h.slots >= 1, "hippocampus.slots", "at least 1")
         need(1 <= h.top_k <= h.slots, "hippocampus.top_k", f"1 to slots ({h.slots})")
         most = min(h.slots, self.plasticity_span)
         need(1 <= h.writes_per_span <= most, "hippocampus.writes_per_span", f"1 to {most} (span, slots)")
@@ -281,6 +283,7 @@ class BrainConfig:
         simple = self.procedural.rule == "three-factor" or not self.procedural.natural
         need(simple, "procedural.natural", "false with brain.procedural.rule 'delta'")
         need(self.procedural.bias_rate >= 0, "procedural.bias_rate", "at least 0")
+        need(self.procedural.bias_half_life_tokens >= 0, "procedural.bias_half_life_tokens", "at least 0")
 
 
 def cautions(brain: BrainConfig) -> list[str]:

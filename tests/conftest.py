@@ -83,6 +83,7 @@ LAYERS = {
         "procedural.through_dense=true",
     ],
     "a fast bias": ["procedural.bias_rate=0.05"],
+    "a fast bias of its own half-life": ["procedural.bias_rate=0.05", "procedural.bias_half_life_tokens=20"],
     "random writes": ["hippocampus.controller=random", "hippocampus.writes_per_span=3"],
     "tagged writes": ["hippocampus.tag=true", "hippocampus.controller=tagged", "hippocampus.writes_per_span=3"],
     "few writes": [

@@ -1,7 +1,8 @@
 """The arms of a memory's trial: same weights, same text, only what the memories hold differs.
 
 REAL keeps both memories, OFF empties both after every commit, the arms between keep one. SHUFFLED, another stream's
-memory, is made where there is another stream: `neuro/evaluate/repeat.py`, `neuro/evaluate/perplexity.py`.
+memory, is made where there is another stream: `neuro/evaluate/repeat.py`, `neuro/evaluate/perplexity.py` (and FOREIGN, which
+holds nothing of its own at any time).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LABELS = {
     "episodic": "episodic memory only",
     "procedural": "procedural memory only",
     "shuffled": "memory of another part",
+    "foreign": "memory of another part alone",
     "off": "memory off",
 }
 

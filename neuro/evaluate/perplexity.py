@@ -23,6 +23,9 @@ between OFF and SHUFFLED what the article itself and a memory full of its like a
 score depends on a token that its stream reads later. Other equal ages are not to be had: whoever has read as much of the
 text before an article has read the same. Left out are the first article (its memories are empty) and the second half;
 the other arms are compared with SHUFFLED on the same articles.
+
+FOREIGN is stricter: after every commit the first stream holds what the second has stored so far, so that nothing it reads
+from its memories, not even of the article at hand, is its own. Between FOREIGN and REAL lies all that is owed to this text.
 """
 
 from __future__ import annotations
@@ -139,15 +142,22 @@ def run(
             f"scoring with {arms.LABELS['shuffled']}",
             lambda: _shuffled_nats(brain, coded, count).tolist(),
         )
+        foreign = parts.get(
+            "foreign",
+            f"scoring with {arms.LABELS['foreign']}",
+            lambda: _foreign_nats(brain, coded, count).tolist(),
+        )
         here = slice(1, count)
         words = coded.words[here]
-        compared = {"real": scores["real"].nats[here], "off": scores["off"].nats[here], "shuffled": nats[here]}
+        every = {"real": scores["real"].nats, "off": scores["off"].nats, "shuffled": nats, "foreign": foreign}
+        compared = {arm: cost[here] for arm, cost in every.items()}
         record["shuffled"] = {
             "units": len(words),
             "words": sum(words),
             "word_perplexity": {arm: _exponential(sum(cost) / sum(words))[0] for arm, cost in compared.items()},
             "changes_over_off": _changes(words, compared, "off"),
             "changes_over_shuffled": _changes(words, {arm: compared[arm] for arm in ("real", "shuffled")}, "shuffled"),
+            "changes_over_foreign": _changes(words, {arm: compared[arm] for arm in ("real", "foreign")}, "foreign"),
         }
     return record
 
@@ -176,8 +186,9 @@ def table(record: dict[str, Any]) -> list[str]:
     costs = {arm: "not told" if cost is None else f"{cost:.2f}" for arm, cost in found["word_perplexity"].items()}
     each = ", ".join(f"{arms.LABELS[arm]} {cost}" for arm, cost in costs.items())
     lines.append(f"word perplexity of articles or blocks 2 to {found['units'] + 1}: {each}")
-    lines.append(_change_line("shuffled", "off", found["changes_over_off"]["shuffled"]))
-    lines.append(_change_line("real", "shuffled", found["changes_over_shuffled"]["real"]))
+    for other in ("shuffled", "foreign"):
+        lines.append(_change_line(other, "off", found["changes_over_off"][other]))
+        lines.append(_change_line("real", other, found[f"changes_over_{other}"]["real"]))
     return lines
 
 
@@ -347,6 +358,25 @@ def _shuffled_nats(brain: Brain, coded: Coded, count: int) -> np.ndarray:
             nats.append(stream.read(tokens).sum() + coded.flag_nats[number])
             at += len(tokens)
     return np.array(nats)
+
+
+def _foreign_nats(brain: Brain, coded: Coded, count: int) -> np.ndarray:
+    """Nats of the first ``count`` units, read with nothing but what the stream in the second half has stored so far."""
+    everything, span = arms.ARMS["real"], brain.config.plasticity_span
+    own, others = (
+        [brain.tokenizer.bos_id, *(token for unit in units for token in unit)]
+        for units in (coded.ids[:count], coded.ids[count:])
+    )
+    nats = []
+    with evaluating(brain):
+        stream, donor = Stream(brain, everything), Stream(brain, everything)
+        for at in range(0, len(own), span):
+            nats.append(stream.read(own[at : at + span]))
+            donor.read(others[at : at + span])
+            stream.state = arms.with_memories_of(stream.state, donor.state)
+    ends = np.cumsum([len(unit) for unit in coded.ids[:count]])
+    of_unit = [part.sum() for part in np.split(np.concatenate(nats)[1:], ends[:-1])]
+    return np.array(of_unit) + np.array(coded.flag_nats[:count])
 
 
 def _bytes_of(raw: str, wikitext: bool, units: int) -> int:

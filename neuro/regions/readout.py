@@ -83,7 +83,8 @@ class Readout(Region):
         if not isinstance(state, ReadoutState) or not isinstance(state.bias, FastBiasState):
             return state
         p = self.config.procedural
-        return state._replace(bias=fast_bias.write(state.bias, p.bias_rate, p.half_life_tokens, tokens))
+        life = p.bias_half_life_tokens or p.half_life_tokens
+        return state._replace(bias=fast_bias.write(state.bias, p.bias_rate, life, tokens))
 
     def _gain(self, modulators: Tensor) -> Tensor:
         return torch.exp(0.5 * torch.tanh(wide(self.gain((modulators - 0.5).unsqueeze(1)))))

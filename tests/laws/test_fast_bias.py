@@ -76,6 +76,17 @@ def test_it_forgets_by_half():
     assert torch.allclose(found, state.bias * 2**-0.5)
 
 
+def test_it_lives_as_long_as_a_fast_weight_unless_told_otherwise(tiny_brain, tokens):
+    brain = tiny_brain([*BIASED, "procedural.half_life_tokens=100"]).eval()
+    own = tiny_brain([*BIASED, "procedural.half_life_tokens=100", "procedural.bias_half_life_tokens=25"]).eval()
+    own.load_state_dict(brain.state_dict())
+    full = after(brain, tokens(1, brain.config.plasticity_span))[0].regions.readout
+    still = brain.init_state(1).buffer
+    for one, left in ((brain, 0.5), (own, 2.0**-4)):
+        aged = one.region("readout").commit(full, still, None, None, torch.tensor([100.0])).bias.bias
+        assert full.bias.bias.any() and torch.allclose(aged, left * full.bias.bias)
+
+
 def test_a_row_of_padding_changes_nothing(tiny_brain, tokens):
     brain = tiny_brain(BIASED).eval()
     span = brain.config.plasticity_span

@@ -87,6 +87,7 @@ BRAIN: dict[str, tuple[str, set[str]]] = {
     "procedural.natural": ("true", {"parameters"}),  # the precision begins as the identity
     "procedural.outward_half_life_tokens": ("20.0", {"parameters", "state shapes", "logits"}),
     "procedural.bias_rate": ("0.3", {"state shapes", "logits"}),
+    "procedural.bias_half_life_tokens": ("8.0", {"logits"}),
 }
 # What a field needs that is not so in BASE.
 NEEDS = {
@@ -97,6 +98,7 @@ NEEDS = {
     ],
     "cortex.branches": ["cortex.feedforwards=spiking,branched"],
 }
+NEEDS["procedural.bias_half_life_tokens"] = ["procedural.bias_rate=0.3"]
 NEEDS["hippocampus.segments"] = ["hippocampus.contiguity=0.5"]
 NEEDS["cortex.burst"] = [*NEEDS["cortex.encoding"], "cortex.encoding=spikes"]
 # Fields that change nothing in the forward pass of given weights, and must not: they only shape the learning.

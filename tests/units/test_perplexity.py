@@ -169,11 +169,41 @@ def test_shuffled_begins_each_article_with_the_memories_of_a_stream_in_the_other
     assert costs["shuffled"] == pytest.approx(math.exp(sum(nats) / words), rel=1e-5)
     for arm in ("real", "off"):
         assert costs[arm] == pytest.approx(math.exp(sum(record["by_unit"]["nats"][arm][1:count]) / words))
-    assert len(set(costs.values())) == 3
+    assert len(set(costs.values())) == 4
     change = found["changes_over_shuffled"]["real"]
     assert change["change"] == pytest.approx(costs["real"] / costs["shuffled"] - 1)
     assert change["interval"][0] <= change["change"] <= change["interval"][1]
-    assert set(found["changes_over_off"]) == {"real", "shuffled"}
+    assert set(found["changes_over_off"]) == {"real", "shuffled", "foreign"}
+
+
+def test_foreign_reads_nothing_that_it_has_stored_itself(brain):
+    raw = articles([6, 4, 5, 7, 5, 6, 8])
+    coded = perplexity.code(raw, brain, wikitext=True)
+    found = perplexity.run(brain, raw, wikitext=True)["shuffled"]
+    count, span = found["units"] + 1, brain.config.plasticity_span
+    bos = [brain.tokenizer.bos_id]
+    own, other = (bos + [i for unit in ids for i in unit] for ids in (coded.ids[:count], coded.ids[count:]))
+    # What the other stream holds after each of its spans, made before the first stream reads a word.
+    session, stores = Session(brain), []
+    for at in range(0, len(own), span):
+        session.feed(torch.tensor([other[at : at + span]]))
+        session.commit()
+        stores.append(session.state)
+    reader, said = Session(brain), []
+    for number, at in enumerate(range(0, len(own), span)):
+        ids = torch.tensor([own[at : at + span]])
+        logits = torch.cat([reader.state.logits.unsqueeze(1), reader.feed(ids, keep_logits=True)[:, :-1]], 1)
+        said.append(-torch.log_softmax(logits, -1)[0].gather(1, ids[0].unsqueeze(1)).squeeze(1))
+        reader.commit()
+        reader.state = arms.with_memories_of(reader.state, stores[number])
+    nats = torch.cat(said)[1:].double().numpy()  # nothing predicted the first
+    first = len(coded.ids[0])
+    words, flags = sum(coded.words[1:count]), sum(coded.flag_nats[1:count])
+    assert found["word_perplexity"]["foreign"] == pytest.approx(
+        math.exp((nats[first:].sum() + flags) / words), rel=1e-5
+    )
+    change = found["changes_over_foreign"]["real"]
+    assert change["change"] == pytest.approx(found["word_perplexity"]["real"] / found["word_perplexity"]["foreign"] - 1)
 
 
 def test_no_shuffled_score_depends_on_what_its_streams_read_later(brain):
