@@ -96,8 +96,8 @@ def without_memories(runs: dict[float, RunConfig], parameters: int) -> dict[floa
         return sum(Brain(wide(some, width).brain, backends.select("cpu")).parameter_counts().values())
 
     some = next(iter(runs.values()))
-    each = count(2) - count(1)
-    width = 1 + round((parameters - count(1)) / each)
+    each = (count(303) - count(3)) / 300  # a dense one rounds two thirds of its width
+    width = 3 + round((parameters - count(3)) / each)
     return {rate: wide(run, width) for rate, run in runs.items()}
 
 

@@ -16,7 +16,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import backends
 from neuro import config
+from neuro.brain import Brain
 from neuro.config import TrainConfig
 from neuro.errors import CheckError, UsageError
 from neuro.evaluate import recall, repeat
@@ -325,6 +327,18 @@ def test_fitted_is_the_nearest_there_is(size):
     with pytest.raises(UsageError) as caught:
         training.fitted(size, 100)
     assert "got 100 parameters, expected at least" in caught.value.what and "fewer layers" in caught.value.do
+
+
+@pytest.mark.parametrize("size", ["micro", "small"])
+def test_the_brain_without_memories_is_as_large_as_the_one_with_them(size):
+    run = config.load(size, list(runner.TEXTS[size].sets))
+    parameters = sum(Brain(run.brain, backends.select("cpu")).parameter_counts().values())
+    found = runs.without_memories({0.1: run, 0.2: run}, parameters)
+    assert list(found) == [0.1, 0.2] and found[0.1] == found[0.2]
+    bare = found[0.1].brain
+    assert not bare.hippocampus.enabled and not bare.fast_rank
+    assert sum(Brain(bare, backends.select("cpu")).parameter_counts().values()) == pytest.approx(parameters, rel=0.01)
+    assert found[0.1].train == run.train and bare.cortex.feedforwards == run.brain.cortex.feedforwards
 
 
 @pytest.mark.parametrize("segment", [4, 7, 64])
