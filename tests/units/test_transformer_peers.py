@@ -432,6 +432,21 @@ def test_the_page_keeps_what_stands_around_its_tables(tmp_path):
     assert "old" not in said and said.count("| Transformer-XL | 1,000 | 0.01 | 5 | 0.250 | 0.250 |") == 1
 
 
+def test_the_table_of_texts_sets_the_brain_without_memories_beside_each_peer():
+    model = {"parameters": 1000, "rate": 0.01, "nats": 2.5, "elements": 5, "memory": (8, 0)}
+    words, nats = [10, 30], {"real": [30.0, 80.0], "off": [40.0, 90.0], "static": [36.0, 90.0], "xl": [40.0, 94.0]}
+    again = {"ratio": 0.5, "interval": (0.4, 0.6)}
+    found = {"articles": 2, "tokens": 50, "words": 40, "step_tokens": 8}
+    found |= {"models": dict.fromkeys(("brain", "static", "xl"), model), "repeat": dict.fromkeys(nats, again)}
+    found["test"] = {name: runner.test_row(cost, words, nats["real"]) for name, cost in nats.items()}
+    found["static"] = {"xl": runner.test_row(nats["static"], words, nats["xl"])}
+    said = pages.tables({"text": found, "size": "micro", "steps": 3, "seed": 0})
+    rows = [line.split(" | ")[0] for line in said.splitlines() if line.startswith("| ")][1:]
+    ours = ["| ours, memories on", "| ours, memories emptied", "| ours, trained without memories"]
+    assert rows == [*ours, "| Transformer-XL, memory 8"]
+    assert f"against the Transformer-XL: {100 * np.expm1(-8 / 40):+.1f} %" in said
+
+
 def test_a_finished_piece_is_not_made_again_and_never_used_for_other_settings(tmp_path):
     for _ in range(2):
         kept = runs.Kept(tmp_path, "text", {"steps": 4})
