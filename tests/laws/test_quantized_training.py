@@ -22,6 +22,7 @@ from neuro.tokenizer import Tokenizer
 from neuro.train import loop
 from neuro.train.quantized import Quantized, matrices
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 SIZES = ["d_model=64", "cortex.feedforward_width=96", "hippocampus.place_cells=64", "procedural.rank=16"]
 RECIPES = ("int4", "int8")
 
