@@ -10,7 +10,7 @@
 After 1 no weight of the model without memories moves, so with its memories off it is the model that was trained without. Every
 stage is a command of its own and is printed; a folder that exists is refused, for what was broken off has no wall clock. Prints
 one JSON object: seconds of each stage (start and reading of the text included), parameters, and the machine. On two cores
-nothing else should run; one seed throughout.
+nothing else should run; one seed throughout. Other memories on the same static model: ``--static hour/static/model --seed 2``.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--procedural-steps", type=int, default=40)
     parser.add_argument("--episodic-steps", type=int, default=57)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--static", type=Path, help="a model of stage 1, which is then left out")
     options = parser.parse_args()
     out, here = options.out, Path(__file__).parent
     if out.exists():
@@ -85,7 +86,9 @@ def main() -> None:
     seed = ("--set", f"train.seed={options.seed}")
     none = ("--set", "brain.hippocampus.enabled=false", "--set", "brain.procedural.enabled=false")
     stage("prepare", here / "prepare_corpus.py", "--data", options.data, "--out", words, "--words")
-    stage("static", *train, out / "static", *none, "--set", f"train.steps={options.static_steps}", *seed)
+    static = options.static or out / "static" / "model"
+    if options.static is None:
+        stage("static", *train, out / "static", *none, "--set", f"train.steps={options.static_steps}", *seed)
     text = options.data / "wikitext-2" / "train.txt.gz"
     habits = (
         "--out",
@@ -96,13 +99,13 @@ def main() -> None:
         options.seed,
         *sets("procedural", HABITS),
     )
-    stage("procedural", here / "train_procedural.py", out / "static" / "model", text, *habits)
+    stage("procedural", here / "train_procedural.py", static, text, *habits)
     given = ("--set", f"train.init={out / 'habits'}", "--set", f"train.steps={options.episodic_steps}", *seed)
     brain = (*sets("brain.procedural", HABITS | {"natural": "true"}), *sets("brain.hippocampus", MOMENTS))
     stage("episodic", *train, out / "memory", *given, *sets("train", ALONE), *brain)
     parameters = {
-        name: sum(neuro.load(out / name, "cpu").parameter_counts().values())
-        for name in ("static/model", "memory/model")
+        name: sum(neuro.load(model, "cpu").parameter_counts().values())
+        for name, model in (("static", static), ("memory", out / "memory" / "model"))
     }
     report = {"benchmark": "wikitext_hour", "machine": _machine.describe(), "seed": options.seed}
     report |= {"seconds": seconds, "training_seconds": round(sum(seconds.values()) - seconds["prepare"], 1)}
