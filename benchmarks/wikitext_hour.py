@@ -72,6 +72,8 @@ def main() -> None:
     out, here = options.out, Path(__file__).parent
     if out.exists():
         parser.error(f"{out} exists: give another --out")
+    if options.static is not None and not options.static.is_dir():
+        parser.error(f"{options.static} is no folder: give the model that stage 1 left, as in hour/static/model")
     seconds: dict[str, float] = {}
 
     def stage(name: str, *command: object) -> None:
