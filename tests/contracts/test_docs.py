@@ -67,4 +67,4 @@ def test_contributing_has_every_lane_in_its_order_and_the_quick_ones_stand_befor
     said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Lanes")[1].split("## Where things go")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in said.splitlines() if line.startswith("| ")]
     assert rows == ["lane", *lanes]
-    assert lanes[2:7] == ["lint", "format", "types", "arrows", "README: test"]
+    assert {"lint", "format", "types", "arrows"} < set(lanes[2 : lanes.index("README: test")])

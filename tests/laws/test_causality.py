@@ -52,11 +52,9 @@ def test_changing_what_comes_after_changes_nothing_before(
     rng, worst = random.Random(str(toggles)), 0.0
     for t in (0, LENGTH - 2, *rng.sample(range(1, LENGTH - 2), 4)):
         louder = torch.cat([prosody[:, : t + 1], prosody[:, t + 1 :] + 3.0], 1)
-        for other_ids, other_prosody in ((changed_after(ids, t, t), prosody), (ids, louder)):
-            other = drive(brain, other_ids, state, prosody=other_prosody, grad=training)
-            worst = max(worst, leak(base, other, t))
-            if other_ids is not ids:
-                assert base.gap(base.logits[:, t + 1 :], other.logits[:, t + 1 :]) > 1e-3  # the change was one
+        other = drive(brain, changed_after(ids, t, t), state, prosody=louder, grad=training)
+        worst = max(worst, leak(base, other, t))
+        assert base.gap(base.logits[:, t + 1 :], other.logits[:, t + 1 :]) > 1e-3  # the change was one
     measured("max_leak", worst)
     assert worst <= BOUND
 
@@ -108,7 +106,7 @@ def gradients(brain: Brain, ids: Tensor, state, t: int, row: int) -> Tensor:
 def test_no_gradient_reaches_a_later_token_or_another_row(toggles, filled, tiny_brain, drive, tokens):
     brain = tiny_brain(toggles)
     state, ids = states_after(brain, filled, drive, tokens), tokens(2, LENGTH)
-    for t in (0, 8, 9, 24, LENGTH - 1):
+    for t in (0, 8, LENGTH - 1):
         grad = gradients(brain, ids, state, t, row=1)
         assert not grad[:, t + 1 :].any()
         assert not grad[0].any()
